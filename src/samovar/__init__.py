@@ -1,0 +1,1 @@
+"""Samovar: run the open-weight Qwen3 family on hardware you own."""

@@ -1,0 +1,56 @@
+"""Every exception that Samovar raises on purpose, on one page.
+
+A message says where, what was found, what was expected and what to do. `assert` is for our own bugs only.
+"""
+
+
+class SamovarError(Exception):
+    """Anything a user, a file, a network or a client can cause. Caught once, at the outermost edge."""
+
+
+class FormatError(SamovarError):
+    """A file is damaged, truncated, or not what its name says."""
+
+
+class UnsupportedModel(SamovarError):
+    """A file is sound, and holds something this version does not implement; the message names it."""
+
+
+class ModelNotFound(SamovarError):
+    """A path or name leads to no model on disk; the message says how to get one."""
+
+
+class StoreError(SamovarError):
+    """The disk refused: no space, no permission, a folder where a file should be."""
+
+
+class DownloadError(SamovarError):
+    """A fetch failed, or what came is not what was promised (size, sha256)."""
+
+
+class OutOfMemory(SamovarError):
+    """What was asked for does not fit; the message says what would."""
+
+
+class BadRequest(SamovarError):
+    """A request cannot be served as it stands. `param` names the field at fault, where one is."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class PromptTooLong(BadRequest):
+    """The prompt alone, or with the tokens it asks for, exceeds the context."""
+
+    def __init__(self, n_prompt: int, n_max: int) -> None:
+        super().__init__(
+            f"the prompt has {n_prompt} tokens, and the context holds {n_max} with at least one to answer in: shorten it, "
+            "or raise the context (--ctx-size) where the model allows more",
+            param="messages",
+        )
+        self.n_prompt, self.n_max = n_prompt, n_max
+
+
+class TemplateError(BadRequest):
+    """A chat template is unsound, refused these messages, or tried what the sandbox forbids."""

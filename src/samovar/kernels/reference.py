@@ -1,0 +1,136 @@
+"""The operations in plain NumPy: their definition, their test, and the fallback where no native build exists.
+
+Quantised weights stay in their storage type and are dequantised a panel of rows at a time on every use, in float32. Slow on
+purpose: nothing here is clever. Shape letters: see `samovar.kernels`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.kernels import F32, PAGE_TOKENS, KvPages, Linear, Spans
+from samovar.kernels.dequantise import dequantise
+from samovar.tensors.stored import StoredTensor
+
+_PANEL_ELEMENTS = 1 << 24  # 64 MiB of float32 at a time
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLinear:
+    """A linear layer whose weights stay as they lie on disk."""
+
+    tensor: StoredTensor
+
+    @property
+    def n_out(self) -> int:
+        """Rows of the weight."""
+        return self.tensor.shape[0]
+
+    @property
+    def n_in(self) -> int:
+        """Columns of the weight."""
+        return self.tensor.shape[1]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the stored form."""
+        return self.tensor.size_bytes
+
+
+class ReferenceOps:
+    """Implements `samovar.kernels.Ops` without native code."""
+
+    isa = "numpy"
+    n_threads = 1
+
+    def pack(self, weight: StoredTensor) -> StoredLinear:
+        """Keep the stored form."""
+        return StoredLinear(weight)
+
+    def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
+        """Dequantise the rows asked for."""
+        return dequantise(table.type, table.rows()[ids_T].reshape(-1)).reshape(len(ids_T), table.shape[1])
+
+    def linear(self, x_TD: F32, weight: Linear) -> F32:
+        """Dequantise panels of rows and multiply, one input row at a time so that a row never depends on its neighbours."""
+        assert isinstance(weight, StoredLinear)
+        tensor, n_out, n_in = weight.tensor, weight.n_out, weight.n_in
+        out_TN = np.empty((len(x_TD), n_out), np.float32)
+        step = max(1, _PANEL_ELEMENTS // n_in)
+        for start in range(0, n_out, step):
+            rows = tensor.rows()[start : start + step]
+            panel_ND = dequantise(tensor.type, rows.reshape(-1)).reshape(len(rows), n_in)
+            for t, x_D in enumerate(x_TD):
+                np.dot(panel_ND, x_D, out=out_TN[t, start : start + step])
+        return out_TN
+
+    def linears(self, x_TD: F32, weights: tuple[Linear, ...]) -> tuple[F32, ...]:
+        """Each product in turn."""
+        return tuple(self.linear(x_TD, w) for w in weights)
+
+    def rms_norm(self, x_TD: F32, weight_D: F32, eps: float) -> F32:
+        """Mean square in float32 over the last axis."""
+        mean_square = np.mean(x_TD * x_TD, axis=-1, keepdims=True, dtype=np.float32)
+        normed: F32 = x_TD / np.sqrt(mean_square + np.float32(eps)) * weight_D
+        return normed
+
+    def rope(self, x_THK: F32, cos_TR: F32, sin_TR: F32) -> F32:
+        """Half-split pairs; values past 2R pass unchanged."""
+        n_pairs = cos_TR.shape[1]
+        first, second = x_THK[..., :n_pairs], x_THK[..., n_pairs : 2 * n_pairs]
+        cos, sin = cos_TR[:, None, :], sin_TR[:, None, :]
+        out = x_THK.copy()
+        out[..., :n_pairs] = first * cos - second * sin
+        out[..., n_pairs : 2 * n_pairs] = second * cos + first * sin
+        return out
+
+    def silu_gate(self, gate_TF: F32, up_TF: F32) -> F32:
+        """gate / (1 + exp(-gate)) * up."""
+        with np.errstate(over="ignore"):  # exp(-gate) = inf gives the right limit, 0
+            out: F32 = gate_TF / (1 + np.exp(-gate_TF)) * up_TF
+        return out
+
+    def write_kv(self, k_TGK: F32, v_TGK: F32, pages: KvPages, slots_T: NDArray[np.int64]) -> None:
+        """Scatter the rows into their pages."""
+        page, offset = slots_T // PAGE_TOKENS, slots_T % PAGE_TOKENS
+        pages.k_PGKB[page, :, :, offset] = _to_stored(k_TGK, pages)
+        pages.v_PGBK[page, :, offset, :] = _to_stored(v_TGK, pages)
+
+    def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float) -> F32:
+        """Gather each sequence's keys and values, and take a plain softmax row by row."""
+        out_THK = np.empty_like(q_THK)
+        n_kv_heads = pages.k_PGKB.shape[1]
+        for s, position in enumerate(spans.positions):
+            start, stop = int(spans.row_starts[s]), int(spans.row_starts[s + 1])
+            n_keys = int(position) + stop - start
+            table = spans.page_tables_SP[s, : -(-n_keys // PAGE_TOKENS)]
+            k_GKC = _from_stored(pages.k_PGKB[table], pages).transpose(1, 2, 0, 3)
+            k_GKC = k_GKC.reshape(*k_GKC.shape[:2], -1)
+            v_GCK = _from_stored(pages.v_PGBK[table], pages).transpose(1, 0, 2, 3)
+            v_GCK = v_GCK.reshape(n_kv_heads, -1, v_GCK.shape[-1])
+            for row in range(start, stop):
+                n_visible = int(position) + row - start + 1
+                q_GMK = q_THK[row].reshape(n_kv_heads, -1, q_THK.shape[-1])
+                scores = np.matmul(q_GMK, k_GKC[:, :, :n_visible]) * np.float32(scale)
+                weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+                weights /= weights.sum(axis=-1, keepdims=True)
+                out_THK[row] = np.matmul(weights, v_GCK[:, :n_visible]).reshape(out_THK.shape[1:])
+        return out_THK
+
+
+def _to_stored(x: F32, pages: KvPages) -> NDArray[np.generic]:
+    """Round float32 to the pages' type, to nearest even."""
+    if pages.type == "f32":
+        return x
+    if pages.type == "f16":
+        return x.astype(np.float16)
+    bits = x.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _from_stored(x: NDArray[np.generic], pages: KvPages) -> F32:
+    """Widen to float32, exactly."""
+    if pages.type == "bf16":
+        return (x.astype(np.uint32) << 16).view(np.float32)
+    return x.astype(np.float32)

@@ -1,0 +1,1 @@
+"""Plain data: storage types and tensors as they lie on disk."""

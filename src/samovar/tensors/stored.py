@@ -1,0 +1,59 @@
+"""A tensor as it lies on disk: its type, its shape and a view of its bytes. No arithmetic here."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.tensors.dtypes import TensorType
+
+
+def _nothing() -> None:
+    """Stands in where no mapped pages wait to be released."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTensor:
+    """One named tensor in its storage type.
+
+    `shape` is row-major, outermost first, in elements: a linear layer's weight is (n_out, n_in). Blocks run along the last
+    axis. `data` is a flat uint8 view, read-only and usually memory-mapped. `source` names the file for messages.
+    `release` tells the system that the mapped pages need not stay resident; the view stays valid.
+    """
+
+    name: str
+    type: TensorType
+    shape: tuple[int, ...]
+    data: NDArray[np.uint8]
+    source: str
+    release: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        assert self.shape[-1] % self.type.block_elements == 0, self.name
+        assert self.data.ndim == 1 and self.data.dtype == np.uint8 and self.data.size == self.size_bytes, self.name
+
+    @property
+    def n_elements(self) -> int:
+        """How many values it holds."""
+        return math.prod(self.shape)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+        return self.n_elements // self.type.block_elements * self.type.block_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row (the last axis)."""
+        return self.shape[-1] // self.type.block_elements * self.type.block_bytes
+
+    def rows(self) -> NDArray[np.uint8]:
+        """The bytes as a [rows, row_bytes] view."""
+        return self.data.reshape(-1, self.row_bytes)
+
+    def take_rows(self, index: NDArray[np.int64]) -> "StoredTensor":
+        """A copy that holds the rows `index` of a 1- or 2-d tensor, in that order. Blocks are untouched."""
+        rows = np.ascontiguousarray(self.rows()[index])
+        return replace(self, shape=(len(index), *self.shape[1:]), data=rows.reshape(-1), release=_nothing)
