@@ -1,0 +1,57 @@
+"""Rules that hold for every test: no network beyond loopback, and nothing read from the user's own settings."""
+
+import os
+import sys
+
+import pytest
+
+from tests.packages import missing
+
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+class NetworkBlocked(RuntimeError):
+    """A test reached for a machine other than this one."""
+
+
+def _refuse_other_machines(event: str, args: tuple[object, ...]) -> None:
+    """Audit hook: raises before the system is asked. It sees every socket of the process, whatever library opened it."""
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        address = args[1]
+        host = address[0] if isinstance(address, tuple) and address else "localhost"  # a str or None is a Unix socket
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = args[0] or "localhost"
+    else:
+        return
+    name = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+    if not name.startswith(_LOOPBACK):
+        raise NetworkBlocked(f"{event} to {name!r}: tests may only reach loopback addresses")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Close the network for this process, and for the children that honour these variables."""
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", PIP_NO_INDEX="1", HF_HUB_DISABLE_TELEMETRY="1")
+    os.environ.pop("SAMOVAR_ISA", None)
+    sys.addaudithook(_refuse_other_machines)
+
+
+@pytest.fixture(scope="session")
+def require():
+    """A function to call with a reason when something a test needs is not there: a skip here, a failure under CI=true."""
+    return missing
+
+
+@pytest.fixture
+def smollm2():
+    """Path of the real SmolLM2-135M weights."""
+    from tests.real_models import SMOLLM2, real_model
+
+    return real_model(SMOLLM2)
+
+
+@pytest.fixture
+def qwen_coder():
+    """Path of the real Qwen2.5-Coder-0.5B weights."""
+    from tests.real_models import QWEN_CODER, real_model
+
+    return real_model(QWEN_CODER)
