@@ -84,7 +84,7 @@ def _nibbles(packed: _U8, width: int) -> _U8:
 
 def _f32(blocks: _U8, out: _F32) -> None:
     """Copies the bits, so that the result is aligned and owned."""
-    out.view(np.uint8)[:] = blocks
+    out.view(np.uint8).reshape(-1)[:] = blocks.reshape(-1)
 
 
 def _f16(blocks: _U8, out: _F32) -> None:

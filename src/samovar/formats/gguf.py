@@ -1,0 +1,164 @@
+"""GGUF files to named tensors and metadata: memory-mapped, single or split into numbered files.
+
+Everything a header promises about tensors is checked here against the size of the file. Tensor data is not read.
+"""
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
+from samovar.formats.gguf_header import MAGIC, GgufHeader, MetadataValue, TensorEntry, read_header
+from samovar.formats.mapped_file import MappedFile, stored_size
+from samovar.tensors.dtypes import TENSOR_TYPES, TYPE_BY_GGML_ID, TensorType
+from samovar.tensors.stored import StoredTensor
+
+__all__ = ["MAGIC", "GgufCheckpoint", "MetadataValue", "read_gguf"]
+
+_SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_PER_FILE_KEYS: Final = frozenset({"split.no"})
+
+# Types that exist in ggml and are not read, for messages.
+_UNREAD_TYPES: Final = {
+    4: "Q4_2", 5: "Q4_3", 9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S",
+    22: "IQ2_S", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 31: "Q4_0_4_4", 32: "Q4_0_4_8",
+    33: "Q4_0_8_8", 34: "TQ1_0", 35: "TQ2_0", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GgufCheckpoint:
+    """A model in GGUF. `path` is the file that was asked for; `size_bytes` counts all files of a split model."""
+
+    path: Path
+    version: int
+    metadata: dict[str, MetadataValue]
+    tensors: dict[str, StoredTensor]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One opened file."""
+
+    file: MappedFile
+    header: GgufHeader
+    tensors: dict[str, StoredTensor]
+
+
+def read_gguf(path: Path) -> GgufCheckpoint:
+    """Open a GGUF file, and with it all the files of the split model that it belongs to.
+
+    Raises FormatError for damage, UnsupportedModel for versions and tensor types that are not read, ModelNotFound for
+    absent files, StoreError for unreadable ones.
+    """
+    part = _read_part(path)
+    parts = _all_parts(path, part)
+    tensors: dict[str, StoredTensor] = {}
+    for other in parts:
+        if twice := tensors.keys() & other.tensors.keys():
+            raise FormatError(f"{other.file.path}: tensor {min(twice)!r} is also in {tensors[min(twice)].source}")
+        tensors |= other.tensors
+    _check_split_count(path, parts, len(tensors))
+    return GgufCheckpoint(
+        path=path,
+        version=parts[0].header.version,
+        metadata=parts[0].header.metadata,
+        tensors=tensors,
+        size_bytes=sum(p.file.size_bytes for p in parts),
+    )
+
+
+def _read_part(path: Path) -> _Part:
+    """Open one file and check every tensor it lists."""
+    file = MappedFile(path)
+    header = read_header(path, memoryview(file.memory))
+    tensors: dict[str, StoredTensor] = {}
+    ranges: list[tuple[int, int, str]] = []
+    for entry in header.tensors:
+        if entry.name in tensors:
+            raise FormatError(f"{path}: tensor {entry.name!r} is listed twice")
+        stored_type = _stored_type(path, entry)
+        size = stored_size(entry.name, stored_type, entry.shape, str(path))
+        start = header.data_start + entry.offset
+        if entry.offset % header.alignment:
+            raise FormatError(f"{path}: tensor {entry.name!r} is at offset {entry.offset}, no multiple of {header.alignment}")
+        if start + size > file.size_bytes:
+            raise FormatError(
+                f"{path}: the file is cut short: tensor {entry.name!r} takes bytes {start} to {start + size}, the file has "
+                f"{file.size_bytes}; copy or download it again"
+            )
+        ranges.append((start, start + size, entry.name))
+        tensors[entry.name] = file.tensor(entry.name, stored_type, entry.shape, start, size)
+    _refuse_overlaps(path, ranges)
+    return _Part(file, header, tensors)
+
+
+def _stored_type(path: Path, entry: TensorEntry) -> TensorType:
+    """The storage type of a tensor."""
+    found = TYPE_BY_GGML_ID.get(entry.ggml_type)
+    if found is None:
+        name = _UNREAD_TYPES.get(entry.ggml_type, "unknown")
+        readable = ", ".join(t.name for t in TENSOR_TYPES)
+        raise UnsupportedModel(
+            f"{path}: tensor {entry.name!r} has type {entry.ggml_type} ({name}), which is not read; readable: {readable}"
+        )
+    return found
+
+
+def _refuse_overlaps(path: Path, ranges: list[tuple[int, int, str]]) -> None:
+    """Raise where two tensors share bytes."""
+    ranges.sort()
+    for (_, end, first), (start, _, second) in pairwise(ranges):
+        if start < end:
+            raise FormatError(f"{path}: tensors {first!r} and {second!r} overlap at byte {start}: the file is damaged")
+
+
+def _all_parts(path: Path, part: _Part) -> list[_Part]:
+    """The files of the model that `part` belongs to, in order; just itself where it is not split."""
+    count = _split_number(path, part.header, "split.count")
+    if count is None or count == 1:
+        return [part]
+    paths = _sibling_paths(path, count)
+    parts = [part if sibling == path else _read_part(sibling) for sibling in paths]
+    first = parts[0].header.metadata
+    for number, other in enumerate(parts):
+        where = other.file.path
+        if (found := _split_number(where, other.header, "split.no")) != number:
+            raise FormatError(f"{where}: split.no is {found}, its name says {number}: files of different models are mixed")
+        for key, value in other.header.metadata.items():
+            if key not in _PER_FILE_KEYS and (key not in first or first[key] != value):
+                raise FormatError(f"{where}: {key!r} differs from {paths[0].name}: files of different models are mixed")
+    return parts
+
+
+def _sibling_paths(path: Path, count: int) -> list[Path]:
+    """The paths of all `count` files of a split model, from the path of one; raises where some are missing."""
+    match = _SPLIT_NAME.fullmatch(path.name)
+    if match is None or int(match["count"]) != count:
+        raise FormatError(
+            f"{path}: one of {count} files of a split model, which have to be named NAME-00001-of-{count:05}.gguf and so on: "
+            "give the files their names back"
+        )
+    paths = [path.with_name(f"{match['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+    if missing := [p.name for p in paths if not p.exists()]:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ModelNotFound(f"{path}: a model of {count} files, of which these are missing: {', '.join(missing[:5])}{more}")
+    return paths
+
+
+def _split_number(path: Path, header: GgufHeader, key: str) -> int | None:
+    """A count from the `split.` keys, None where it is absent."""
+    value = header.metadata.get(key)
+    if value is not None and (type(value) is not int or value < 0):
+        raise FormatError(f"{path}: {key} is {str(value)[:40]}; a count is expected")
+    return value if type(value) is int else None
+
+
+def _check_split_count(path: Path, parts: list[_Part], n_tensors: int) -> None:
+    """Hold the number of tensors found against the promised one."""
+    promised = _split_number(path, parts[0].header, "split.tensors.count")
+    if promised is not None and len(parts) > 1 and promised != n_tensors:
+        raise FormatError(f"{path}: {len(parts)} files hold {n_tensors} tensors together, split.tensors.count says {promised}")

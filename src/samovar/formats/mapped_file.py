@@ -1,0 +1,77 @@
+"""A file mapped read-only into memory, and the errors of opening one. It knows no format."""
+
+import mmap
+import os
+import stat
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.errors import FormatError, ModelNotFound, StoreError, UnsupportedModel
+from samovar.tensors.dtypes import TensorType
+from samovar.tensors.stored import StoredTensor
+
+
+class MappedFile:
+    """The bytes of one file. The mapping lives as long as any array made from it.
+
+    Raises ModelNotFound where there is no file, StoreError where it cannot be read, FormatError where it is no plain file
+    or empty.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise FormatError(f"{path}: not a plain file; a model file is expected here")
+                if os.fstat(file.fileno()).st_size == 0:
+                    raise FormatError(f"{path}: the file is empty; copy or download it again")
+                self.memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise unreadable(path, error) from None
+        self.size_bytes = len(self.memory)
+        self._bytes: NDArray[np.uint8] = np.frombuffer(self.memory, np.uint8)
+
+    def tensor(self, name: str, type: TensorType, shape: tuple[int, ...], start: int, size_bytes: int) -> StoredTensor:  # noqa: A002
+        """The tensor whose bytes begin at `start` of the file. The caller has checked that they lie inside it."""
+        data = self._bytes[start : start + size_bytes]
+        release = partial(self._release, start, size_bytes)
+        return StoredTensor(name=name, type=type, shape=shape, data=data, source=str(self.path), release=release)
+
+    def _release(self, start: int, size_bytes: int) -> None:
+        """Let go of the pages that lie wholly inside the range; they are read from the file again when touched."""
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (start + size_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if sys.platform != "win32" and first < last:
+            self.memory.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def unreadable(path: Path, error: OSError) -> ModelNotFound | StoreError | FormatError:
+    """The error to raise when the system refuses to read `path`."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return ModelNotFound(f"{path}: no such file or folder; check the path")
+    if isinstance(error, IsADirectoryError):
+        return FormatError(f"{path}: a folder, where a file was expected")
+    if isinstance(error, PermissionError):
+        return StoreError(f"{path}: permission denied; make it readable for this user (chmod u+r)")
+    return StoreError(f"{path}: cannot be read: {error.strerror or error}")
+
+
+def stored_size(name: str, type: TensorType, shape: tuple[int, ...], source: str) -> int:  # noqa: A002
+    """Bytes that a tensor of this shape takes on disk; raises where the shape or the block size does not allow one."""
+    if not 1 <= len(shape) <= 4 or any(extent < 1 for extent in shape):
+        raise UnsupportedModel(
+            f"{source}: tensor {name!r} has shape {list(shape)}; 1 to 4 axes, none of them empty, are expected"
+        )
+    if shape[-1] % type.block_elements:
+        raise FormatError(
+            f"{source}: tensor {name!r} has rows of {shape[-1]} values; {type.name} needs a multiple of {type.block_elements}"
+        )
+    n_bytes = type.block_bytes
+    for extent in (*shape[:-1], shape[-1] // type.block_elements):
+        n_bytes *= extent
+    return n_bytes
