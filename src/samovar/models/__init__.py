@@ -1,0 +1,25 @@
+"""Tensors to logits: one file per architecture on shared blocks, and the table that names them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from samovar.models import llama, qwen2, qwen3
+from samovar.models.blocks import Layer
+from samovar.models.config import DecoderConfig
+from samovar.models.weights import WeightSource
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How to read a config of this `model_type`, and how to take one layer's tensors."""
+
+    read_config: Callable[[dict[str, object], str], DecoderConfig]
+    load_layer: Callable[[WeightSource, int, DecoderConfig], Layer]
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "llama": Architecture(llama.read_config, llama.load_layer),
+    "mistral": Architecture(llama.read_config, llama.load_layer),
+    "qwen2": Architecture(qwen2.read_config, qwen2.load_layer),
+    "qwen3": Architecture(qwen3.read_config, qwen3.load_layer),
+}

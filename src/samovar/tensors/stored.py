@@ -54,6 +54,6 @@ class StoredTensor:
         return self.data.reshape(-1, self.row_bytes)
 
     def take_rows(self, index: NDArray[np.int64]) -> "StoredTensor":
-        """A copy that holds the rows `index` of a 1- or 2-d tensor, in that order. Blocks are untouched."""
-        rows = np.ascontiguousarray(self.rows()[index])
+        """A copy that holds the entries `index` of the first axis, in that order. Blocks are untouched."""
+        rows = np.ascontiguousarray(self.data.reshape(self.shape[0], -1)[index])
         return replace(self, shape=(len(index), *self.shape[1:]), data=rows.reshape(-1), release=_nothing)

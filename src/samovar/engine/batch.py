@@ -1,0 +1,54 @@
+"""One step's work as arrays: which tokens of which sequences, where they stand, and where their keys and values go."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.engine.sequence import Sequence
+from samovar.kernels import PAGE_TOKENS, Spans
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Tokens `start` to `start + count` of a sequence, to be computed in this step."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The slices of a step laid end to end: T tokens of S sequences."""
+
+    ids_T: NDArray[np.int64]
+    positions_T: NDArray[np.int64]
+    slots_T: NDArray[np.int64]
+    spans: Spans
+
+    @property
+    def last_rows_S(self) -> NDArray[np.int64]:
+        """The row of each slice's last token."""
+        return self.spans.row_starts[1:].astype(np.int64) - 1
+
+
+def build_batch(slices: list[Slice]) -> Batch:
+    """Lay the slices out. Each sequence must hold pages for its slice already."""
+    counts = np.array([s.count for s in slices])
+    starts = np.array([s.start for s in slices])
+    tables = [s.sequence.pages for s in slices]
+    table_SP = np.zeros((len(slices), max(map(len, tables))), np.int32)
+    for row, pages in zip(table_SP, tables, strict=True):
+        row[: len(pages)] = pages
+    row_starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    owner_T = np.repeat(np.arange(len(slices)), counts)
+    positions_T = np.arange(row_starts[-1]) - row_starts[owner_T] + starts[owner_T]
+    slots_T = table_SP[owner_T, positions_T // PAGE_TOKENS].astype(np.int64) * PAGE_TOKENS + positions_T % PAGE_TOKENS
+    ids = [token for s in slices for token in s.sequence.token_ids[s.start : s.start + s.count]]
+    return Batch(
+        ids_T=np.array(ids, np.int64),
+        positions_T=positions_T.astype(np.int64),
+        slots_T=slots_T,
+        spans=Spans(row_starts=row_starts, positions=starts.astype(np.int32), page_tables_SP=table_SP),
+    )

@@ -1,0 +1,149 @@
+"""The engine for a fixed batch: every sequence is some tokens behind, and each step lets them catch up.
+
+There is no queue here: all requests of a batch run together until each has ended. What a finished sequence computed can be
+kept and taken up by a later request that starts with the same tokens.
+"""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.engine.batch import Slice
+from samovar.engine.page_pool import PagePool
+from samovar.engine.request import FinishReason, Request, SamplingParams, TokenEvent
+from samovar.engine.runner import Model, Runner
+from samovar.engine.sampler import sample
+from samovar.engine.sequence import Sequence
+from samovar.errors import BadRequest, PromptTooLong
+from samovar.kernels import Ops
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Engine:
+    """Token ids in, token ids out. `max_context` bounds prompt and answer together; a step computes `max_step_tokens`."""
+
+    model: Model
+    ops: Ops
+    pool: PagePool
+    vocab_size: int
+    max_context: int
+    max_step_tokens: int = 512
+    _kept: Sequence | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def start(self, request: Request) -> Sequence:
+        """Admit a request; nothing is computed and no page held until `run`.
+
+        Raises PromptTooLong, or BadRequest for an empty prompt or an id outside the vocabulary.
+        """
+        self._check(request)
+        return Sequence(request=request, token_ids=list(request.prompt_ids))
+
+    def run(self, sequences: list[Sequence]) -> Iterator[TokenEvent]:
+        """Generate until all have ended. A sequence that `finish` is called on between two events gets no further token.
+
+        The first takes up the kept sequence's pages as far as the tokens agree, and computes at least its last token.
+        """
+        runner = Runner(self.model, self.ops, self.pool)
+        self._take_up_kept(sequences[0])
+        while slices := self._plan(sequences):
+            with self._lock:
+                for piece in slices:
+                    self.pool.grow(piece.sequence.pages, piece.start + piece.count)
+                logits_SV = runner.run(slices)
+            current = [piece.sequence for piece in slices if not piece.sequence.n_behind]
+            for sequence, logits_V in zip(current, logits_SV, strict=True):
+                if not sequence.is_finished:
+                    yield self._append(sequences.index(sequence), sequence, logits_V)
+
+    def finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        """End a sequence from outside: a stop string was seen, or nobody listens any more."""
+        if sequence.finish_reason is None:
+            sequence.finish_reason = reason
+
+    def release(self, sequence: Sequence, *, keep: bool) -> None:
+        """Take a sequence's pages back, or keep them for the next request, in place of any kept before."""
+        if keep:
+            self.drop_kept()
+            self._kept = sequence
+        else:
+            self.pool.shrink(sequence.pages, 0)
+            sequence.n_computed = 0
+
+    def drop_kept(self) -> None:
+        """Take back the pages of the kept sequence."""
+        if self._kept is not None:
+            self.pool.shrink(self._kept.pages, 0)
+            self._kept = None
+
+    def logits(self, token_ids: tuple[int, ...]) -> F32:
+        """Logits [T, V] after every token."""
+        sequence = Sequence(request=Request(prompt_ids=token_ids, sampling=SamplingParams()), token_ids=list(token_ids))
+        self._check(sequence.request, n_to_come=0)
+        self.drop_kept()
+        runner = Runner(self.model, self.ops, self.pool)
+        out_TV = np.empty((len(token_ids), self.vocab_size), np.float32)
+        try:
+            with self._lock:
+                self.pool.grow(sequence.pages, len(token_ids))
+                while sequence.n_behind:
+                    start = sequence.n_computed
+                    count = min(sequence.n_behind, self.max_step_tokens)
+                    out_TV[start : start + count] = runner.run([Slice(sequence, start, count)], all_rows=True)
+        finally:
+            self.release(sequence, keep=False)
+        return out_TV
+
+    def _take_up_kept(self, sequence: Sequence) -> None:
+        if (kept := self._kept) is not None:
+            self._kept = None
+            n_same = _n_common(kept.token_ids[: kept.n_computed], sequence.request.prompt_ids[:-1])
+            self.pool.shrink(kept.pages, n_same)
+            sequence.pages, sequence.n_computed, sequence.n_cached = kept.pages, n_same, n_same
+
+    def _check(self, request: Request, n_to_come: int = 1) -> None:
+        if not request.prompt_ids:
+            raise BadRequest("the prompt is empty; expected at least one token", param="prompt")
+        if len(request.prompt_ids) + n_to_come > self.max_context:
+            raise PromptTooLong(len(request.prompt_ids), self.max_context)
+        low, high = min(request.prompt_ids), max(request.prompt_ids)
+        if low < 0 or high >= self.vocab_size:
+            raise BadRequest(
+                f"token id {low if low < 0 else high} is not in the vocabulary; expected 0 to {self.vocab_size - 1}",
+                param="prompt",
+            )
+
+    def _plan(self, sequences: list[Sequence]) -> list[Slice]:
+        """What each unfinished sequence computes next, within the step's budget; those that are talking go first."""
+        budget, slices = self.max_step_tokens, []
+        for sequence in sorted((s for s in sequences if not s.is_finished), key=lambda s: s.n_behind > 1):
+            if count := min(sequence.n_behind, budget):
+                slices.append(Slice(sequence, sequence.n_computed, count))
+                budget -= count
+        return slices
+
+    def _append(self, index: int, sequence: Sequence, logits_V: F32) -> TokenEvent:
+        """Choose the next token, and see whether it is the last."""
+        params = sequence.request.sampling
+        token_id = sample(logits_V, params, sequence.token_ids, sequence.n_prompt)
+        sequence.token_ids.append(token_id)
+        if token_id in params.stop_ids:
+            sequence.finish_reason = "stop"
+        elif sequence.n_generated == params.max_tokens or len(sequence.token_ids) >= self.max_context:
+            sequence.finish_reason = "length"
+        return TokenEvent(index=index, token_id=token_id, finish_reason=sequence.finish_reason)
+
+
+def _n_common(first: list[int], second: tuple[int, ...]) -> int:
+    """Length of the longest common prefix."""
+    n = 0
+    for a, b in zip(first, second, strict=False):
+        if a != b:
+            break
+        n += 1
+    return n

@@ -1,0 +1,28 @@
+"""The `attend` of a model: keys and values live in pages."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.engine.batch import Batch
+from samovar.engine.page_pool import PagePool
+from samovar.kernels import Ops
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class PagedAttend:
+    """Writes a step's keys and values into their pages, and attends to all that precede. Scale 1 / sqrt(head width)."""
+
+    ops: Ops
+    pool: PagePool
+    batch: Batch
+
+    def __call__(self, layer: int, q_THK: F32, k_TGK: F32, v_TGK: F32) -> F32:
+        """o_THK of one layer."""
+        pages = self.pool.layers[layer]
+        self.ops.write_kv(k_TGK, v_TGK, pages, self.batch.slots_T)
+        return self.ops.attention(q_THK, pages, self.batch.spans, 1 / math.sqrt(q_THK.shape[-1]))

@@ -1,0 +1,181 @@
+"""Text in, text out: a model, its tokenizer and its chat template behind two verbs, chat and generate."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Unpack, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.engine.engine import Engine
+from samovar.engine.page_pool import PagePool, n_pages_for
+from samovar.engine.request import Request
+from samovar.errors import BadRequest
+from samovar.formats import open_checkpoint
+from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, resolve
+from samovar.kernels import KvType, Ops
+from samovar.kernels.cores import usable_cores
+from samovar.kernels.native import native_missing_reason, native_ops
+from samovar.kernels.reference import ReferenceOps
+from samovar.llm.answer import Answer, Stream, run_batch
+from samovar.llm.memory import available_bytes, choose_context
+from samovar.llm.model_text import ModelText, read_model_text
+from samovar.llm.options import Defaults, Options, own_defaults, sampling_params, stop_strings
+from samovar.llm.result import Result
+from samovar.models.blocks import Decoder
+from samovar.models.loader import load_model
+from samovar.text.output_parser import OutputParser
+from samovar.text.tokenizer import Tokenizer
+
+MAX_THREADS = 512
+Progress = Callable[[int, int, str], None]
+Message = dict[str, object]
+
+
+class LLM:
+    """An open model file or folder, ready to answer.
+
+    Example: `LLM("model.gguf").chat("What is the capital of France?").text`.
+    """
+
+    def __init__(
+        self,
+        path_or_name: str | Path | None = None,
+        *,
+        n_threads: int | None = None,
+        max_context: int | None = None,
+        kv_type: KvType | None = None,
+        isa: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Load a GGUF file, a Hugging Face folder, or a name in the model store; None is the embedded default.
+
+        `n_threads` defaults to the usable cores, `max_context` (tokens) to the model's own as far as memory goes, `kv_type`
+        to f32 for f32 weights, bf16 for bf16 weights, else f16. `isa` forces an instruction set, `numpy` the reference.
+        Raises a SamovarError for whatever is wrong with the path, the file, or these values.
+        """
+        self.path = resolve(str(path_or_name or EMBEDDED_DEFAULT), default_store())
+        checkpoint = open_checkpoint(self.path)
+        self._text: ModelText = read_model_text(checkpoint)
+        self.ops, self.slow_reason = _choose_ops(isa, n_threads)
+        self.model: Decoder = load_model(checkpoint, self.ops, progress)
+        config = self.model.config
+        self.kv_type: KvType = kv_type or _kv_type_for(self.model.embedding.type.name)
+        self.max_context = choose_context(config, self.kv_type, max_context, available_bytes())
+        pool = PagePool(
+            self.kv_type,
+            n_pages=n_pages_for(self.max_context),
+            n_layers=config.n_layers,
+            n_kv_heads=config.n_kv_heads,
+            d_head=config.d_head,
+        )
+        self._engine = Engine(self.model, self.ops, pool, config.vocab_size, self.max_context)
+        self._defaults = Defaults(
+            own=own_defaults(self._text.generation_config, self._text.metadata), architecture=config.architecture
+        )
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._text.tokenizer
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know about how the model was loaded, a line each."""
+        lines = [self.slow_reason] if self.slow_reason else []
+        if self.max_context < self.model.config.max_context:
+            lines.append(f"context is {self.max_context} tokens; the model takes {self.model.config.max_context}")
+        return tuple(lines)
+
+    def chat(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        tools: Sequence[Message] | None = None,
+        thinking: bool | None = None,
+        **options: Unpack[Options],
+    ) -> Result:
+        """Answer a conversation (OpenAI-style messages; a string is one user message).
+
+        `thinking` on or off needs a model that has the choice; None is the template's default. Raises BadRequest for
+        messages, tools or options that cannot be served, PromptTooLong when the context does not hold them.
+        """
+        return _drain(self.stream_chat(messages, tools=tools, thinking=thinking, **options))
+
+    def stream_chat(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        tools: Sequence[Message] | None = None,
+        thinking: bool | None = None,
+        **options: Unpack[Options],
+    ) -> Stream:
+        """As `chat`, piece by piece: iterate for `Delta`s; `.result` is the whole."""
+        turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        prompt = self._text.render(turns, tools, thinking)
+        parser = OutputParser.for_prompt(prompt.text, self.tokenizer)
+        is_thinking = prompt.is_thinking
+        return Stream(self._engine, self._answer(prompt.ids, options, parser, is_thinking=is_thinking))
+
+    @overload
+    def generate(self, prompt: str, **options: Unpack[Options]) -> Result: ...
+    @overload
+    def generate(self, prompt: list[str], **options: Unpack[Options]) -> list[Result]: ...
+    def generate(self, prompt: str | list[str], **options: Unpack[Options]) -> Result | list[Result]:
+        """Continue a text, or several together, each exactly as it would be continued alone.
+
+        Control tokens in the text are parsed, and a beginning-of-text token is added where the model wants one.
+        """
+        if isinstance(prompt, str):
+            return _drain(self.stream_generate(prompt, **options))
+        answers = [self._raw_answer(text, options) for text in prompt]
+        for _ in run_batch(self._engine, answers):
+            pass
+        return [answer.result() for answer in answers]
+
+    def stream_generate(self, prompt: str, **options: Unpack[Options]) -> Stream:
+        """As `generate`, piece by piece."""
+        return Stream(self._engine, self._raw_answer(prompt, options))
+
+    def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits [T, V] after every token, float32. Raises BadRequest or PromptTooLong as `generate` does."""
+        return self._engine.logits(tuple(token_ids))
+
+    def _raw_answer(self, prompt: str, options: Options) -> Answer:
+        return self._answer(tuple(self.tokenizer.encode(prompt)), options, parser=None, is_thinking=False)
+
+    def _answer(
+        self, prompt_ids: tuple[int, ...], options: Options, parser: OutputParser | None, *, is_thinking: bool
+    ) -> Answer:
+        """Check everything about a request before any of it is computed."""
+        params = sampling_params(
+            options,
+            self._defaults.sampling(is_thinking=is_thinking),
+            eos_ids=self._text.eos_ids,
+            vocab_size=self.model.config.vocab_size,
+        )
+        sequence = self._engine.start(Request(prompt_ids=prompt_ids, sampling=params))
+        return Answer(sequence, self.tokenizer.detokenizer(), parser, stop_strings(options))
+
+
+def _drain(stream: Stream) -> Result:
+    for _ in stream:
+        pass
+    return stream.result
+
+
+def _choose_ops(isa: str | None, n_threads: int | None) -> tuple[Ops, str | None]:
+    """The native operations, or the NumPy ones with the reason why answers will be slow."""
+    if n_threads is not None and not 1 <= n_threads <= MAX_THREADS:
+        raise BadRequest(f"n_threads is {n_threads}; expected 1 to {MAX_THREADS}", param="n_threads")
+    if isa == "numpy":
+        return ReferenceOps(), "running on the NumPy kernels, as asked for: expect about a token a second or less"
+    if isa is None and (reason := native_missing_reason()) is not None:
+        return ReferenceOps(), f"running on the NumPy kernels, about a hundred times slower than the native ones: {reason}"
+    return native_ops(isa=isa, n_threads=n_threads or usable_cores()), None
+
+
+def _kv_type_for(weights: str) -> KvType:
+    """Keys and values as precise as the weights deserve: f16 beside quantised weights, as llama.cpp has it."""
+    by_weights: dict[str, KvType] = {"F32": "f32", "BF16": "bf16"}
+    return by_weights.get(weights, "f16")

@@ -1,0 +1,92 @@
+"""What a checkpoint says about text: its tokenizer, its chat template, where answers end."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from samovar.errors import BadRequest, FormatError
+from samovar.formats import Checkpoint
+from samovar.formats.gguf import GgufCheckpoint
+from samovar.text.chat_template import ChatTemplate
+from samovar.text.tokenizer import Tokenizer
+
+_OPEN, _CLOSE = "<think>", "</think>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A rendered conversation, as text and as token ids; `is_thinking` when the answer begins with thoughts."""
+
+    text: str
+    ids: tuple[int, ...]
+    is_thinking: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelText:
+    """Tokenizer, template and the ids that end an answer. `template` is None where the checkpoint carries none."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    eos_ids: tuple[int, ...]
+    generation_config: Mapping[str, object]
+    metadata: Mapping[str, object]
+    origin: str
+
+    def render(
+        self, messages: Sequence[dict[str, object]], tools: Sequence[dict[str, object]] | None, thinking: bool | None
+    ) -> Prompt:
+        """Render and encode a conversation. Raises BadRequest for one the template refuses, or a mode that it has not."""
+        if self.template is None:
+            raise BadRequest(f"{self.origin}: the model carries no chat template; use generate, or an instruct model")
+        rendered = self.template.render(messages, tools=tools, enable_thinking=thinking)
+        ids = tuple(self.tokenizer.encode_rendered(rendered))
+        tail = rendered.text.rstrip()
+        is_open = tail.endswith(_OPEN)
+        if thinking is False and is_open:
+            raise BadRequest(
+                f"{self.origin}: this model always thinks; its template has no way to switch it off", param="thinking"
+            )
+        can_think = is_open or "enable_thinking" in self.template.source
+        if thinking is True and not can_think:
+            raise BadRequest(f"{self.origin}: this model has no thinking mode in its template", param="thinking")
+        return Prompt(text=rendered.text, ids=ids, is_thinking=can_think and not tail.endswith(_CLOSE))
+
+
+def read_model_text(checkpoint: Checkpoint) -> ModelText:
+    """Take tokenizer, template and stop ids out of a checkpoint. Raises FormatError where one is unsound."""
+    origin = str(checkpoint.path)
+    if isinstance(checkpoint, GgufCheckpoint):
+        tokenizer = Tokenizer.from_gguf(checkpoint.metadata)
+        source = checkpoint.metadata.get("tokenizer.chat_template")
+        generation_config: Mapping[str, object] = {}
+        metadata: Mapping[str, object] = checkpoint.metadata
+    else:
+        if checkpoint.tokenizer_json is None:
+            raise FormatError(f"{origin}: tokenizer.json is missing; expected it beside config.json")
+        tokenizer = Tokenizer.from_tokenizer_json(checkpoint.tokenizer_json, checkpoint.tokenizer_config)
+        source, generation_config, metadata = checkpoint.chat_template, checkpoint.generation_config, {}
+    if source is not None and not isinstance(source, str):
+        raise FormatError(f"{origin}: the chat template is {type(source).__name__}; expected text")
+    eos_ids = dict.fromkeys([*_eos_ids(generation_config), *tokenizer.eos_ids])
+    template = None
+    if source is not None:
+        template = ChatTemplate(
+            source, special_tokens=tokenizer.special_tokens, control_tokens=tuple(tokenizer.control_tokens), origin=origin
+        )
+    return ModelText(
+        tokenizer=tokenizer,
+        template=template,
+        eos_ids=tuple(eos_ids),
+        generation_config=generation_config,
+        metadata=metadata,
+        origin=origin,
+    )
+
+
+def _eos_ids(generation_config: Mapping[str, object]) -> list[int]:
+    """`eos_token_id` of a generation_config.json: one id or several."""
+    found = generation_config.get("eos_token_id")
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    if any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in ids):
+        raise FormatError(f"generation_config.json: eos_token_id is {found!r}; expected an id or a list of ids")
+    return ids

@@ -1,0 +1,100 @@
+"""What a caller may set per call, and where the rest comes from: the model's own defaults, then its family's."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TypedDict
+
+from samovar.engine.request import MAX_SEED, SamplingParams
+from samovar.errors import BadRequest
+
+SAMPLING_FIELDS = tuple(f.name for f in fields(SamplingParams) if f.name not in ("stop_ids", "max_tokens", "seed"))
+_PLAIN_DEFAULTS: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.9}
+_QWEN3_THINKING: Mapping[str, float] = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
+_QWEN3_FAST: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
+_GGUF_KEYS = {
+    "general.sampling.temp": "temperature",
+    "general.sampling.top_k": "top_k",
+    "general.sampling.top_p": "top_p",
+    "general.sampling.min_p": "min_p",
+    "general.sampling.penalty_repeat": "repetition_penalty",
+    "general.sampling.penalty_present": "presence_penalty",
+    "general.sampling.penalty_freq": "frequency_penalty",
+}
+
+
+class Options(TypedDict, total=False):
+    """Per-call options; see `SamplingParams` for their meaning. None means: the default."""
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    seed: int | None
+    max_tokens: int | None
+    stop: str | list[str] | None
+    stop_token_ids: list[int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """A model's own sampling defaults, and its architecture, which decides where it has none."""
+
+    own: Mapping[str, float]
+    architecture: str
+
+    def sampling(self, *, is_thinking: bool) -> dict[str, float]:
+        """The values used where the caller gives none."""
+        if self.own:
+            return {"temperature": 1.0, "top_p": 1.0} | dict(self.own)
+        if self.architecture == "qwen3":
+            return dict(_QWEN3_THINKING if is_thinking else _QWEN3_FAST)
+        return dict(_PLAIN_DEFAULTS)
+
+
+def own_defaults(generation_config: Mapping[str, object], metadata: Mapping[str, object]) -> dict[str, float]:
+    """Sampling defaults out of a generation_config.json or GGUF metadata; `do_sample` false means greedy.
+
+    In transformers' terms, what such a file leaves out stands at 1.0 (temperature, top_p) or off.
+    """
+    found = {name: generation_config.get(name) for name in SAMPLING_FIELDS}
+    found |= {name: metadata[key] for key, name in _GGUF_KEYS.items() if key in metadata}
+    own = {name: value for name, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+    if generation_config.get("do_sample") is False:
+        own["temperature"] = 0.0
+    return own
+
+
+def sampling_params(
+    options: Options, defaults: Mapping[str, float], *, eos_ids: tuple[int, ...], vocab_size: int
+) -> SamplingParams:
+    """Options over defaults. Raises BadRequest for an unknown option or a value out of range."""
+    if unknown := sorted(options.keys() - Options.__annotations__.keys()):
+        known = ", ".join(sorted(Options.__annotations__))
+        raise BadRequest(f"unknown options {unknown}; known are: {known}", param=unknown[0])
+    given = {name: options[name] for name in SAMPLING_FIELDS if options.get(name) is not None}  # type: ignore[literal-required]
+    seed = options.get("seed")
+    stop_ids = options.get("stop_token_ids") or []
+    if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < vocab_size for i in stop_ids):
+        raise BadRequest(f"stop_token_ids is {stop_ids!r}; expected ids from 0 to {vocab_size - 1}", param="stop_token_ids")
+    values = dict(defaults) | given
+    if "top_k" in values and isinstance(values["top_k"], float) and values["top_k"].is_integer():
+        values["top_k"] = int(values["top_k"])
+    return SamplingParams(
+        **values,  # type: ignore[arg-type]
+        seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
+        max_tokens=options.get("max_tokens"),
+        stop_ids=(*eos_ids, *stop_ids),
+    )
+
+
+def stop_strings(options: Options) -> tuple[str, ...]:
+    """The stop strings of a call. Raises BadRequest for anything but non-empty strings."""
+    stop = options.get("stop")
+    strings = [stop] if isinstance(stop, str) else stop or []
+    if not isinstance(strings, list | tuple) or any(not isinstance(s, str) or not s for s in strings):
+        raise BadRequest(f"stop is {stop!r}; expected a string or a list of strings, none of them empty", param="stop")
+    return tuple(strings)

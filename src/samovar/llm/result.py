@@ -1,0 +1,40 @@
+"""What an answer is: its text and thoughts, its tokens, why it ended, what it cost. A full answer is a fold over its stream."""
+
+from dataclasses import dataclass
+
+from samovar.engine.request import FinishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens. `n_thinking` is part of `n_completion`, `n_cached` part of `n_prompt`."""
+
+    n_prompt: int
+    n_completion: int
+    n_thinking: int
+    n_cached: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds until the first token, and from there to the last."""
+
+    prefill_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One answer. `text` of a chat is the answer alone, of `generate` the raw text.
+
+    `reasoning` is None where there were no thoughts. `token_ids` are those generated, an end-of-turn token included.
+    `seed` is the one that was used, so that the answer can be had again.
+    """
+
+    text: str
+    reasoning: str | None
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    timing: Timing
+    seed: int

@@ -1,0 +1,181 @@
+"""The pieces that dense decoders are made of, and the frame that joins them. No caches and no kernels here.
+
+`ops` computes, `attend` knows where keys and values live; both are arguments. Shape letters: see `samovar.kernels`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.kernels import Linear, Ops
+from samovar.models.config import DecoderConfig
+from samovar.models.weights import Projection, WeightSource
+from samovar.tensors.stored import StoredTensor
+
+F32 = NDArray[np.float32]
+
+Attend = Callable[[int, F32, F32, F32], F32]
+"""(layer, q_THK, k_TGK, v_TGK) -> o_THK: stores the keys and values, and attends to all that precede."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What every layer of one pass shares."""
+
+    ops: Ops
+    attend: Attend
+    cos_TR: F32
+    sin_TR: F32
+
+
+class Layer(Protocol):
+    """One decoder layer: hidden states in, hidden states out."""
+
+    def __call__(self, index: int, x_TD: F32, step: Step) -> F32: ...
+
+
+def project(ops: Ops, x_TD: F32, *projections: Projection) -> tuple[F32, ...]:
+    """The projections of one input, biases added."""
+    outputs = ops.linears(x_TD, tuple(p.weight for p in projections))
+    for out_TN, projection in zip(outputs, projections, strict=True):
+        if projection.bias_N is not None:
+            out_TN += projection.bias_N
+    return outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatedMlp:
+    """down(silu(gate(x)) * up(x)) (Shazeer, 2020, arXiv 2002.05202)."""
+
+    gate: Projection
+    up: Projection
+    down: Projection
+
+    @classmethod
+    def load(cls, source: WeightSource, name: str, config: DecoderConfig) -> "GatedMlp":
+        """Take the three projections under `name`."""
+        wide, narrow, has_bias = config.d_ffn, config.d_model, config.has_mlp_bias
+        return cls(
+            gate=source.projection(f"{name}.gate_proj", wide, narrow, has_bias=has_bias),
+            up=source.projection(f"{name}.up_proj", wide, narrow, has_bias=has_bias),
+            down=source.projection(f"{name}.down_proj", narrow, wide, has_bias=has_bias),
+        )
+
+    def __call__(self, ops: Ops, x_TD: F32) -> F32:
+        """[T, D] to [T, D]."""
+        gate_TF, up_TF = project(ops, x_TD, self.gate, self.up)
+        (out_TD,) = project(ops, ops.silu_gate(gate_TF, up_TF), self.down)
+        return out_TD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionProjections:
+    """Queries, keys, values and output of grouped-query attention."""
+
+    q: Projection
+    k: Projection
+    v: Projection
+    o: Projection
+
+    @classmethod
+    def load(cls, source: WeightSource, name: str, config: DecoderConfig, *, has_output_bias: bool) -> "AttentionProjections":
+        """Take the four projections under `name`; whether q, k and v have biases is in the config."""
+        width, has_bias = config.d_model, config.has_attention_bias
+        d_query, d_key = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
+        return cls(
+            q=source.projection(f"{name}.q_proj", d_query, width, has_bias=has_bias),
+            k=source.projection(f"{name}.k_proj", d_key, width, has_bias=has_bias),
+            v=source.projection(f"{name}.v_proj", d_key, width, has_bias=has_bias),
+            o=source.projection(f"{name}.o_proj", width, d_query, has_bias=has_output_bias),
+        )
+
+    def heads(self, ops: Ops, x_TD: F32, d_head: int) -> tuple[F32, F32, F32]:
+        """q_THK, k_TGK and v_TGK, before any norm or rotation."""
+        q, k, v = (out.reshape(len(x_TD), -1, d_head) for out in project(ops, x_TD, self.q, self.k, self.v))
+        return q, k, v
+
+    def output(self, ops: Ops, o_THK: F32) -> F32:
+        """[T, H, K] to [T, D]."""
+        (out_TD,) = project(ops, o_THK.reshape(len(o_THK), -1), self.o)
+        return out_TD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainLayer:
+    """The Llama layer: norm, rotated grouped-query attention, norm, gated MLP, each added to its input."""
+
+    attention_norm_D: F32
+    attention: AttentionProjections
+    mlp_norm_D: F32
+    mlp: GatedMlp
+    norm_eps: float
+    d_head: int
+
+    @classmethod
+    def load(cls, source: WeightSource, index: int, config: DecoderConfig, *, has_output_bias: bool) -> "PlainLayer":
+        """Take layer `index`."""
+        name = f"model.layers.{index}"
+        return cls(
+            attention_norm_D=source.vector(f"{name}.input_layernorm.weight", config.d_model),
+            attention=AttentionProjections.load(source, f"{name}.self_attn", config, has_output_bias=has_output_bias),
+            mlp_norm_D=source.vector(f"{name}.post_attention_layernorm.weight", config.d_model),
+            mlp=GatedMlp.load(source, f"{name}.mlp", config),
+            norm_eps=config.norm_eps,
+            d_head=config.d_head,
+        )
+
+    def __call__(self, index: int, x_TD: F32, step: Step) -> F32:
+        """[T, D] to [T, D]."""
+        ops = step.ops
+        q_THK, k_TGK, v_TGK = self.attention.heads(ops, ops.rms_norm(x_TD, self.attention_norm_D, self.norm_eps), self.d_head)
+        q_THK, k_TGK = (ops.rope(heads, step.cos_TR, step.sin_TR) for heads in (q_THK, k_TGK))
+        x_TD = x_TD + self.attention.output(ops, step.attend(index, q_THK, k_TGK, v_TGK))
+        return x_TD + self.mlp(ops, ops.rms_norm(x_TD, self.mlp_norm_D, self.norm_eps))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoder:
+    """Embedding, layers, final norm and output head. The head is the embedding's own matrix where the two are tied."""
+
+    config: DecoderConfig
+    ops: Ops
+    embedding: StoredTensor
+    layers: tuple[Layer, ...]
+    norm_D: F32
+    head: Linear
+    packed_bytes: int
+
+    def __call__(
+        self, ids_T: NDArray[np.int64], positions_T: NDArray[np.int64], attend: Attend, rows_S: NDArray[np.int64]
+    ) -> F32:
+        """Logits [S, V] after the tokens at `rows_S` of this pass; `positions_T` are positions in their sequences."""
+        step = Step(self.ops, attend, *self.config.rope.tables(positions_T))
+        x_TD = self.ops.embed(self.embedding, ids_T)
+        for index, layer in enumerate(self.layers):
+            x_TD = layer(index, x_TD, step)
+        if not len(rows_S):
+            return np.empty((0, self.config.vocab_size), np.float32)
+        x_SD = self.ops.rms_norm(np.ascontiguousarray(x_TD[rows_S]), self.norm_D, self.config.norm_eps)
+        return self.ops.linear(x_SD, self.head)
+
+
+def load_decoder(
+    config: DecoderConfig, source: WeightSource, ops: Ops, load_layer: Callable[[WeightSource, int, DecoderConfig], Layer]
+) -> Decoder:
+    """Take every tensor of a decoder; `load_layer` takes those of one layer. Raises FormatError for any that does not fit."""
+    shape = (config.vocab_size, config.d_model)
+    embedding = source.stored("model.embed_tokens.weight", shape)
+    layers = tuple(load_layer(source, index, config) for index in range(config.n_layers))
+    norm_D = source.vector("model.norm.weight", config.d_model)
+    if config.is_tied:
+        source.accept_copy("lm_head.weight", of=embedding)
+        head = source.pack(embedding)
+    else:
+        head = source.linear("lm_head.weight", *shape)
+    source.finish()
+    return Decoder(
+        config=config, ops=ops, embedding=embedding, layers=layers, norm_D=norm_D, head=head, packed_bytes=source.packed_bytes
+    )

@@ -1,0 +1,114 @@
+"""GGUF metadata and tensor names, brought into the form of a Hugging Face config.json and checkpoint.
+
+Source: the GGUF specification, and the key and tensor tables of the `gguf` package. Every `{architecture}.*` key is read,
+known to be harmless, or refused by name.
+"""
+
+from collections.abc import Mapping
+
+from samovar.errors import FormatError, UnsupportedModel
+
+_SIZES = {
+    "block_count": "num_hidden_layers",
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.sliding_window": "sliding_window",
+    "vocab_size": "vocab_size",
+}
+_HARMLESS = frozenset({"rope.scaling.finetuned", "tensor_data_layout"})
+
+_LAYER_NAMES = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_OUTER_NAMES = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+
+
+def gguf_tensor_name(name: str) -> str:
+    """The GGUF name of a tensor, given its Hugging Face name."""
+    if name in _OUTER_NAMES:
+        return _OUTER_NAMES[name]
+    _, _, layer, rest = name.split(".", 3)
+    module, _, kind = rest.rpartition(".")
+    return f"blk.{layer}.{_LAYER_NAMES[module]}.{kind}"
+
+
+def config_from_gguf(
+    metadata: Mapping[str, object], tensor_shapes: Mapping[str, tuple[int, ...]], where: str
+) -> dict[str, object]:
+    """A raw config in Hugging Face's keys.
+
+    What a config.json states and GGUF only shows is taken from the tensors: tied heads, biases, and the vocabulary size
+    where no key gives it. Raises FormatError or UnsupportedModel.
+    """
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str):
+        raise FormatError(f"{where}: general.architecture is {architecture!r}; expected a name such as 'qwen3'")
+    prefix = architecture + "."
+    rest = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+    for key in _HARMLESS:
+        rest.pop(key, None)
+    raw: dict[str, object] = {"model_type": architecture}
+    raw.update({hf_key: rest.pop(key) for key, hf_key in _SIZES.items() if key in rest})
+    raw["rope_parameters"] = _rope_parameters(rest, where)
+    _check_widths(raw, rest, where)
+    raw["tie_word_embeddings"] = "output.weight" not in tensor_shapes
+    raw["attention_bias"] = "blk.0.attn_q.bias" in tensor_shapes
+    raw["mlp_bias"] = "blk.0.ffn_gate.bias" in tensor_shapes
+    if embedding := tensor_shapes.get("token_embd.weight"):
+        raw.setdefault("vocab_size", embedding[0])
+    if rest:
+        raise UnsupportedModel(f"{where}: metadata keys that this version does not read: {sorted(prefix + k for k in rest)}")
+    return raw
+
+
+def _check_widths(raw: dict[str, object], rest: dict[str, object], where: str) -> None:
+    """Keys and values must be of one width, and all of it rotated."""
+    d_model, n_heads = raw.get("hidden_size"), raw.get("num_attention_heads")
+    if "head_dim" not in raw and isinstance(d_model, int) and isinstance(n_heads, int) and n_heads > 0:
+        raw["head_dim"] = d_model // n_heads
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if (width := rest.pop(key, raw.get("head_dim"))) != raw.get("head_dim"):
+            raise UnsupportedModel(
+                f"{where}: {key} is {width!r}, and heads are {raw.get('head_dim')!r} wide; expected the same"
+            )
+
+
+def _rope_parameters(rest: dict[str, object], where: str) -> dict[str, object]:
+    """RoPE keys under their Hugging Face names. GGUF's default base is 10,000."""
+    parameters: dict[str, object] = {"rope_theta": rest.pop("rope.freq_base", 10_000.0), "rope_type": "default"}
+    kind = rest.pop("rope.scaling.type", None)
+    factor = rest.pop("rope.scaling.factor", None)
+    if (old_factor := rest.pop("rope.scale_linear", None)) is not None:
+        kind, factor = "linear", old_factor
+    renamed = {
+        "rope.scaling.original_context_length": "original_max_position_embeddings",
+        "rope.scaling.yarn_beta_fast": "beta_fast",
+        "rope.scaling.yarn_beta_slow": "beta_slow",
+    }
+    scaling = {hf_key: rest.pop(key) for key, hf_key in renamed.items() if key in rest}
+    attention_factor = rest.pop("rope.scaling.attn_factor", rest.pop("rope.scaling.yarn_attn_factor", 1.0))
+    if attention_factor not in (1, 1.0):
+        raise UnsupportedModel(f"{where}: rope.scaling.attn_factor {attention_factor!r} is not implemented; expected 1")
+    if kind in (None, "none"):
+        return parameters
+    parameters |= {"rope_type": kind, "factor": factor}
+    return parameters | scaling if kind == "yarn" else parameters

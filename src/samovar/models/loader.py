@@ -1,0 +1,75 @@
+"""A checkpoint of either format to a decoder that computes."""
+
+from dataclasses import replace
+
+from samovar.errors import FormatError, UnsupportedModel
+from samovar.formats import Checkpoint
+from samovar.formats.gguf import GgufCheckpoint
+from samovar.formats.hf_folder import HfCheckpoint
+from samovar.kernels import Ops
+from samovar.kernels.dequantise import dequantise
+from samovar.models import ARCHITECTURES, Architecture
+from samovar.models.blocks import Decoder, load_decoder
+from samovar.models.config import DecoderConfig
+from samovar.models.gguf_config import config_from_gguf, gguf_tensor_name
+from samovar.models.weights import Progress, WeightSource
+from samovar.tensors.stored import StoredTensor
+
+_INTERLEAVED = frozenset({"llama"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
+_ROPE_FACTORS = "rope_freqs.weight"
+_RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
+
+
+def read_config(checkpoint: Checkpoint) -> DecoderConfig:
+    """The model's sizes and switches, without touching its tensors' data."""
+    architecture, raw, where = _find_architecture(checkpoint)
+    return architecture.read_config(raw, where)
+
+
+def load_model(checkpoint: Checkpoint, ops: Ops, progress: Progress | None = None) -> Decoder:
+    """Check the config, take every tensor, and pack the weights; `progress(done_bytes, total_bytes, tensor)` is called often.
+
+    Raises UnsupportedModel for an architecture or feature that is not implemented, FormatError where config and tensors
+    do not fit each other.
+    """
+    architecture, raw, where = _find_architecture(checkpoint)
+    config = architecture.read_config(raw, where)
+    if isinstance(checkpoint, HfCheckpoint):
+        tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
+        source = WeightSource(tensors, ops, where=where, progress=progress)
+        return load_decoder(config, source, ops, architecture.load_layer)
+    tensors = dict(checkpoint.tensors)
+    config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
+    heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in _INTERLEAVED else {}
+    source = WeightSource(tensors, ops, where=where, file_name=gguf_tensor_name, interleaved_heads=heads, progress=progress)
+    return load_decoder(config, source, ops, architecture.load_layer)
+
+
+def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, object], str]:
+    """The table's entry, the raw config in Hugging Face keys, and the file to name in messages."""
+    where = str(checkpoint.path)
+    if isinstance(checkpoint, GgufCheckpoint):
+        name = checkpoint.metadata.get("general.architecture")
+    else:
+        where = str(checkpoint.path / "config.json")
+        name = checkpoint.config.get("model_type")
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise UnsupportedModel(
+            f"{where}: architecture {name!r} is not implemented; this version runs {', '.join(sorted(ARCHITECTURES))}"
+        )
+    if isinstance(checkpoint, HfCheckpoint):
+        return ARCHITECTURES[name], dict(checkpoint.config), where
+    shapes = {tensor_name: tensor.shape for tensor_name, tensor in checkpoint.tensors.items()}
+    return ARCHITECTURES[name], config_from_gguf(checkpoint.metadata, shapes, where), where
+
+
+def _with_rope_factors(config: DecoderConfig, factors: StoredTensor | None) -> DecoderConfig:
+    """Llama 3's scaling comes in GGUF as one divisor per rotated pair."""
+    if factors is None:
+        return config
+    expected = config.rope.inv_freq_R.shape
+    if factors.shape != expected:
+        raise FormatError(
+            f"{factors.source}: tensor {factors.name!r} has shape {list(factors.shape)}; the head width asks for {list(expected)}"
+        )
+    return replace(config, rope=config.rope.divided_by(dequantise(factors.type, factors.data)))

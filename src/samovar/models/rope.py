@@ -1,0 +1,128 @@
+"""Rotary position embedding: the frequencies of each published variant, and the tables of a step.
+
+R is the number of rotated pairs, T the number of tokens. Variants: plain (Su et al., 2021, arXiv 2104.09864), linear
+interpolation (Chen et al., 2023, arXiv 2306.15595), Llama 3's wavelength bands (Meta's reference code), YaRN (Peng et al.,
+2023, arXiv 2309.00071). Frequencies and angles are float32, as in the code the models were trained with.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.errors import FormatError, UnsupportedModel
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rope:
+    """Frequencies `inv_freq_R` in radians per token, and the factor that YaRN puts on the cosines and sines."""
+
+    inv_freq_R: F32
+    attention_factor: float = 1.0
+
+    def tables(self, positions_T: NDArray[np.int64]) -> tuple[F32, F32]:
+        """Cosines and sines, each float32 [T, R]."""
+        angles_TR = positions_T.astype(np.float32)[:, None] * self.inv_freq_R
+        factor = np.float32(self.attention_factor)
+        return np.cos(angles_TR) * factor, np.sin(angles_TR) * factor
+
+    def divided_by(self, factors_R: F32) -> "Rope":
+        """The same with each frequency divided: GGUF files carry Llama 3's scaling as such a tensor."""
+        return Rope(inv_freq_R=(self.inv_freq_R / factors_R).astype(np.float32), attention_factor=self.attention_factor)
+
+
+def read_rope(parameters: Mapping[str, object], *, d_rotary: int, max_context: int, where: str) -> Rope:
+    """Build the frequencies from a config's RoPE parameters (`rope_theta`, `rope_type` and what that type needs).
+
+    Every parameter is honoured or refused by name. Raises UnsupportedModel for another type, FormatError for a value
+    that is missing or out of range. `where` names the file.
+    """
+    rest = dict(parameters)
+    kind = rest.pop("rope_type", None) or rest.pop("type", None) or "default"
+    if "type" in rest and rest.pop("type") != kind:
+        raise FormatError(f"{where}: rope has both type {parameters['type']!r} and rope_type {kind!r}; they must agree")
+    theta = _number(rest, "rope_theta", where)
+    exponents = np.arange(0, d_rotary, 2, dtype=np.float64) / d_rotary
+    plain_R = (1.0 / theta**exponents).astype(np.float32)
+    match kind:
+        case "default":
+            rope = Rope(inv_freq_R=plain_R)
+        case "linear":
+            rope = Rope(inv_freq_R=(plain_R / np.float32(_number(rest, "factor", where))).astype(np.float32))
+        case "llama3":
+            rope = Rope(inv_freq_R=_llama3(plain_R, rest, where))
+        case "yarn":
+            rope = _yarn(plain_R, theta, rest, max_context, where)
+        case _:
+            raise UnsupportedModel(
+                f"{where}: rope type {kind!r} is not implemented; this version knows default, linear, llama3 and yarn"
+            )
+    if rest:
+        raise UnsupportedModel(f"{where}: rope parameters that rope type {kind!r} does not read: {sorted(rest)}")
+    return rope
+
+
+def _llama3(plain_R: F32, rest: dict[str, object], where: str) -> F32:
+    """Long wavelengths are stretched by `factor`, short ones kept, those between blended."""
+    factor = _number(rest, "factor", where)
+    low, high = _number(rest, "low_freq_factor", where), _number(rest, "high_freq_factor", where)
+    original = _number(rest, "original_max_position_embeddings", where)
+    if high <= low:
+        raise FormatError(f"{where}: rope high_freq_factor is {high}; expected more than low_freq_factor, {low}")
+    wavelength_R = 2 * math.pi / plain_R
+    blend_R = np.clip((original / wavelength_R - low) / (high - low), 0, 1)
+    return ((1 - blend_R) * plain_R / factor + blend_R * plain_R).astype(np.float32)
+
+
+def _yarn(plain_R: F32, theta: float, rest: dict[str, object], max_context: int, where: str) -> Rope:
+    """Interpolate slow dimensions, keep fast ones, ramp between `beta_fast` and `beta_slow` rotations (section 3.2)."""
+    original = _number(rest, "original_max_position_embeddings", where, default=float(max_context))
+    factor = _number(rest, "factor", where, default=max_context / original)
+    beta_fast = _number(rest, "beta_fast", where, default=32.0)
+    beta_slow = _number(rest, "beta_slow", where, default=1.0)
+    truncate = rest.pop("truncate", True)
+    d_rotary = 2 * len(plain_R)
+
+    def dimension(n_rotations: float) -> float:
+        return d_rotary * math.log(original / (n_rotations * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = dimension(beta_fast), dimension(beta_slow)
+    if truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, d_rotary - 1)
+    ramp_R = np.clip((np.arange(len(plain_R)) - low) / max(high - low, 0.001), 0, 1)
+    inv_freq_R = (plain_R / factor * ramp_R + plain_R * (1 - ramp_R)).astype(np.float32)
+    return Rope(inv_freq_R=inv_freq_R, attention_factor=_yarn_attention_factor(rest, factor, where))
+
+
+def _yarn_attention_factor(rest: dict[str, object], factor: float, where: str) -> float:
+    """The factor on cosines and sines: given, or 0.1 ln(factor) + 1 (section 3.4), or a ratio of two such terms."""
+    given = rest.pop("attention_factor", None)
+    mscale, mscale_all = rest.pop("mscale", None), rest.pop("mscale_all_dim", None)
+
+    def term(weight: float) -> float:
+        return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    if given is not None:
+        return _as_positive("attention_factor", given, where)
+    if mscale and mscale_all:
+        return term(_as_positive("mscale", mscale, where)) / term(_as_positive("mscale_all_dim", mscale_all, where))
+    return term(1.0)
+
+
+def _number(rest: dict[str, object], key: str, where: str, default: float | None = None) -> float:
+    """Take a positive number out of the parameters."""
+    value = rest.pop(key, None)
+    if value is None and default is not None:
+        return default
+    return _as_positive(key, value, where)
+
+
+def _as_positive(key: str, value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise FormatError(f"{where}: rope {key} is {value!r}; expected a positive number")
+    return float(value)

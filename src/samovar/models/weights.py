@@ -1,0 +1,113 @@
+"""Filling a model from a checkpoint: each tensor is taken exactly once, under its Hugging Face name, with its shape checked.
+
+What a model asks for and is not there, what has another shape, and what nobody took is named with file, found and expected.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.errors import FormatError
+from samovar.kernels import Linear, Ops
+from samovar.kernels.dequantise import dequantise
+from samovar.tensors.stored import StoredTensor
+
+F32 = NDArray[np.float32]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A linear layer: packed weights, and a float32 bias [N] where the layer has one."""
+
+    weight: Linear
+    bias_N: F32 | None
+
+
+class WeightSource:
+    """Hands out a checkpoint's tensors in the form that the operations compute on.
+
+    `file_name` maps a Hugging Face tensor name to the name in the file. `interleaved_heads` maps the names of tensors whose
+    rows are stored for interleaved rotation (GGUF files of the `llama` architecture) to their number of heads.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, StoredTensor],
+        ops: Ops,
+        *,
+        where: str,
+        file_name: Callable[[str], str] = str,
+        interleaved_heads: Mapping[str, int] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._rest = dict(tensors)
+        self._ops, self._where, self._file_name, self._progress = ops, where, file_name, progress
+        self._interleaved_heads = interleaved_heads or {}
+        self._total_bytes = sum(t.size_bytes for t in tensors.values())
+        self._done_bytes = 0
+        self.packed_bytes = 0
+
+    def stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        """The tensor as it lies on disk, its shape checked."""
+        file_name = self._file_name(name)
+        tensor = self._rest.pop(file_name, None)
+        if tensor is None:
+            raise FormatError(f"{self._where}: tensor {file_name!r} is missing; expected one of shape {list(shape)}")
+        if tensor.shape != shape:
+            raise FormatError(
+                f"{tensor.source}: tensor {file_name!r} has shape {list(tensor.shape)}; the config asks for {list(shape)}"
+            )
+        self._done_bytes += tensor.size_bytes
+        if self._progress is not None:
+            self._progress(self._done_bytes, self._total_bytes, file_name)
+        heads = next((n for suffix, n in self._interleaved_heads.items() if suffix in name), None)
+        return tensor if heads is None else tensor.take_rows(half_split_order(shape[0], heads))
+
+    def vector(self, name: str, width: int) -> F32:
+        """A float32 copy of a [width] tensor."""
+        tensor = self.stored(name, (width,))
+        return dequantise(tensor.type, tensor.data).copy()
+
+    def linear(self, name: str, n_out: int, n_in: int) -> Linear:
+        """A packed weight."""
+        return self.pack(self.stored(name, (n_out, n_in)))
+
+    def pack(self, tensor: StoredTensor) -> Linear:
+        """Take a stored tensor into the compute layout, and count its bytes."""
+        packed = self._ops.pack(tensor)
+        self.packed_bytes += packed.size_bytes
+        return packed
+
+    def projection(self, name: str, n_out: int, n_in: int, *, has_bias: bool) -> Projection:
+        """`name.weight`, and `name.bias` where the layer has one."""
+        bias_N = self.vector(f"{name}.bias", n_out) if has_bias else None
+        return Projection(self.linear(f"{name}.weight", n_out, n_in), bias_N)
+
+    def accept_copy(self, name: str, of: StoredTensor) -> None:
+        """A tensor that may be there and must then repeat `of` to the byte. Raises FormatError where it does not."""
+        copy = self._rest.pop(self._file_name(name), None)
+        if copy is not None and not (copy.shape == of.shape and copy.type == of.type and np.array_equal(copy.data, of.data)):
+            raise FormatError(
+                f"{copy.source}: tensor {copy.name!r} differs from {of.name!r}, and the config says that the two are tied; "
+                "one of them is wrong"
+            )
+
+    def finish(self) -> None:
+        """Refuse tensors that the model has no place for."""
+        if self._rest:
+            names = sorted(self._rest)
+            shown = ", ".join(repr(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            raise FormatError(
+                f"{self._where}: {len(names)} tensors that this architecture has no place for: {shown}; "
+                "the file and its config do not belong together, or the model needs a feature that is not implemented"
+            )
+
+
+def half_split_order(n_rows: int, n_heads: int) -> NDArray[np.int64]:
+    """Row order that turns heads stored for interleaved rotation (0, 1), (2, 3) ... into half-split (0, K/2), (1, K/2 + 1)."""
+    d_head = n_rows // n_heads
+    within = np.concatenate([np.arange(0, d_head, 2), np.arange(1, d_head, 2)])
+    return (np.arange(n_heads)[:, None] * d_head + within).reshape(-1)

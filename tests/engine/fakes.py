@@ -1,0 +1,53 @@
+"""A small model with the engine's real interface: two layers of attention over random projections, in NumPy."""
+
+import numpy as np
+
+from samovar.engine.engine import Engine
+from samovar.engine.page_pool import PagePool
+from samovar.engine.request import Request, SamplingParams
+from samovar.engine.sequence import Sequence
+from samovar.kernels.reference import ReferenceOps
+
+VOCAB, N_LAYERS, N_HEADS, N_KV_HEADS, D_HEAD = 97, 2, 4, 2, 8
+
+
+class TinyModel:
+    """Logits depend on every earlier token and its position, through the keys and values that `attend` keeps."""
+
+    def __init__(self, seed=0):
+        rng = np.random.default_rng(seed)
+        width = N_HEADS * D_HEAD
+        self.embedding = rng.normal(size=(VOCAB, width)).astype(np.float32)
+        self.positions = rng.normal(size=(512, width)).astype(np.float32)
+        self.to_kv = rng.normal(size=(N_LAYERS, 2, width, N_KV_HEADS * D_HEAD)).astype(np.float32) / 3
+        self.n_tokens_per_call = []
+
+    def __call__(self, ids_T, positions_T, attend, rows_S):
+        self.n_tokens_per_call.append(len(ids_T))
+        x_TD = self.embedding[ids_T] + self.positions[positions_T]
+        for layer in range(N_LAYERS):
+            k, v = (
+                np.stack([row @ weights for row in x_TD]).reshape(-1, N_KV_HEADS, D_HEAD).astype(np.float32)
+                for weights in self.to_kv[layer]
+            )
+            x_TD = x_TD + attend(layer, x_TD.reshape(-1, N_HEADS, D_HEAD), k, v).reshape(len(ids_T), -1)
+        return np.stack([self.embedding @ row for row in x_TD[rows_S]]) if len(rows_S) else np.empty((0, VOCAB), np.float32)
+
+
+def tiny_engine(*, n_pages=32, max_context=256, max_step_tokens=512, model=None):
+    pool = PagePool("f32", n_pages=n_pages, n_layers=N_LAYERS, n_kv_heads=N_KV_HEADS, d_head=D_HEAD)
+    return Engine(model or TinyModel(), ReferenceOps(), pool, VOCAB, max_context, max_step_tokens)
+
+
+def request(prompt, **sampling):
+    defaults = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 12}
+    return Request(prompt_ids=tuple(prompt), sampling=SamplingParams(**(defaults | sampling)))
+
+
+def generate(engine: Engine, *requests: Request, keep=False) -> list[Sequence]:
+    sequences = [engine.start(r) for r in requests]
+    for _ in engine.run(sequences):
+        pass
+    for sequence in sequences:
+        engine.release(sequence, keep=keep)
+    return sequences
