@@ -1,0 +1,66 @@
+# `make run` opens a chat, `make test` runs all tests, `make check` what a commit needs. Everything lives in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL ?= smollm2:135m
+TEST_MODELS := smollm2:135m qwen2.5-coder:0.5b
+
+# A change in one of these makes the installed package stale. The Python sources are installed in place and are not listed.
+BUILD_INPUTS := pyproject.toml $(wildcard CMakeLists.txt native/*)
+
+# Installs the packages of extras without building samovar again.
+LIST_EXTRAS := import sys, tomllib; \
+  extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+  print(*(line for name in sys.argv[1:] for line in extras[name] if not line.startswith("samovar[")), sep="\n")
+install_extras = $(BIN)/python -c '$(LIST_EXTRAS)' $(1) > $(VENV)/extras.txt && \
+  $(BIN)/python -m pip install --quiet --requirement $(VENV)/extras.txt >&2 < /dev/null
+
+.PHONY: run build test check bench clean
+.DELETE_ON_ERROR:
+
+# Set-up speaks on stderr, so that stdout carries the answer alone.
+run: $(VENV)/.installed
+	@$(BIN)/samovar pull $(MODEL) >&2 < /dev/null
+	@$(BIN)/samovar chat $(MODEL)
+
+build: $(VENV)/.installed
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@echo "making a virtual environment in $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV) >&2
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(BUILD_INPUTS)
+	@echo "building and installing samovar (a minute or two the first time)" >&2
+	@$(BIN)/python -m pip install --quiet --editable . >&2 < /dev/null
+	@touch $@
+
+$(VENV)/.checks: $(VENV)/.installed
+	@echo "installing what the checks and tests need" >&2
+	@$(call install_extras,check test)
+	@touch $@
+
+# The tests run without a network: what they need from outside is fetched here. trl is wanted for the templates in it alone.
+$(VENV)/.witnesses: $(VENV)/.checks
+	@$(BIN)/python -m pip install --quiet --no-deps "trl==1.16.0" >&2
+	@touch $@
+
+test: $(VENV)/.witnesses
+	@for model in $(TEST_MODELS); do $(BIN)/samovar pull $$model >&2 < /dev/null || exit 1; done
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.checks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -m "not slow"
+
+bench: $(VENV)/.installed
+	@$(call install_extras,bench)
+	@for model in $(TEST_MODELS); do $(BIN)/samovar pull $$model >&2 < /dev/null || exit 1; done
+	@$(BIN)/python benchmarks/vs_llama_cpp.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

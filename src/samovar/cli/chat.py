@@ -1,0 +1,120 @@
+"""`samovar chat`: a dialogue in the terminal, or one answer where standard input is no terminal."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from samovar.cli.arguments import add_model_options, add_sampling_options, read_model_arguments, read_sampling_options
+from samovar.cli.chat_commands import message_text, run_command
+from samovar.cli.chat_input import ChatInput
+from samovar.cli.chat_session import ChatSession
+from samovar.cli.chat_view import AnswerView, StopKey
+from samovar.cli.loading import load_llm
+from samovar.cli.terminal import Streams, one_line, printable
+from samovar.errors import SamovarError
+from samovar.formats.hub import default_store
+from samovar.text.output_parser import Delta
+
+if TYPE_CHECKING:
+    from samovar.cli.main import Subparsers
+
+_EXAMPLES = """examples:
+  samovar chat                                  the embedded default, smollm2:135m
+  samovar chat qwen2.5-coder:0.5b --ctx-size 8192
+  samovar chat ./my-model.gguf --system "Answer in one sentence." --no-think
+  echo "What is the capital of France?" | samovar chat
+
+In the dialogue, /help lists the commands. When standard input is no terminal, all of it is one message, the answer is
+printed as plain text, and the likeliest token is taken each time unless --temperature says otherwise.
+"""
+_HISTORY_FILE = "chat_history"
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    """The command's arguments."""
+    parser = subparsers.add_parser("chat", help="talk to a model", description=__doc__, epilog=_EXAMPLES)
+    add_model_options(parser)
+    parser.add_argument("--system", metavar="TEXT", help="the system message")
+    parser.add_argument("--think", action=argparse.BooleanOptionalAction, help="let the model think before it answers")
+    add_sampling_options(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace, streams: Streams) -> int:
+    """Talk until the user leaves, or answer what stdin holds."""
+    sampling = read_sampling_options(args)
+    is_interactive = streams.stdin is not None and streams.stdin.isatty()
+    question = "" if is_interactive else streams.read_text().strip()
+    if not is_interactive and not question:
+        args.parser.error("standard input is empty; expected a prompt")
+    if not is_interactive:
+        sampling.setdefault("temperature", 0.0)
+    llm = load_llm(read_model_arguments(args), streams)
+    session = ChatSession(llm=llm, sampling=sampling, system=args.system, is_thinking=args.think)
+    if is_interactive:
+        _talk(session, streams)
+    else:
+        _answer_once(session, question, streams)
+    return 0
+
+
+def _answer_once(session: ChatSession, question: str, streams: Streams) -> None:
+    """Print the answer alone, as it comes."""
+    stream = session.llm.stream_chat(
+        [*session.request(), {"role": "user", "content": question}], thinking=session.is_thinking, **session.sampling
+    )
+    try:
+        for delta in stream:
+            if delta.field == "content":
+                streams.write_text(delta.text)
+    finally:
+        stream.close()
+    streams.write_text("\n")
+
+
+def _talk(session: ChatSession, streams: Streams) -> None:
+    """The dialogue. Mistakes are reported and do not end it."""
+    console = streams.console(streams.stdout)
+    user_input = ChatInput(default_store() / _HISTORY_FILE)
+    console.print(Text(f"{one_line(session.llm.path.name)}. /help lists the commands, Ctrl-D leaves.", style="dim"))
+    while True:
+        try:
+            line = user_input.read()
+        except EOFError:
+            return
+        if not line.strip():
+            continue
+        outcome = run_command(line, session)
+        if outcome is None:
+            _answer(message_text(line), session, console)
+        elif outcome.is_end:
+            return
+        else:
+            console.print(Text(printable(outcome.text), style="red" if outcome.is_error else "dim"), soft_wrap=True)
+
+
+def _answer(text: str, session: ChatSession, console: Console) -> None:
+    """One turn on the screen."""
+    view = AnswerView(console)
+    try:
+        with StopKey() as stop:
+
+            def show(delta: Delta) -> None:
+                stop.is_patient = True
+                view.show(delta)
+
+            try:
+                result = session.ask(text, show, lambda: stop.is_pressed)
+            finally:
+                view.close()
+    except SamovarError as error:
+        console.print(Text(one_line(str(error)), style="red"), soft_wrap=True)
+        return
+    if result.finish_reason == "cancelled":
+        kept = "what there is of it is kept" if result.text.strip() else "there was no answer yet, so the question is dropped"
+        console.print(Text(f"(stopped; {kept})", style="dim"))
+    elif result.finish_reason == "length":
+        console.print(Text("(cut off: --max-tokens or the context is used up)", style="dim"))
+    console.print()

@@ -1,0 +1,86 @@
+"""The `samovar` program: finds the command, and turns what goes wrong into one line and an exit code.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output any more.
+"""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from samovar.cli import chat, generate, inspect_model, pull, tokenize_text
+from samovar.cli.arguments import Parser
+from samovar.cli.terminal import Streams, one_line
+from samovar.errors import SamovarError
+
+Subparsers = argparse._SubParsersAction[Parser]
+
+_DESCRIPTION = "Run open-weight language models (Qwen3, Qwen2, Llama) on this computer's processor."
+_EPILOG = """examples:
+  samovar pull smollm2:135m
+  samovar chat
+  samovar chat ./qwen2.5-coder-0.5b-instruct-q4_k_m.gguf
+  echo "What is the capital of France?" | samovar chat
+
+environment:
+  SAMOVAR_HOME   folder of the model store
+  SAMOVAR_ISA    kernels to use: numpy, scalar, avx2, avx512 (default: the fastest that this processor has)
+  NO_COLOR       no colours
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program on `argv` (default: the process's arguments). Returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a character the locale lacks must not end an answer
+    streams = Streams(stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr, environ=os.environ)
+    return run(argv, streams)
+
+
+def run(argv: Sequence[str] | None, streams: Streams) -> int:
+    """As `main`, on given streams."""
+    try:
+        args = build_parser().parse_args(argv)
+        code: int = args.run(args, streams)
+        streams.stdout.flush()
+    except SystemExit as leaving:  # argparse has said why
+        return leaving.code if isinstance(leaving.code, int) else 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        _discard_output(streams)
+        return 141
+    except SamovarError as error:
+        return _fail(str(error), streams)
+    except MemoryError:
+        return _fail("out of memory: choose a smaller model, or a smaller --ctx-size", streams)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", streams)
+    return code
+
+
+def build_parser() -> Parser:
+    """All commands and their options."""
+    parser = Parser(prog="samovar", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"samovar {version('samovar')}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for command in (chat, generate, inspect_model, tokenize_text, pull):
+        command.add_parser(subparsers)
+    return parser
+
+
+def _fail(message: str, streams: Streams) -> int:
+    streams.note(f"error: {one_line(message)}")
+    return 1
+
+
+def _discard_output(streams: Streams) -> None:
+    """Point stdout at nothing, so that the interpreter's last flush stays quiet."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), streams.stdout.fileno())
+    except (OSError, ValueError):  # not a real file: nothing will be flushed
+        return

@@ -1,0 +1,69 @@
+"""The standard streams: what they are connected to, and what may be written to them.
+
+A model's output and a file's metadata are not to be trusted on a terminal: escape sequences can move the cursor, rename the
+window or forge what was said before. Everything of the kind goes through `printable`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich.console import Console
+
+from samovar.errors import BadRequest
+
+# C0 controls but tab and line feed, DEL, and the C1 controls
+_DROPPED: dict[int, None] = dict.fromkeys([*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)])
+
+
+def printable(text: str) -> str:
+    """`text` without control characters; line feeds and tabs stay."""
+    return text.translate(_DROPPED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streams:
+    """Where a command reads and writes, and the environment it honours. `stdin` is None where the caller closed it."""
+
+    stdin: TextIO | None
+    stdout: TextIO
+    stderr: TextIO
+    environ: Mapping[str, str]
+
+    @property
+    def is_interactive(self) -> bool:
+        """True when a person sits at both ends."""
+        return self.stdin is not None and self.stdin.isatty() and self.stdout.isatty()
+
+    @property
+    def isa(self) -> str | None:
+        """The instruction set asked for by SAMOVAR_ISA; None leaves the choice to the kernels."""
+        return self.environ.get("SAMOVAR_ISA") or None
+
+    def console(self, stream: TextIO) -> Console:
+        """A rich console on one of the streams. NO_COLOR switches its colours off."""
+        no_color = bool(self.environ.get("NO_COLOR"))
+        return Console(file=stream, no_color=no_color, highlight=False, markup=False, emoji=False)
+
+    def note(self, message: str) -> None:
+        """One line on stderr."""
+        print(f"samovar: {one_line(message)}", file=self.stderr, flush=True)
+
+    def write_text(self, text: str) -> None:
+        """Send model output to stdout at once: as it is into a pipe or a file, without controls to a terminal."""
+        self.stdout.write(printable(text) if self.stdout.isatty() else text)
+        self.stdout.flush()
+
+    def read_text(self) -> str:
+        """All of stdin as UTF-8. Empty if it is closed; raises BadRequest where it is no text."""
+        if self.stdin is None:
+            return ""
+        try:
+            return self.stdin.buffer.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadRequest(f"standard input is not UTF-8 text (at byte {error.start}); expected a prompt") from error
+
+
+def one_line(message: str) -> str:
+    """`message` fit for one line of a log or a terminal."""
+    return " ".join(printable(message).split())
