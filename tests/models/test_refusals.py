@@ -1,0 +1,153 @@
+"""What a checkpoint asks for and we do not compute, or what does not fit its config, is refused by name."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from samovar.errors import FormatError, UnsupportedModel
+from samovar.llm import LLM
+from tests.models.conftest import TinyCheckpoints
+from tests.models.tiny_checkpoints import MAX_CONTEXT, write_folder
+
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def folder_of(tmp_path: Path, tiny_checkpoints: TinyCheckpoints) -> Callable[[str], Path]:
+    """A fresh copy of a tiny checkpoint, to be spoilt."""
+    return lambda name: write_folder(tiny_checkpoints.get(name)[1], tmp_path / "spoilt")
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def change_weights(folder: Path, change: Callable[[Weights], object]) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def assert_refused(folder: Path, error: type[Exception], *named: str) -> None:
+    with pytest.raises(error) as caught:
+        LLM(folder, isa="numpy")
+    for text in named:
+        assert re.search(text, str(caught.value)), f"{text!r} is not named in: {caught.value}"
+
+
+SLIDING = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}
+SLIDING_LAYERS = {**SLIDING, "layer_types": ["full_attention", "sliding_attention"]}
+
+
+@pytest.mark.parametrize("changes", [SLIDING, SLIDING_LAYERS])
+@pytest.mark.parametrize("name", ["qwen3-untied", "qwen2-tied"])
+def test_a_sliding_window_that_is_in_use_is_refused(
+    name: str, changes: dict[str, object], folder_of: Callable[[str], Path]
+) -> None:
+    folder = folder_of(name)
+    change_config(folder, **changes)
+    assert_refused(folder, UnsupportedModel, "config.json", "sliding")
+
+
+def test_a_mistral_with_a_sliding_window_is_refused(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("mistral")
+    change_config(folder, sliding_window=64)
+    assert_refused(folder, UnsupportedModel, "config.json", "sliding_window", "64")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("qwen3-untied", {"use_sliding_window": False, "sliding_window": 64, "max_window_layers": 1}),
+        ("mistral", {"sliding_window": MAX_CONTEXT}),
+    ],
+)
+def test_a_sliding_window_that_never_bites_is_accepted(
+    name: str, changes: dict[str, object], folder_of: Callable[[str], Path]
+) -> None:
+    folder = folder_of(name)
+    change_config(folder, **changes)
+    assert LLM(folder, isa="numpy").logits([5, 6, 7]).shape == (3, 320)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope", "proportional", "made-up"])
+def test_an_unknown_rope_type_is_refused(kind: str, folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("llama2")
+    change_config(folder, rope_parameters={"rope_type": kind, "rope_theta": 10_000.0, "factor": 2.0})
+    assert_refused(folder, UnsupportedModel, "config.json", kind, "yarn")
+
+
+def test_a_rope_parameter_that_its_type_does_not_read_is_refused(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("llama-linear")
+    rope = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 2.0, "beta_fast": 32.0}
+    change_config(folder, rope_parameters=rope)
+    assert_refused(folder, UnsupportedModel, "config.json", "beta_fast")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("logit_softcapping", 30.0), ("num_experts", 8), ("quantization_config", {"quant_method": "awq"})]
+)
+def test_a_key_that_the_architecture_does_not_read_is_refused(
+    key: str, value: object, folder_of: Callable[[str], Path]
+) -> None:
+    folder = folder_of("qwen3-untied")
+    change_config(folder, **{key: value})
+    assert_refused(folder, UnsupportedModel, "spoilt", key)
+
+
+def test_an_unknown_architecture_is_refused(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("qwen3-untied")
+    change_config(folder, model_type="gpt_neox")
+    assert_refused(folder, UnsupportedModel, "config.json", "gpt_neox", "qwen3")
+
+
+def test_another_activation_is_refused(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("llama2")
+    change_config(folder, hidden_act="gelu")
+    assert_refused(folder, UnsupportedModel, "config.json", "hidden_act", "gelu", "silu")
+
+
+Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
+
+
+def test_a_missing_tensor_is_named(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("qwen3-untied")
+    change_weights(folder, lambda weights: weights.pop(Q_PROJ))
+    assert_refused(folder, FormatError, "spoilt", re.escape(Q_PROJ), "missing", r"64, 64")
+
+
+def test_an_extra_tensor_is_named(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("qwen3-untied")
+    change_weights(folder, lambda weights: weights.update({"model.layers.2.mlp.up_proj.weight": torch.ones(96, 64)}))
+    assert_refused(folder, FormatError, "spoilt", re.escape("model.layers.2.mlp.up_proj.weight"))
+
+
+def test_a_misshapen_tensor_is_named_with_what_was_found_and_expected(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("qwen3-untied")
+    change_weights(folder, lambda weights: weights.update({Q_PROJ: torch.ones(32, 64)}))
+    assert_refused(folder, FormatError, r"model\.safetensors", re.escape(Q_PROJ), r"32, 64", r"64, 64")
+
+
+def test_a_bias_that_the_config_does_not_announce_is_named(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("llama2")
+    change_weights(folder, lambda weights: weights.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(64)}))
+    assert_refused(folder, FormatError, "spoilt", re.escape("model.layers.0.self_attn.q_proj.bias"))
+
+
+def test_a_bias_that_the_config_announces_and_is_not_there_is_named(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("llama2")
+    change_config(folder, attention_bias=True)
+    assert_refused(folder, FormatError, "spoilt", re.escape("model.layers.0.self_attn.q_proj.bias"), "missing")
+
+
+def test_a_head_that_contradicts_tied_embeddings_is_named(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("qwen3-untied")
+    change_config(folder, tie_word_embeddings=True)
+    assert_refused(folder, FormatError, re.escape("lm_head.weight"), "tied")

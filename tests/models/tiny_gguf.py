@@ -1,0 +1,120 @@
+"""The tiny models of `tiny_checkpoints` as GGUF files, in the conventions of llama.cpp's converter.
+
+Matrices are stored as asked for, vectors in f32. Files of the `llama` architecture hold the rows of q and k in the order of
+interleaved rotation, and Llama 3's RoPE scaling as the tensor `rope_freqs.weight`.
+"""
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from gguf.quants import dequantize, quantize
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from tests.models.tiny_checkpoints import CHAT_TEMPLATE, CONTROL_TOKENS, END_ID, tiny_tokenizer
+
+TYPES = {
+    "F32": gguf.GGMLQuantizationType.F32,
+    "F16": gguf.GGMLQuantizationType.F16,
+    "BF16": gguf.GGMLQuantizationType.BF16,
+    "Q8_0": gguf.GGMLQuantizationType.Q8_0,
+}
+_ARCHITECTURES = {"qwen3": "qwen3", "qwen2": "qwen2", "llama": "llama", "mistral": "llama"}
+
+
+def round_weights(model: PreTrainedModel, type_name: str) -> None:
+    """Replace each matrix by what remains of it after storing it as `type_name`."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                stored = quantize(parameter.numpy(), TYPES[type_name])
+                parameter.copy_(torch.from_numpy(dequantize(stored, TYPES[type_name])))
+
+
+def write_gguf(model: PreTrainedModel, path: Path, type_name: str, *, tensors_per_file: int = 0) -> Path:
+    """Write the model; with `tensors_per_file`, in several files. Returns the file to open."""
+    config = model.config
+    writer = gguf.GGUFWriter(path, _ARCHITECTURES[config.model_type], split_max_tensors=tensors_per_file)
+    _add_sizes(writer, config)
+    _add_tokenizer(writer)
+    names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, writer.arch.upper()), config.num_hidden_layers)
+    if factors_R := _rope_factors(model):
+        writer.add_tensor("rope_freqs.weight", np.array(factors_R, np.float32))
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        values = tensor.float().numpy()
+        if writer.arch == "llama" and (heads := _n_heads(name, config)):
+            values = _interleaved(values, heads)
+        module, _, kind = name.rpartition(".")
+        kept = "F32" if values.ndim == 1 else type_name
+        stored = quantize(values, TYPES[kept])
+        writer.add_tensor(f"{names.get_name(module)}.{kind}", stored, raw_dtype=TYPES[kept])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return min(path.parent.glob(f"{path.stem}*.gguf"))
+
+
+def _add_sizes(writer: gguf.GGUFWriter, config: object) -> None:
+    d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_name("tiny")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(d_head)
+    writer.add_value_length(d_head)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_rope_dimension_count(d_head)
+    rope = config.rope_parameters
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if rope["rope_type"] in ("linear", "yarn"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
+        writer.add_rope_scaling_factor(rope["factor"])
+    if rope["rope_type"] == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
+    model = json.loads(tiny_tokenizer().to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].get)
+    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([control if token in CONTROL_TOKENS else normal for token in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
+    writer.add_eos_token_id(END_ID)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def _rope_factors(model: PreTrainedModel) -> list[float]:
+    """Llama 3: by how much each frequency is divided. Empty for other RoPE types."""
+    rope = model.config.rope_parameters
+    if rope["rope_type"] != "llama3":
+        return []
+    scaled_R = model.model.rotary_emb.inv_freq.double()
+    plain_R = rope["rope_theta"] ** -(torch.arange(len(scaled_R), dtype=torch.float64) / len(scaled_R))
+    return [float(factor) for factor in plain_R / scaled_R]
+
+
+def _n_heads(name: str, config: object) -> int:
+    """Heads of a tensor whose rows are reordered, else 0."""
+    if "q_proj" in name:
+        return int(config.num_attention_heads)
+    return int(config.num_key_value_heads) if "k_proj" in name else 0
+
+
+def _interleaved(values: NDArray[np.float32], n_heads: int) -> NDArray[np.float32]:
+    """Rows (head, half, pair) in the order (head, pair, half)."""
+    rows = np.arange(len(values)).reshape(n_heads, 2, -1).transpose(0, 2, 1).reshape(-1)
+    return values[rows]
