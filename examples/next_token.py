@@ -1,0 +1,14 @@
+"""The five likeliest next tokens after a text, from the logits. Usage: python examples/next_token.py [MODEL]"""
+
+import sys
+
+import numpy as np
+
+from samovar.llm import LLM
+
+llm = LLM(sys.argv[1] if len(sys.argv) > 1 else None)
+logits_V = llm.logits(llm.tokenizer.encode("The capital of France is"))[-1]
+probabilities_V = np.exp(logits_V - logits_V.max())
+probabilities_V /= probabilities_V.sum()
+for token_id in np.argsort(-probabilities_V)[:5]:
+    print(f"{probabilities_V[token_id]:6.1%}  {llm.tokenizer.token_text(int(token_id))!r}")
