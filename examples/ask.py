@@ -4,7 +4,14 @@ import sys
 
 from samovar.llm import LLM
 
-llm = LLM(sys.argv[1] if len(sys.argv) > 1 else None)
-answer = llm.chat("What is the capital of France?", temperature=0, max_tokens=64)
-print(answer.text)
-print(f"{answer.usage.n_prompt} tokens read, {answer.usage.n_completion} written, because of: {answer.finish_reason}")
+
+def main(model: str | None) -> None:
+    """`model` is a path or a name in the store; None is the embedded default."""
+    llm = LLM(model)
+    answer = llm.chat("What is the capital of France?", temperature=0, max_tokens=32)
+    print(answer.text)
+    print(f"({answer.usage.n_prompt} tokens read, {answer.usage.n_completion} written; ended by: {answer.finish_reason})")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else None)
