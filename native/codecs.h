@@ -1,0 +1,191 @@
+// How packed codes and scales are read into vectors. Layouts: formats.h.
+#pragma once
+
+#include <cstdint>
+
+#include "formats.h"
+#include "half.h"
+#include "simd.h"
+
+namespace samovar::SAMOVAR_ISA {
+
+// What a kernel must know of a group: how many scales for each 32 k, whether minima are added, how the integer zero point is
+// taken away (2^kZeroShift times the sum of the activations; none if negative), and whether codes exceed 127.
+template <int kScales_, bool kHasMinimum_, int kZeroShift_, bool kIsWide_>
+struct Traits {
+  static constexpr int kScales = kScales_;
+  static constexpr bool kHasMinimum = kHasMinimum_;
+  static constexpr int kZeroShift = kZeroShift_;
+  static constexpr bool kIsWide = kIsWide_;
+};
+
+template <class T>
+struct Group {
+  U8x64 codes[8];
+  F32x16 scale[T::kScales];
+  F32x16 minimum[T::kHasMinimum ? T::kScales : 1];
+};
+
+// ---- codes
+
+template <int kFirst, int kBit, int kPlaneBits, int kStep>
+inline U8x64 high_bits(U8x64 plane) {  // bits of step kStep, moved to bit kBit
+  constexpr int kAt = (kStep - kFirst) * kPlaneBits;
+  return take_bits<kAt - kBit>(plane, static_cast<uint8_t>(((1 << kPlaneBits) - 1) << kBit));
+}
+
+template <class Function>
+inline void for_steps(Function f) {
+  f.template operator()<0>();
+  f.template operator()<1>();
+  f.template operator()<2>();
+  f.template operator()<3>();
+  f.template operator()<4>();
+  f.template operator()<5>();
+  f.template operator()<6>();
+  f.template operator()<7>();
+}
+
+inline void read_codes_2(const uint8_t* p, U8x64* codes) {
+  const U8x64 first = load_codes(p), second = load_codes(p + 64);
+  for_steps([&]<int kStep>() {
+    codes[kStep] = kStep < 4 ? high_bits<0, 0, 2, kStep % 4>(first) : high_bits<0, 0, 2, kStep % 4>(second);
+  });
+}
+inline void read_codes_4(const uint8_t* p, U8x64* codes) {
+  for (int j = 0; j < 4; ++j) {
+    const U8x64 both = load_codes(p + 64 * j);
+    codes[j] = take_bits<0>(both, 15);
+    codes[j + 4] = take_bits<4>(both, 15);
+  }
+}
+template <int kBit>
+inline void or_bit_plane(const uint8_t* p, U8x64* codes) {
+  const U8x64 plane = load_codes(p);
+  for_steps([&]<int kStep>() { codes[kStep] = bit_or(codes[kStep], high_bits<0, kBit, 1, kStep>(plane)); });
+}
+
+template <int kBits>
+inline void read_codes(const uint8_t* p, U8x64* codes) {
+  if constexpr (kBits == 2) read_codes_2(p, codes);
+  if constexpr (kBits == 3) {
+    read_codes_2(p, codes);
+    or_bit_plane<2>(p + 128, codes);
+  }
+  if constexpr (kBits >= 4 && kBits <= 6) read_codes_4(p, codes);
+  if constexpr (kBits == 5) or_bit_plane<4>(p + 256, codes);
+  if constexpr (kBits == 6) {
+    const U8x64 first = load_codes(p + 256), second = load_codes(p + 320);
+    for_steps([&]<int kStep>() {
+      const U8x64 plane = kStep < 4 ? first : second;
+      codes[kStep] = bit_or(codes[kStep], high_bits<0, 4, 2, kStep % 4>(plane));
+    });
+  }
+  if constexpr (kBits == 8) {
+    for (int j = 0; j < 8; ++j) codes[j] = load_codes(p + 64 * j);
+  }
+}
+
+template <class Values>
+struct ByteTable {
+  uint8_t bytes[16];
+  constexpr ByteTable(const Values& values, int bias) : bytes{} {
+    for (int i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>(values[i] + bias);
+  }
+};
+inline constexpr ByteTable<int8_t[16]> kIq4Bytes(kIq4Values, 128);
+inline constexpr ByteTable<int8_t[16]> kFp4Bytes(kFp4Values, 16);
+
+// ---- scales: head points at this 256-block's float16 heads, p at this group's scales
+
+inline const uint16_t* halves(const uint8_t* p) { return reinterpret_cast<const uint16_t*>(p); }
+
+template <class Function>
+inline F32x16 from_table(const uint8_t* p, Function scale) {
+  float v[16];
+  for (int i = 0; i < 16; ++i) v[i] = scale(p[i]);
+  return load(v);
+}
+
+inline float mxfp4_scale_of(uint8_t byte) {
+  return f32_from_bits(byte < 2 ? 0x00200000u << byte : static_cast<uint32_t>(byte - 1) << 23);
+}
+inline float nvfp4_scale_of(uint8_t byte) {
+  return byte == 0x7F ? 0.0f : f32_from_bits(static_cast<uint32_t>(byte & 0x7F) << 20) * 0x1p119f;
+}
+
+template <Type kType, class T>
+inline void read_scales(const uint8_t* head, const uint8_t* p, Group<T>& group) {
+  if constexpr (kType == Type::kQ4_0 || kType == Type::kQ5_0 || kType == Type::kQ8_0 || kType == Type::kIQ4_NL) {
+    group.scale[0] = load_f16(halves(p));
+  } else if constexpr (kType == Type::kQ4_1 || kType == Type::kQ5_1) {
+    group.scale[0] = load_f16(halves(p));
+    group.minimum[0] = load_f16(halves(p + 32));
+  } else if constexpr (kType == Type::kQ4_K || kType == Type::kQ5_K) {
+    group.scale[0] = mul(load_f16(halves(head)), load_u8(p));
+    group.minimum[0] = neg(mul(load_f16(halves(head + 32)), load_u8(p + 16)));
+  } else if constexpr (kType == Type::kIQ4_XS) {
+    group.scale[0] = mul(load_f16(halves(head)), load_i8(p));
+  } else if constexpr (kType == Type::kQ3_K || kType == Type::kQ6_K) {
+    const F32x16 d = load_f16(halves(head));
+    group.scale[0] = mul(d, load_i8(p));
+    group.scale[1] = mul(d, load_i8(p + 16));
+  } else if constexpr (kType == Type::kQ2_K) {
+    const F32x16 d = load_f16(halves(head)), d_min = load_f16(halves(head + 32));
+    for (int h = 0; h < 2; ++h) {
+      uint8_t low[16], high[16];
+      for (int i = 0; i < 16; ++i) {
+        low[i] = p[16 * h + i] & 15;
+        high[i] = p[16 * h + i] >> 4;
+      }
+      group.scale[h] = mul(d, load_u8(low));
+      group.minimum[h] = neg(mul(d_min, load_u8(high)));
+    }
+  } else if constexpr (kType == Type::kMXFP4) {
+    group.scale[0] = from_table(p, mxfp4_scale_of);
+  } else {
+    static_assert(kType == Type::kNVFP4);
+    group.scale[0] = from_table(p, nvfp4_scale_of);
+    group.scale[1] = from_table(p + 16, nvfp4_scale_of);
+  }
+}
+
+// ---- one codec for each type
+
+template <Type kType_, int kBits_, class T>
+struct Codec {
+  using Meaning = T;
+  static constexpr Type kType = kType_;
+  static constexpr int kBits = kBits_;
+  static constexpr int64_t kPayloadBytes = kBits * 64;
+
+  static inline void read(const uint8_t* payload, const uint8_t* head, const uint8_t* scales, Group<T>& group) {
+    read_codes<kBits>(payload, group.codes);
+    if constexpr (kType == Type::kIQ4_NL || kType == Type::kIQ4_XS) {
+      for (U8x64& c : group.codes) c = look_up(kIq4Bytes.bytes, c);
+    }
+    if constexpr (kType == Type::kMXFP4 || kType == Type::kNVFP4) {
+      for (U8x64& c : group.codes) c = look_up(kFp4Bytes.bytes, c);
+    }
+    read_scales<kType>(head, scales, group);
+  }
+};
+
+using WithMinimum = Traits<1, true, -1, false>;
+using Wide = Traits<1, false, kWideShift, true>;
+using CodecQ4_0 = Codec<Type::kQ4_0, 4, Traits<1, false, 3, false>>;
+using CodecQ4_1 = Codec<Type::kQ4_1, 4, WithMinimum>;
+using CodecQ5_0 = Codec<Type::kQ5_0, 5, Traits<1, false, 4, false>>;
+using CodecQ5_1 = Codec<Type::kQ5_1, 5, WithMinimum>;
+using CodecQ8_0 = Codec<Type::kQ8_0, 8, Wide>;
+using CodecQ2_K = Codec<Type::kQ2_K, 2, Traits<2, true, -1, false>>;
+using CodecQ3_K = Codec<Type::kQ3_K, 3, Traits<2, false, 2, false>>;
+using CodecQ4_K = Codec<Type::kQ4_K, 4, WithMinimum>;
+using CodecQ5_K = Codec<Type::kQ5_K, 5, WithMinimum>;
+using CodecQ6_K = Codec<Type::kQ6_K, 6, Traits<2, false, 5, false>>;
+using CodecIQ4_NL = Codec<Type::kIQ4_NL, 4, Wide>;
+using CodecIQ4_XS = Codec<Type::kIQ4_XS, 4, Wide>;
+using CodecMXFP4 = Codec<Type::kMXFP4, 4, Traits<1, false, 4, false>>;
+using CodecNVFP4 = Codec<Type::kNVFP4, 4, Traits<2, false, 4, false>>;
+
+}  // namespace samovar::SAMOVAR_ISA

@@ -1,0 +1,17 @@
+// Which kernel tables this build holds and this processor can run.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace samovar {
+
+// Names of usable instruction sets, best last; never empty (`scalar` runs everywhere).
+std::vector<std::string> available_isas();
+
+// The table of an available instruction set, or nullptr.
+const Kernels* find_kernels(const std::string& isa);
+
+}  // namespace samovar

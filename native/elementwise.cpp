@@ -1,0 +1,87 @@
+// Normalisation, rotary embedding, the gate, and the write into key/value pages; and this instruction set's table.
+#include "half.h"
+#include "isa_kernels.h"
+
+namespace samovar::SAMOVAR_ISA {
+
+void rms_norm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t n_in, float* out) {
+  const int64_t whole = n_in / 16 * 16, tail = n_in - whole;
+  for (int64_t row = 0; row < n_rows; ++row, x += n_in, out += n_in) {
+    F32x16 squares = set1(0.0f);
+    for (int64_t i = 0; i < whole; i += 16) {
+      const F32x16 v = load(x + i);
+      squares = fma(v, v, squares);
+    }
+    if (tail > 0) {
+      const F32x16 v = load_n(x + whole, tail);
+      squares = fma(v, v, squares);
+    }
+    const float mean = sum_lanes(squares) / static_cast<float>(n_in);
+    const F32x16 inverse = set1(1.0f / __builtin_sqrtf(mean + eps));
+    for (int64_t i = 0; i < whole; i += 16) store(out + i, mul(mul(load(x + i), inverse), load(weight + i)));
+    if (tail > 0) store_n(out + whole, mul(mul(load_n(x + whole, tail), inverse), load_n(weight + whole, tail)), tail);
+  }
+}
+
+void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head, int64_t n_pairs,
+          float* out) {
+  for (int64_t t = 0; t < n_tokens; ++t, cos += n_pairs, sin += n_pairs) {
+    for (int64_t h = 0; h < n_heads; ++h, x += d_head, out += d_head) {
+      for (int64_t i = 0; i < n_pairs; i += 16) {
+        const int64_t n = n_pairs - i < 16 ? n_pairs - i : 16;
+        const F32x16 c = load_n(cos + i, n), s = load_n(sin + i, n);
+        const F32x16 a = load_n(x + i, n), b = load_n(x + n_pairs + i, n);
+        store_n(out + i, sub(mul(a, c), mul(b, s)), n);
+        store_n(out + n_pairs + i, add(mul(b, c), mul(a, s)), n);
+      }
+      for (int64_t i = 2 * n_pairs; i < d_head; ++i) out[i] = x[i];
+    }
+  }
+}
+
+void silu_gate(const float* gate, const float* up, int64_t n, float* out) {
+  const F32x16 one = set1(1.0f);
+  for (int64_t i = 0; i < n; i += 16) {
+    const int64_t count = n - i < 16 ? n - i : 16;
+    const F32x16 g = load_n(gate + i, count);
+    const F32x16 silu = div(g, add(one, exp(neg(g))));
+    store_n(out + i, mul(silu, load_n(up + i, count)), count);
+  }
+}
+
+namespace {
+
+template <class Element, class Round>
+void write_pages(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last, Round round) {
+  auto* k_pages = reinterpret_cast<Element*>(kv.k_PGKB);
+  auto* v_pages = reinterpret_cast<Element*>(kv.v_PGBK);
+  const int64_t d_row = kv.n_kv_heads * kv.d_head;
+  for (int64_t t = first; t < last; ++t) {
+    const int64_t page = slots[t] / kPageTokens, offset = slots[t] % kPageTokens;
+    for (int64_t g = 0; g < kv.n_kv_heads; ++g) {
+      const float* k_row = k + t * d_row + g * kv.d_head;
+      const float* v_row = v + t * d_row + g * kv.d_head;
+      const int64_t base = (page * kv.n_kv_heads + g) * kv.d_head * kPageTokens;
+      for (int64_t i = 0; i < kv.d_head; ++i) k_pages[base + i * kPageTokens + offset] = round(k_row[i]);
+      for (int64_t i = 0; i < kv.d_head; ++i) v_pages[base + offset * kv.d_head + i] = round(v_row[i]);
+    }
+  }
+}
+
+}  // namespace
+
+void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last) {
+  switch (kv.kind) {
+    case KvKind::kF32: return write_pages<float>(k, v, kv, slots, first, last, [](float x) { return x; });
+    case KvKind::kF16: return write_pages<uint16_t>(k, v, kv, slots, first, last, [](float x) { return f32_to_f16(x); });
+    case KvKind::kBF16: return write_pages<uint16_t>(k, v, kv, slots, first, last, [](float x) { return f32_to_bf16(x); });
+  }
+}
+
+const Kernels& kernels() {
+  static constexpr Kernels table{kTileRows, quantise_rows, tile_rows_f32, quant_linear, float_linear, rms_norm, rope, silu_gate,
+                                 write_kv,  attend,        start_states,  merge_states, finish_states};
+  return table;
+}
+
+}  // namespace samovar::SAMOVAR_ISA

@@ -1,0 +1,63 @@
+// What each GGUF type looks like, stored and packed.
+//
+// Packed form of a quantised [n_out, n_in] weight, for 16 output rows (a row group) at a time, rows padded with zeros:
+//   payload  per group of 32 k: the codes in step order; step j holds k = 4 j .. 4 j + 3 of row 0, then of row 1, ... (64 bytes).
+//            4-bit plane: 4 x 64 bytes, step j in the low and step j + 4 in the high nibbles. 1-bit plane: 64 bytes, bit j of
+//            each byte is step j's. 2-bit plane: 2 x 64 bytes, steps 0 to 3 and 4 to 7. 8-bit: 8 x 64 bytes.
+//            A code of 3, 5 or 6 bits is its 2- or 4-bit plane, then the plane of its high bits.
+//   heads    per 256 k (K-types only): `n_heads` x 16 float16.
+//   scales   per group of 32 k: `n_scales` x 16 entries of `scale_bytes`.
+// All row groups' payloads come first, then all heads, then all scales; row group by row group, k ascending.
+// A weight is scale * (code - zero) [+ minimum] or scale * table[code], exactly as the type's definition has it.
+#pragma once
+
+#include <cstdint>
+
+namespace samovar {
+
+enum class Type : int {  // numbers are those of GGUF
+  kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8, kQ2_K = 10, kQ3_K = 11, kQ4_K = 12, kQ5_K = 13,
+  kQ6_K = 14, kIQ4_NL = 20, kIQ4_XS = 23, kBF16 = 30, kMXFP4 = 39, kNVFP4 = 40,
+};
+
+inline constexpr int64_t kGroup = 32;      // k values that share scales, and one activation scale
+inline constexpr int64_t kRowGroup = 16;   // output rows packed together
+inline constexpr int64_t kHeadGroups = 8;  // groups of a 256-value block
+
+struct Format {
+  Type type;
+  int block_elements, block_bytes;
+  int code_bits;
+  int n_heads, n_scales, scale_bytes;
+
+  bool is_float() const { return block_elements == 1; }
+  int64_t payload_bytes() const { return code_bits * (kGroup * kRowGroup / 8); }
+  int64_t head_bytes() const { return n_heads * kRowGroup * 2; }
+  int64_t scales_bytes() const { return static_cast<int64_t>(n_scales) * kRowGroup * scale_bytes; }
+};
+
+// The format of a GGUF type, or nullptr.
+const Format* find_format(int ggml_id);
+
+// One block of a row, taken apart. Codes are in k order; scales as stored (float16 bits, or small integers).
+struct Block {
+  uint8_t codes[256];
+  uint16_t heads[2];
+  uint16_t scales[8][2];  // [group][field]
+};
+
+// Take one stored block apart; `format` is not a float one.
+void read_block(const Format& format, const uint8_t* stored, Block& block);
+
+// Write the `n` values of a stored row as float32, exactly as the type defines them. Any format.
+void dequantise_row(const Format& format, const uint8_t* stored, int64_t n, float* out);
+
+// Codebooks, in values and (for kernels) in bytes.
+inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+inline constexpr int8_t kFp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};  // E2M1, doubled
+
+// The scales of MXFP4 (E8M0) and NVFP4 (unsigned E4M3), halved as the doubled codebook wants it.
+float mxfp4_scale(uint8_t byte);
+float nvfp4_scale(uint8_t byte);
+
+}  // namespace samovar

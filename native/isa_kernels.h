@@ -1,0 +1,36 @@
+// The kernels of kernels.h, declared for one instruction set (the namespace is a macro that the build sets).
+#pragma once
+
+#include "kernels.h"
+#include "simd.h"
+
+namespace samovar::SAMOVAR_ISA {
+
+// How many rows the tile that starts at `row` holds, and so where the next one starts.
+inline int tile_width(int64_t row, int64_t n_rows) {
+  int width = kTileRows;
+  while (width > n_rows - row) width /= 2;
+  return width;
+}
+
+void quant_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t group_first,
+                  int64_t group_last, float* out, uint8_t* scratch);
+void quantise_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
+
+void float_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t group_first,
+                  int64_t group_last, float* out, uint8_t* scratch);
+void tile_rows_f32(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
+
+void rms_norm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t n_in, float* out);
+void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head, int64_t n_pairs,
+          float* out);
+void silu_gate(const float* gate, const float* up, int64_t n, float* out);
+void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last);
+
+void attend(const AttendView& a, int64_t first, int64_t last, int64_t part_first, int64_t part_last, float* states,
+            uint8_t* scratch);
+void start_states(int64_t n, int64_t d_head, float* states);
+void merge_states(int64_t n, int64_t d_head, float* states, const float* other);
+void finish_states(const AttendView& a, int64_t first, int64_t last, const float* states);
+
+}  // namespace samovar::SAMOVAR_ISA

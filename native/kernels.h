@@ -1,0 +1,105 @@
+// The kernels that are compiled once per instruction set, as a table of functions. All are single-threaded and take ranges
+// of work; ops.cpp splits work over threads. No result depends on how the work is split.
+#pragma once
+
+#include <cstdint>
+
+#include "formats.h"
+
+namespace samovar {
+
+// A packed weight; pointers lie 64-byte aligned. Layout: formats.h (quantised), or [row group][n_in][16] in the storage type.
+struct WeightView {
+  const Format* format;
+  int64_t n_out, n_in;
+  const uint8_t* payload;
+  const uint8_t* heads;
+  const uint8_t* scales;
+};
+
+// Input rows are regrouped in tiles of 8, 4, 2 and 1 rows (at most the instruction set's tile), largest first.
+// Quantised tile of W rows, per group of 32 k: int8 q[W][32]; float d[W], d_sum[W]; int32 n_sum[W], n_sum_first[W], where
+// x ~ d * q, d_sum = d * sum(q), n_sum = -sum(q), n_sum_first = -sum of the first 16. Float tile: float x[n_in][W].
+inline constexpr int64_t kTileGroupBytes = 48;  // one row, one group
+
+enum class KvKind : int { kF32, kF16, kBF16 };
+
+struct KvView {
+  KvKind kind;
+  int64_t n_kv_heads, d_head;
+  uint8_t* k_PGKB;
+  uint8_t* v_PGBK;
+};
+
+inline constexpr int64_t kPageTokens = 32;
+inline constexpr int64_t kPartitionPages = 8;  // keys are summed in partitions of 256, then partitions in order
+inline constexpr int64_t kPartitionKeys = kPageTokens * kPartitionPages;
+
+// One sequence's queries for one kv head: lane l is row l / n_group, query head first_head + l % n_group.
+struct AttendView {
+  const float* q_THK;  // of the sequence's first row
+  float* out_THK;
+  int64_t n_heads, n_group, kv_head;
+  int64_t position;        // of the first row
+  const int32_t* pages;    // page table of the sequence
+  float scale;
+  KvView kv;
+};
+
+struct Kernels {
+  int tile_rows;
+
+  // Regroup and quantise x[first .. last) (both on tile borders, or last = n_rows) into `tiles`, which holds all rows.
+  void (*quantise_rows)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
+  void (*tile_rows_f32)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
+
+  // out[t, 16 g ..] for rows t in [first, last) and row groups g in [group_first, group_last). Each output is the sum over k groups
+  // in ascending order of fma(exact integer dot, weight scale * d, sum), then fma(minimum, d_sum, sum) where there is one.
+  // `scratch`: panel_bytes(weight).
+  void (*quant_linear)(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last,
+                       int64_t group_first, int64_t group_last, float* out_TN, uint8_t* scratch);
+  // Float weights: products are fused into sums of 64 k, and those added in ascending order.
+  void (*float_linear)(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last,
+                       int64_t group_first, int64_t group_last, float* out_TN, uint8_t* scratch);
+
+  // Rows of width n_in; out may be x. Sums of squares in 16 float lanes, then a fixed tree.
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n_rows, int64_t n_in, float* out);
+  void (*rope)(const float* x_THK, const float* cos_TR, const float* sin_TR, int64_t n_tokens, int64_t n_heads, int64_t d_head,
+               int64_t n_pairs, float* out_THK);
+  void (*silu_gate)(const float* gate, const float* up, int64_t n, float* out);
+  void (*write_kv)(const float* k_TGK, const float* v_TGK, const KvView& kv, const int64_t* slots, int64_t first, int64_t last);
+
+  // Continue the `states` (lanes x state_floats(d_head)) of lanes [first, last) with the keys of partitions
+  // [part_first, part_last). `scratch`: attend_scratch_bytes(d_head).
+  void (*attend)(const AttendView& a, int64_t first, int64_t last, int64_t part_first, int64_t part_last, float* states,
+                 uint8_t* scratch);
+  void (*start_states)(int64_t n, int64_t d_head, float* states);
+  // state = state joined with `other`, which covers later keys.
+  void (*merge_states)(int64_t n, int64_t d_head, float* states, const float* other);
+  // Divide by the sum of weights and write the lanes [first, last) to out.
+  void (*finish_states)(const AttendView& a, int64_t first, int64_t last, const float* states);
+};
+
+// Sizes that callers provide for.
+inline int64_t n_groups(int64_t n_in) { return n_in / kGroup; }
+inline int64_t n_row_groups(int64_t n_out) { return (n_out + kRowGroup - 1) / kRowGroup; }
+inline int64_t tile_bytes(int64_t n_rows, int64_t n_in) { return n_rows * n_groups(n_in) * kTileGroupBytes; }
+inline int64_t float_tile_bytes(int64_t n_rows, int64_t n_in) { return n_rows * n_in * 4; }
+inline int64_t panel_bytes(int64_t n_in) { return n_groups(n_in) * (kGroup * kRowGroup + 4 * kRowGroup * 4); }
+// A state is the running maximum, the sum of weights, padding, and the weighted sum of values (padded to whole vectors).
+inline int64_t padded_head(int64_t d_head) { return (d_head + 15) / 16 * 16; }
+inline int64_t state_floats(int64_t d_head) { return 16 + padded_head(d_head); }
+inline int64_t attend_scratch_bytes(int64_t d_head) { return 4 * 8 * (kPartitionKeys + 2 * padded_head(d_head)) + 256; }
+
+// Tables, one for each instruction set that this build holds.
+namespace scalar {
+const Kernels& kernels();
+}
+namespace avx2 {
+const Kernels& kernels();
+}
+namespace avx512 {
+const Kernels& kernels();
+}
+
+}  // namespace samovar

@@ -1,0 +1,186 @@
+#include "ops.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace samovar {
+namespace {
+
+constexpr int64_t kInlineElements = 16384;  // element-wise work below this is not worth waking a thread
+constexpr int64_t kItemBytes = 48 << 10;    // weights of one item in decode: small enough to balance, large against a hand-out
+constexpr int64_t kBlockBytes = 384 << 10;  // input rows of one item in prefill: they stay in the second-level cache
+constexpr int64_t kLanesPerItem = 64;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// One weight's share of a call: a grid of (block of rows) x (run of row groups).
+struct Grid {
+  const Product* product;
+  int64_t block_rows, run_groups, n_blocks, n_runs, first_item;
+};
+
+Grid plan(const Product& product, int64_t n_rows, int n_threads, int64_t first_item) {
+  const WeightView& w = *product.weight;
+  const int64_t row_bytes = w.format->is_float() ? w.n_in * 4 : n_groups(w.n_in) * kTileGroupBytes;
+  const int64_t block = std::min(n_rows, std::max<int64_t>(32, kBlockBytes / row_bytes / 8 * 8));
+  const int64_t groups = n_row_groups(w.n_out);
+  const int64_t group_bytes = w.n_in * kRowGroup * w.format->block_bytes / w.format->block_elements;
+  const int64_t for_balance = std::max<int64_t>(1, groups / (4 * n_threads));
+  const int64_t run = n_rows > 8 ? std::min<int64_t>(for_balance, 8) : std::min(for_balance, std::max<int64_t>(1, kItemBytes / group_bytes));
+  return {&product, block, run, ceil_div(n_rows, block), ceil_div(groups, run), first_item};
+}
+
+}  // namespace
+
+void Engine::embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float* out) {
+  const int64_t row_bytes = n_in / format.block_elements * format.block_bytes;
+  const int64_t per_item = std::max<int64_t>(1, kInlineElements / n_in);
+  pool_.for_each(ceil_div(n_ids, per_item), [&](int64_t item) {
+    for (int64_t t = item * per_item; t < std::min(n_ids, (item + 1) * per_item); ++t) {
+      dequantise_row(format, table + ids[t] * row_bytes, n_in, out + t * n_in);
+    }
+  });
+}
+
+void Engine::linears(const float* x, int64_t n_rows, int64_t n_in, std::span<const Product> products) {
+  bool has_quantised = false, has_float = false;
+  for (const Product& p : products) (p.weight->format->is_float() ? has_float : has_quantised) = true;
+  const int64_t quantised_bytes = has_quantised ? (tile_bytes(n_rows, n_in) + 63) / 64 * 64 : 0;
+  uint8_t* tiles = scratch(Slot::kCall, quantised_bytes + (has_float ? float_tile_bytes(n_rows, n_in) : 0));
+  uint8_t* float_tiles = tiles + quantised_bytes;
+  const int64_t step = std::max<int64_t>(kernels_.tile_rows, kInlineElements / n_in / 8 * 8);
+  pool_.for_each(ceil_div(n_rows, step), [&](int64_t item) {
+    const int64_t first = item * step, last = std::min(n_rows, first + step);
+    if (has_quantised) kernels_.quantise_rows(x, n_rows, n_in, first, last, tiles);
+    if (has_float) kernels_.tile_rows_f32(x, n_rows, n_in, first, last, float_tiles);
+  });
+  std::vector<Grid> grids;
+  grids.reserve(products.size());
+  int64_t n_items = 0;
+  for (const Product& p : products) {
+    grids.push_back(plan(p, n_rows, pool_.n_threads(), n_items));
+    n_items += grids.back().n_blocks * grids.back().n_runs;
+  }
+  pool_.for_each(n_items, [&](int64_t item) {
+    size_t i = grids.size() - 1;
+    while (grids[i].first_item > item) --i;
+    const Grid& grid = grids[i];
+    const WeightView& w = *grid.product->weight;
+    const int64_t block = (item - grid.first_item) / grid.n_runs, run = (item - grid.first_item) % grid.n_runs;
+    const int64_t first = block * grid.block_rows, last = std::min(n_rows, first + grid.block_rows);
+    const int64_t group_first = run * grid.run_groups;
+    const int64_t group_last = std::min(n_row_groups(w.n_out), group_first + grid.run_groups);
+    if (w.format->is_float()) {
+      kernels_.float_linear(w, float_tiles, n_rows, first, last, group_first, group_last, grid.product->out, nullptr);
+    } else {
+      uint8_t* panel = scratch(Slot::kWork, panel_bytes(n_in));
+      kernels_.quant_linear(w, tiles, n_rows, first, last, group_first, group_last, grid.product->out, panel);
+    }
+  });
+}
+
+void Engine::rms_norm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t n_in, float* out) {
+  const int64_t per_item = std::max<int64_t>(1, kInlineElements / n_in);
+  pool_.for_each(ceil_div(n_rows, per_item), [&](int64_t item) {
+    const int64_t first = item * per_item, count = std::min(per_item, n_rows - first);
+    kernels_.rms_norm(x + first * n_in, weight, eps, count, n_in, out + first * n_in);
+  });
+}
+
+void Engine::rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head,
+                  int64_t n_pairs, float* out) {
+  const int64_t d_row = n_heads * d_head, per_item = std::max<int64_t>(1, kInlineElements / d_row);
+  pool_.for_each(ceil_div(n_tokens, per_item), [&](int64_t item) {
+    const int64_t t = item * per_item, count = std::min(per_item, n_tokens - t);
+    kernels_.rope(x + t * d_row, cos + t * n_pairs, sin + t * n_pairs, count, n_heads, d_head, n_pairs, out + t * d_row);
+  });
+}
+
+void Engine::silu_gate(const float* gate, const float* up, int64_t n, float* out) {
+  pool_.for_each(ceil_div(n, kInlineElements), [&](int64_t item) {
+    const int64_t first = item * kInlineElements;
+    kernels_.silu_gate(gate + first, up + first, std::min(kInlineElements, n - first), out + first);
+  });
+}
+
+void Engine::write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens) {
+  const int64_t per_item = std::max<int64_t>(1, kInlineElements / (kv.n_kv_heads * kv.d_head));
+  pool_.for_each(ceil_div(n_tokens, per_item), [&](int64_t item) {
+    kernels_.write_kv(k, v, kv, slots, item * per_item, std::min(n_tokens, (item + 1) * per_item));
+  });
+}
+
+namespace {
+
+// Some lanes of one sequence and kv head, with all partitions they can see.
+struct AttendItem {
+  int64_t sequence, kv_head, first_lane, last_lane, n_partitions;
+};
+
+std::vector<AttendItem> attend_items(const SpanView& spans, int64_t n_kv_heads, int64_t n_group) {
+  std::vector<AttendItem> items;
+  for (int64_t s = 0; s < spans.n_sequences; ++s) {
+    const int64_t n_lanes = (spans.row_starts[s + 1] - spans.row_starts[s]) * n_group;
+    for (int64_t g = 0; g < n_kv_heads; ++g) {
+      for (int64_t lane = 0; lane < n_lanes; lane += kLanesPerItem) {
+        const int64_t last = std::min(n_lanes, lane + kLanesPerItem);
+        const int64_t n_keys = spans.positions[s] + (last - 1) / n_group + 1;
+        items.push_back({s, g, lane, last, ceil_div(n_keys, kPartitionKeys)});
+      }
+    }
+  }
+  return items;
+}
+
+}  // namespace
+
+void Engine::attention(const float* q, int64_t n_heads, const KvView& kv, const SpanView& spans, float scale, float* out) {
+  const int64_t n_group = n_heads / kv.n_kv_heads, d_head = kv.d_head, stride = state_floats(d_head);
+  const std::vector<AttendItem> items = attend_items(spans, kv.n_kv_heads, n_group);
+  const auto view = [&](const AttendItem& item) {
+    const int64_t offset = spans.row_starts[item.sequence] * n_heads * d_head;
+    return AttendView{q + offset, out + offset, n_heads, n_group, item.kv_head, spans.positions[item.sequence],
+                      spans.page_tables + item.sequence * spans.table_width, scale, kv};
+  };
+  const auto attend = [&](const AttendItem& item, int64_t part_first, int64_t part_last, float* states) {
+    kernels_.start_states(item.last_lane - item.first_lane, d_head, states);
+    kernels_.attend(view(item), item.first_lane, item.last_lane, part_first, part_last, states,
+                    scratch(Slot::kWork, attend_scratch_bytes(d_head)));
+  };
+  int64_t n_pieces = 0, n_states = 0;
+  std::vector<int64_t> first_piece, first_state;
+  for (const AttendItem& item : items) {
+    first_piece.push_back(n_pieces);
+    first_state.push_back(n_states);
+    n_pieces += item.n_partitions;
+    n_states += item.n_partitions * (item.last_lane - item.first_lane);
+  }
+  const auto n_items = static_cast<int64_t>(items.size());
+  const bool is_split = pool_.n_threads() > 1 && n_items < 8 * pool_.n_threads() && n_pieces > n_items;
+  if (!is_split) {
+    pool_.for_each(n_items, [&](int64_t i) {
+      const AttendItem& item = items[static_cast<size_t>(n_items - 1 - i)];  // the longest come last in a prompt: start with them
+      float* states = reinterpret_cast<float*>(scratch(Slot::kStates, kLanesPerItem * stride * 4));
+      attend(item, 0, item.n_partitions, states);
+      kernels_.finish_states(view(item), item.first_lane, item.last_lane, states);
+    });
+    return;
+  }
+  // Few items: each partition is a piece of its own, and the states are joined afterwards in the order of the unsplit path.
+  float* states = reinterpret_cast<float*>(scratch(Slot::kCall, n_states * stride * 4));
+  const auto states_of = [&](size_t i, int64_t partition) {
+    return states + (first_state[i] + partition * (items[i].last_lane - items[i].first_lane)) * stride;
+  };
+  pool_.for_each(n_pieces, [&](int64_t piece) {
+    const auto i = static_cast<size_t>(std::upper_bound(first_piece.begin(), first_piece.end(), piece) - first_piece.begin() - 1);
+    const int64_t partition = piece - first_piece[i];
+    attend(items[i], partition, partition + 1, states_of(i, partition));
+  });
+  for (size_t i = 0; i < items.size(); ++i) {
+    const int64_t n_lanes = items[i].last_lane - items[i].first_lane;
+    for (int64_t p = 1; p < items[i].n_partitions; ++p) kernels_.merge_states(n_lanes, d_head, states_of(i, 0), states_of(i, p));
+    kernels_.finish_states(view(items[i]), items[i].first_lane, items[i].last_lane, states_of(i, 0));
+  }
+}
+
+}  // namespace samovar

@@ -1,0 +1,52 @@
+// The operations: they split work over threads and call one instruction set's kernels. No Python types here.
+#pragma once
+
+#include <span>
+
+#include "kernels.h"
+#include "memory.h"
+#include "pack.h"
+#include "parallel.h"
+
+namespace samovar {
+
+// Rows of each sequence, as `Spans` in Python: row_starts [S + 1], positions [S], page_tables [S, width].
+struct SpanView {
+  const int32_t* row_starts;
+  const int32_t* positions;
+  const int32_t* page_tables;
+  int64_t n_sequences, table_width;
+};
+
+// One product of a call: a weight and where its [T, n_out] result goes.
+struct Product {
+  const WeightView* weight;
+  float* out;
+};
+
+class Engine {
+ public:
+  Engine(const Kernels& kernels, int n_threads) : kernels_(kernels), pool_(n_threads) {}
+
+  int n_threads() const { return pool_.n_threads(); }
+  PackedLinear pack_linear(const Format& format, std::span<const uint8_t> stored, int64_t n_out, int64_t n_in) {
+    return pack(format, stored, n_out, n_in, arena_, pool_);
+  }
+  // out[t] = row ids[t] of a stored [V, n_in] table. The ids are in range.
+  void embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float* out);
+  // Each product of the same x [T, n_in].
+  void linears(const float* x, int64_t n_rows, int64_t n_in, std::span<const Product> products);
+  void rms_norm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t n_in, float* out);
+  void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head,
+            int64_t n_pairs, float* out);
+  void silu_gate(const float* gate, const float* up, int64_t n, float* out);
+  void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens);
+  void attention(const float* q, int64_t n_heads, const KvView& kv, const SpanView& spans, float scale, float* out);
+
+ private:
+  const Kernels& kernels_;
+  Arena arena_;
+  ThreadPool pool_;
+};
+
+}  // namespace samovar

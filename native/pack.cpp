@@ -1,0 +1,113 @@
+#include "pack.h"
+
+#include <cstring>
+
+namespace samovar {
+namespace {
+
+// The codes of one group as 8 steps of 64 bytes, see formats.h.
+void order_steps(const Block* blocks, int64_t group, uint8_t (&steps)[8][64]) {
+  for (int row = 0; row < kRowGroup; ++row) {
+    const uint8_t* codes = blocks[row].codes + group * kGroup;
+    for (int step = 0; step < 8; ++step) std::memcpy(steps[step] + 4 * row, codes + 4 * step, 4);
+  }
+}
+
+void write_plane_4(const uint8_t (&steps)[8][64], uint8_t* out) {
+  for (int j = 0; j < 4; ++j) {
+    for (int i = 0; i < 64; ++i) out[64 * j + i] = static_cast<uint8_t>((steps[j][i] & 15) | (steps[j + 4][i] << 4));
+  }
+}
+
+// Bits `shift` and up of each code, `n_bits` of them, `8 / n_bits` steps to a run of 64 bytes.
+void write_bit_plane(const uint8_t (&steps)[8][64], int shift, int n_bits, uint8_t* out) {
+  const int n_steps = 8 / n_bits, mask = (1 << n_bits) - 1;
+  std::memset(out, 0, static_cast<size_t>(64 * n_bits));
+  for (int step = 0; step < 8; ++step) {
+    uint8_t* plane = out + 64 * (step / n_steps);
+    const int at = n_bits * (step % n_steps);
+    for (int i = 0; i < 64; ++i) plane[i] |= static_cast<uint8_t>(((steps[step][i] >> shift) & mask) << at);
+  }
+}
+
+void write_codes(const Block* blocks, int64_t group, int code_bits, uint8_t* out) {
+  uint8_t steps[8][64];
+  order_steps(blocks, group, steps);
+  if (code_bits == 8) {
+    std::memcpy(out, steps, sizeof steps);
+  } else if (code_bits >= 4) {
+    write_plane_4(steps, out);
+    if (code_bits > 4) write_bit_plane(steps, 4, code_bits - 4, out + 256);
+  } else {
+    write_bit_plane(steps, 0, 2, out);
+    if (code_bits > 2) write_bit_plane(steps, 2, 1, out + 128);
+  }
+}
+
+void pack_row_group(const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
+  const Format& f = *w.format;
+  const int64_t n = n_groups(w.n_in), groups_per_block = f.block_elements / kGroup, n_blocks = w.n_in / f.block_elements;
+  const int64_t row_bytes = n_blocks * f.block_bytes, first_row = row_group * kRowGroup;
+  auto* payload = const_cast<uint8_t*>(w.payload) + row_group * n * f.payload_bytes();
+  auto* heads = const_cast<uint8_t*>(w.heads) + row_group * (n / kHeadGroups) * f.head_bytes();
+  auto* scales = const_cast<uint8_t*>(w.scales) + row_group * n * f.scales_bytes();
+  Block blocks[kRowGroup];
+  std::memset(static_cast<void*>(blocks), 0, sizeof blocks);
+  for (int64_t b = 0; b < n_blocks; ++b) {
+    for (int64_t row = 0; row < kRowGroup && first_row + row < w.n_out; ++row) {
+      read_block(f, stored.data() + (first_row + row) * row_bytes + b * f.block_bytes, blocks[row]);
+    }
+    for (int field = 0; field < f.n_heads; ++field) {
+      for (int64_t row = 0; row < kRowGroup; ++row) {
+        std::memcpy(heads + b * f.head_bytes() + 2 * (field * kRowGroup + row), &blocks[row].heads[field], 2);
+      }
+    }
+    for (int64_t group = 0; group < groups_per_block; ++group) {
+      const int64_t g = b * groups_per_block + group;
+      write_codes(blocks, group, f.code_bits, payload + g * f.payload_bytes());
+      for (int field = 0; field < f.n_scales; ++field) {
+        for (int64_t row = 0; row < kRowGroup; ++row) {
+          // Little-endian: the low byte of a small integer comes first.
+          std::memcpy(scales + g * f.scales_bytes() + f.scale_bytes * (field * kRowGroup + row), &blocks[row].scales[group][field],
+                      static_cast<size_t>(f.scale_bytes));
+        }
+      }
+    }
+  }
+}
+
+void pack_float_row_group(const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
+  const int64_t size = w.format->block_bytes, first_row = row_group * kRowGroup;
+  auto* out = const_cast<uint8_t*>(w.payload) + row_group * w.n_in * kRowGroup * size;
+  for (int64_t row = 0; row < kRowGroup && first_row + row < w.n_out; ++row) {
+    const uint8_t* source = stored.data() + (first_row + row) * w.n_in * size;
+    for (int64_t k = 0; k < w.n_in; ++k) {
+      std::memcpy(out + (k * kRowGroup + row) * size, source + k * size, static_cast<size_t>(size));
+    }
+  }
+}
+
+int64_t aligned(int64_t n) { return (n + 63) / 64 * 64; }
+
+}  // namespace
+
+PackedLinear pack(const Format& format, std::span<const uint8_t> stored, int64_t n_out, int64_t n_in, Arena& arena,
+                  ThreadPool& pool) {
+  const int64_t rows = n_row_groups(n_out), n = n_groups(n_in);
+  const int64_t payload = aligned(format.is_float() ? rows * kRowGroup * n_in * format.block_bytes : rows * n * format.payload_bytes());
+  const int64_t heads = aligned(rows * (n / kHeadGroups) * format.head_bytes());
+  const int64_t scales = aligned(rows * n * format.scales_bytes());
+  PackedLinear out{{&format, n_out, n_in, nullptr, nullptr, nullptr}, arena.take(payload + heads + scales), payload + heads + scales};
+  out.view.payload = out.memory.data;
+  out.view.heads = out.memory.data + payload;
+  out.view.scales = out.memory.data + payload + heads;
+  constexpr int64_t kRowGroupsPerItem = 4;
+  pool.for_each((rows + kRowGroupsPerItem - 1) / kRowGroupsPerItem, [&](int64_t item) {
+    for (int64_t i = item * kRowGroupsPerItem; i < (item + 1) * kRowGroupsPerItem && i < rows; ++i) {
+      format.is_float() ? pack_float_row_group(out.view, stored, i) : pack_row_group(out.view, stored, i);
+    }
+  });
+  return out;
+}
+
+}  // namespace samovar

@@ -1,0 +1,145 @@
+// Vector types on AVX2 with FMA and F16C: pairs of 256-bit registers. The list of operations is in simd.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace samovar::SAMOVAR_ISA {
+
+inline constexpr int kTileRows = 2;     // 16 registers hold two rows of accumulators beside the codes
+inline constexpr int kAttendLanes = 2;
+inline constexpr int kWideShift = -1;   // dot_wide takes the bias of 128 away itself
+
+struct F32x16 {
+  __m256 a, b;
+};
+struct I32x16 {
+  __m256i a, b;
+};
+struct U8x64 {
+  __m256i a, b;
+};
+
+inline __m256i lane_mask(int64_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+inline F32x16 set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline F32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline F32x16 load_n(const float* p, int64_t n) {
+  return {_mm256_maskload_ps(p, lane_mask(n)), _mm256_maskload_ps(p + 8, lane_mask(n - 8))};
+}
+inline void store(float* p, F32x16 x) {
+  _mm256_storeu_ps(p, x.a);
+  _mm256_storeu_ps(p + 8, x.b);
+}
+inline void store_n(float* p, F32x16 x, int64_t n) {
+  _mm256_maskstore_ps(p, lane_mask(n), x.a);
+  _mm256_maskstore_ps(p + 8, lane_mask(n - 8), x.b);
+}
+inline F32x16 fma(F32x16 x, F32x16 y, F32x16 z) {
+  return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+inline F32x16 add(F32x16 x, F32x16 y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+inline F32x16 sub(F32x16 x, F32x16 y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+inline F32x16 mul(F32x16 x, F32x16 y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+inline F32x16 div(F32x16 x, F32x16 y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+inline F32x16 max(F32x16 x, F32x16 y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+inline F32x16 min(F32x16 x, F32x16 y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+inline F32x16 abs(F32x16 x) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};
+}
+inline F32x16 neg(F32x16 x) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  return {_mm256_xor_ps(sign, x.a), _mm256_xor_ps(sign, x.b)};
+}
+inline F32x16 round_even(F32x16 x) {
+  constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return {_mm256_round_ps(x.a, kMode), _mm256_round_ps(x.b, kMode)};
+}
+
+inline I32x16 set1_i32(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+inline I32x16 add(I32x16 x, I32x16 y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+inline I32x16 sub(I32x16 x, I32x16 y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
+template <int kShift>
+inline I32x16 shl(I32x16 x) {
+  return {_mm256_slli_epi32(x.a, kShift), _mm256_slli_epi32(x.b, kShift)};
+}
+inline I32x16 half(I32x16 x) { return {_mm256_srai_epi32(x.a, 1), _mm256_srai_epi32(x.b, 1)}; }
+inline F32x16 to_f32(I32x16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+inline I32x16 to_i32(F32x16 x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
+inline F32x16 as_f32(I32x16 x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
+inline void store_i8(int8_t* p, I32x16 x) {
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xD8);
+  const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+
+inline __m128i load_128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+inline __m128i load_64(const void* p) { return _mm_loadl_epi64(static_cast<const __m128i*>(p)); }
+inline F32x16 load_f16(const uint16_t* p) { return {_mm256_cvtph_ps(load_128(p)), _mm256_cvtph_ps(load_128(p + 8))}; }
+inline __m256 widen_bf16(const uint16_t* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_128(p)), 16));
+}
+inline F32x16 load_bf16(const uint16_t* p) { return {widen_bf16(p), widen_bf16(p + 8)}; }
+inline F32x16 load_i8(const uint8_t* p) {
+  return to_f32(I32x16{_mm256_cvtepi8_epi32(load_64(p)), _mm256_cvtepi8_epi32(load_64(p + 8))});
+}
+inline F32x16 load_u8(const uint8_t* p) {
+  return to_f32(I32x16{_mm256_cvtepu8_epi32(load_64(p)), _mm256_cvtepu8_epi32(load_64(p + 8))});
+}
+
+inline U8x64 load_codes(const uint8_t* p) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
+}
+inline void store_codes(uint8_t* p, U8x64 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32), x.b);
+}
+inline U8x64 bit_or(U8x64 x, U8x64 y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
+
+template <int kShift>
+inline __m256i take_bits_256(__m256i x, __m256i mask) {
+  if constexpr (kShift > 0) return _mm256_and_si256(_mm256_srli_epi16(x, kShift), mask);
+  if constexpr (kShift < 0) return _mm256_and_si256(_mm256_slli_epi16(x, -kShift), mask);
+  return _mm256_and_si256(x, mask);
+}
+// (x shifted right by kShift, left if negative) & mask, byte by byte; the mask must clear what crosses from a neighbour.
+template <int kShift>
+inline U8x64 take_bits(U8x64 x, uint8_t mask) {
+  const __m256i m = _mm256_set1_epi8(static_cast<char>(mask));
+  return {take_bits_256<kShift>(x.a, m), take_bits_256<kShift>(x.b, m)};
+}
+inline U8x64 look_up(const uint8_t* table16, U8x64 index) {
+  const __m256i table = _mm256_broadcastsi128_si256(load_128(table16));
+  return {_mm256_shuffle_epi8(table, index.a), _mm256_shuffle_epi8(table, index.b)};
+}
+
+inline __m256i broadcast4(const int8_t* x) {
+  int32_t bits;
+  std::memcpy(&bits, x, 4);
+  return _mm256_set1_epi32(bits);
+}
+inline __m256i dot_256(__m256i acc, __m256i u, __m256i x) {
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1)));
+}
+// Codes are at most 127 here, so that a pair of products (127 * 127 * 2) stays below 2^15 in maddubs.
+inline I32x16 dot(I32x16 acc, U8x64 u, const int8_t* x) {
+  const __m256i xb = broadcast4(x);
+  return {dot_256(acc.a, u.a, xb), dot_256(acc.b, u.b, xb)};
+}
+inline __m256i dot_signed_256(__m256i acc, __m256i u, __m256i x) {
+  const __m256i w = _mm256_xor_si256(u, _mm256_set1_epi8(static_cast<char>(0x80)));
+  return dot_256(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w));  // 128 * 127 * 2 still fits in 15 bits
+}
+inline I32x16 dot_wide(I32x16 acc, U8x64 u, const int8_t* x) {
+  const __m256i xb = broadcast4(x);
+  return {dot_signed_256(acc.a, u.a, xb), dot_signed_256(acc.b, u.b, xb)};
+}
+
+inline void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+
+}  // namespace samovar::SAMOVAR_ISA

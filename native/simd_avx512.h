@@ -1,0 +1,101 @@
+// Vector types on AVX-512 (F, BW, VL, DQ, VNNI). The list of operations is in simd.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace samovar::SAMOVAR_ISA {
+
+inline constexpr int kTileRows = 8;     // input rows that a linear tile keeps in registers
+inline constexpr int kAttendLanes = 8;  // query vectors that an attention tile keeps in registers
+inline constexpr int kWideShift = 7;    // wide codes enter dot_wide as value + 128
+
+struct F32x16 {
+  __m512 v;
+};
+struct I32x16 {
+  __m512i v;
+};
+struct U8x64 {
+  __m512i v;
+};
+
+inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
+
+inline F32x16 set1(float x) { return {_mm512_set1_ps(x)}; }
+inline F32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline F32x16 load_n(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
+inline void store(float* p, F32x16 a) { _mm512_storeu_ps(p, a.v); }
+inline void store_n(float* p, F32x16 a, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }
+inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline F32x16 add(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline F32x16 sub(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline F32x16 mul(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline F32x16 div(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline F32x16 max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline F32x16 min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline F32x16 abs(F32x16 a) { return {_mm512_abs_ps(a.v)}; }
+inline F32x16 neg(F32x16 a) { return {_mm512_xor_ps(a.v, _mm512_set1_ps(-0.0f))}; }
+inline F32x16 round_even(F32x16 a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+
+inline I32x16 set1_i32(int32_t x) { return {_mm512_set1_epi32(x)}; }
+inline I32x16 add(I32x16 a, I32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I32x16 sub(I32x16 a, I32x16 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+template <int kShift>
+inline I32x16 shl(I32x16 a) {
+  return {_mm512_slli_epi32(a.v, kShift)};
+}
+inline I32x16 half(I32x16 a) { return {_mm512_srai_epi32(a.v, 1)}; }
+inline F32x16 to_f32(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline I32x16 to_i32(F32x16 a) { return {_mm512_cvtps_epi32(a.v)}; }
+inline F32x16 as_f32(I32x16 a) { return {_mm512_castsi512_ps(a.v)}; }
+inline void store_i8(int8_t* p, I32x16 a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
+}
+
+inline F32x16 load_f16(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline F32x16 load_bf16(const uint16_t* p) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+}
+inline F32x16 load_i8(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline F32x16 load_u8(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+
+inline U8x64 load_codes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+inline void store_codes(uint8_t* p, U8x64 a) { _mm512_storeu_si512(p, a.v); }
+inline U8x64 bit_or(U8x64 a, U8x64 b) { return {_mm512_or_si512(a.v, b.v)}; }
+
+// (a shifted right by kShift, left if negative) & mask, byte by byte; the mask must clear what crosses from a neighbour.
+template <int kShift>
+inline U8x64 take_bits(U8x64 a, uint8_t mask) {
+  const __m512i m = _mm512_set1_epi8(static_cast<char>(mask));
+  if constexpr (kShift > 0) return {_mm512_and_si512(_mm512_srli_epi16(a.v, kShift), m)};
+  if constexpr (kShift < 0) return {_mm512_and_si512(_mm512_slli_epi16(a.v, -kShift), m)};
+  return {_mm512_and_si512(a.v, m)};
+}
+inline U8x64 look_up(const uint8_t* table16, U8x64 index) {
+  const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table16)));
+  return {_mm512_shuffle_epi8(table, index.v)};
+}
+
+inline __m512i broadcast4(const int8_t* x) {
+  int32_t bits;
+  std::memcpy(&bits, x, 4);
+  return _mm512_set1_epi32(bits);
+}
+inline I32x16 dot(I32x16 acc, U8x64 u, const int8_t* x) { return {_mm512_dpbusd_epi32(acc.v, u.v, broadcast4(x))}; }
+inline I32x16 dot_wide(I32x16 acc, U8x64 u, const int8_t* x) { return dot(acc, u, x); }
+
+inline void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+
+}  // namespace samovar::SAMOVAR_ISA

@@ -1,0 +1,184 @@
+"""The operations on `samovar._native`: checks what the compiled code takes on trust, and allocates the outputs.
+
+The compiled module is missing where the package was installed without a C++ compiler; `native_ops` says so, and a caller may
+fall back to `kernels.reference.ReferenceOps`. Shape letters: see `samovar.kernels`.
+"""
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.errors import OutOfMemory, SamovarError
+from samovar.kernels import F32, PAGE_TOKENS, KvPages, Linear, Spans
+from samovar.kernels.cores import usable_cores
+from samovar.tensors.stored import StoredTensor
+
+if TYPE_CHECKING:
+    from samovar._native import Engine, NativeLinear
+
+_KIND = {"f32": 0, "f16": 1, "bf16": 2}
+_STORED_DTYPE = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": np.dtype(np.uint16)}
+
+
+def native_missing_reason() -> str | None:
+    """Why the compiled kernels cannot be used, as a sentence for the user; None where they can."""
+    try:
+        importlib.import_module("samovar._native")
+    except ImportError as error:
+        return (
+            f"the native kernels are not installed ({error}): install a C++ compiler and the Python headers "
+            "(Debian and Ubuntu: apt install g++ python3-dev), then install samovar again"
+        )
+    return None
+
+
+def available_isas() -> tuple[str, ...]:
+    """Instruction sets that this processor and build can use, best last; empty where the native kernels are missing."""
+    return tuple(_native().available_isas()) if native_missing_reason() is None else ()
+
+
+def native_ops(isa: str | None = None, n_threads: int | None = None) -> "NativeOps":
+    """Operations on the instruction set `isa` (default: the best) with `n_threads` threads (default: all usable cores).
+
+    Raises SamovarError where the native kernels are missing, `isa` is not available, or `n_threads` is below 1.
+    """
+    if reason := native_missing_reason():
+        raise SamovarError(reason)
+    names = available_isas()
+    if isa is not None and isa not in names:
+        raise SamovarError(f"instruction set {isa!r} is not available here: choose one of {', '.join(names)}, or leave it out")
+    if n_threads is not None and n_threads < 1:
+        raise SamovarError(f"{n_threads} threads asked for: give 1 or more")
+    return NativeOps(isa or names[-1], n_threads or usable_cores())
+
+
+class NativeOps:
+    """Implements `samovar.kernels.Ops` in compiled code. Made by `native_ops`."""
+
+    def __init__(self, isa: str, n_threads: int) -> None:
+        self._isa = isa
+        self._engine: Engine = _native().Engine(isa, n_threads)
+
+    @property
+    def isa(self) -> str:
+        """Name of the instruction set in use."""
+        return self._isa
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that share the work, the caller's included."""
+        return self._engine.n_threads
+
+    def pack(self, weight: StoredTensor) -> "NativeLinear":
+        """Copy a [N, D] weight into the compute layout and release its mapped pages. Raises OutOfMemory."""
+        assert len(weight.shape) == 2, weight.name
+        try:
+            packed = self._engine.pack(weight.type.ggml_id, weight.data, *weight.shape)
+        except MemoryError as error:
+            raise OutOfMemory(
+                f"{weight.source}: no memory for tensor {weight.name} ({weight.size_bytes} bytes): close other programs, "
+                "or choose a smaller model or quantisation"
+            ) from error
+        weight.release()
+        return packed
+
+    def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
+        """Dequantise the rows asked for."""
+        assert len(table.shape) == 2, table.name
+        assert ids_T.size == 0 or 0 <= ids_T.min() <= ids_T.max() < table.shape[0], table.name
+        out_TD = np.empty((len(ids_T), table.shape[1]), np.float32)
+        self._engine.embed(table.type.ggml_id, table.data, ids_T, out_TD)
+        return out_TD
+
+    def linear(self, x_TD: F32, weight: Linear) -> F32:
+        """Quantised weights: x is rounded to 8 bits with a scale for each 32 values, and sums are exact within such a group."""
+        assert x_TD.ndim == 2
+        assert x_TD.shape[1] == weight.n_in
+        out_TN = np.empty((x_TD.shape[0], weight.n_out), np.float32)
+        self._engine.linear(x_TD, weight, out_TN)  # type: ignore[arg-type]  # the binding refuses what it did not pack
+        return out_TN
+
+    def linears(self, x_TD: F32, weights: tuple[Linear, ...]) -> tuple[F32, ...]:
+        """As `linear`; the input is rounded once and the threads are woken once."""
+        n_rows, n_in = x_TD.shape
+        outs = []
+        for weight in weights:
+            assert weight.n_in == n_in
+            outs.append(np.empty((n_rows, weight.n_out), np.float32))
+        result = tuple(outs)
+        self._engine.linears(x_TD, weights, result)  # type: ignore[arg-type]  # the binding refuses what it did not pack
+        return result
+
+    def rms_norm(self, x_TD: F32, weight_D: F32, eps: float) -> F32:
+        """Sums of squares in 16 float32 lanes."""
+        assert x_TD.shape[-1] == weight_D.shape[0]
+        out_TD = np.empty_like(x_TD)
+        self._engine.rms_norm(x_TD, weight_D, eps, out_TD)
+        return out_TD
+
+    def rope(self, x_THK: F32, cos_TR: F32, sin_TR: F32) -> F32:
+        """Rotates in float32; values past 2R pass unchanged."""
+        assert cos_TR.shape == sin_TR.shape
+        assert len(cos_TR) == len(x_THK)
+        assert 2 * cos_TR.shape[1] <= x_THK.shape[2]
+        out_THK = np.empty_like(x_THK)
+        self._engine.rope(x_THK, cos_TR, sin_TR, out_THK)
+        return out_THK
+
+    def silu_gate(self, gate_TF: F32, up_TF: F32) -> F32:
+        """The exponential is within 2 units in the last place."""
+        assert gate_TF.shape == up_TF.shape
+        out_TF = np.empty_like(gate_TF)
+        self._engine.silu_gate(gate_TF, up_TF, out_TF)
+        return out_TF
+
+    def write_kv(self, k_TGK: F32, v_TGK: F32, pages: KvPages, slots_T: NDArray[np.int64]) -> None:
+        """Scatter the rows into their pages."""
+        n_pages, n_kv_heads, d_head, _ = _pages_shape(pages)
+        assert k_TGK.shape == v_TGK.shape == (len(slots_T), n_kv_heads, d_head)
+        if len(slots_T) == 0:
+            return
+        assert slots_T.min() >= 0
+        assert slots_T.max() < n_pages * PAGE_TOKENS
+        self._engine.write_kv(k_TGK, v_TGK, _KIND[pages.type], pages.k_PGKB, pages.v_PGBK, slots_T)
+
+    def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float) -> F32:
+        """Keys in partitions of 256 at absolute positions, each with its own softmax, joined in order."""
+        n_pages, n_kv_heads, d_head, _ = _pages_shape(pages)
+        n_rows, n_heads, d_query = q_THK.shape
+        tables, starts, positions = spans.page_tables_SP, spans.row_starts, spans.positions
+        assert d_query == d_head
+        assert n_heads % n_kv_heads == 0
+        assert len(starts) == len(positions) + 1 == len(tables) + 1
+        assert starts[0] == 0
+        assert starts[-1] == n_rows
+        n_keys_S = positions + starts[1:] - starts[:-1]
+        assert (starts[1:] >= starts[:-1]).all()
+        assert positions.min() >= 0
+        assert n_keys_S.max() <= tables.shape[1] * PAGE_TOKENS
+        assert tables.min() >= 0
+        assert tables.max() < n_pages
+        out_THK = np.empty_like(q_THK)
+        self._engine.attention(
+            q_THK, _KIND[pages.type], pages.k_PGKB, pages.v_PGBK, starts, positions, tables, scale, out_THK
+        )  # fmt: skip
+        return out_THK
+
+
+def _native() -> ModuleType:
+    """The compiled module, imported on first use: the package must work without it."""
+    return importlib.import_module("samovar._native")
+
+
+def _pages_shape(pages: KvPages) -> tuple[int, ...]:
+    """[P, G, K, B] after checking that keys and values agree with it and with the type."""
+    shape = pages.k_PGKB.shape
+    dtype = _STORED_DTYPE[pages.type]
+    assert shape[3] == PAGE_TOKENS
+    assert pages.v_PGBK.shape == (shape[0], shape[1], PAGE_TOKENS, shape[2])
+    assert pages.k_PGKB.dtype == dtype
+    assert pages.v_PGBK.dtype == dtype
+    return shape

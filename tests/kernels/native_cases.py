@@ -1,0 +1,45 @@
+"""Weights of every storage type and the instruction sets to try them on, for the tests of the native kernels."""
+
+import numpy as np
+
+from samovar.kernels.native import NativeOps, available_isas, native_ops
+from samovar.tensors.dtypes import TensorType
+from samovar.tensors.stored import StoredTensor
+
+ISAS = available_isas()
+# Where a block's float16 numbers stand; everything else in a block may be any bytes.
+_F16_AT = {
+    "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,), "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2),
+    "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "IQ4_XS": (0,), "MXFP4": (), "NVFP4": (),
+}  # fmt: skip
+
+
+def ops_on(isa: str, n_threads: int = 1) -> NativeOps:
+    """Native operations on one instruction set."""
+    return native_ops(isa, n_threads)
+
+
+def random_weight(type_: TensorType, n_out: int, n_in: int, seed: int = 0) -> StoredTensor:
+    """A weight [n_out, n_in] whose codes and scales take all values that the type has (scales finite and moderate)."""
+    rng = np.random.default_rng(seed)
+    if type_.is_float:
+        values = rng.standard_normal((n_out, n_in)).astype(np.float32)
+        if type_.name == "F16":
+            data = values.astype(np.float16).view(np.uint8)
+        else:
+            data = (
+                values.view(np.uint8)
+                if type_.name == "F32"
+                else (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+            )
+    else:
+        n_blocks = n_out * n_in // type_.block_elements
+        data = rng.integers(0, 256, (n_blocks, type_.block_bytes), dtype=np.uint8)
+        for at in _F16_AT[type_.name]:
+            data[:, at : at + 2] = (0.01 * rng.standard_normal((n_blocks, 1))).astype(np.float16).view(np.uint8)
+        if type_.name == "MXFP4":
+            data[:, 0] = rng.integers(110, 125, n_blocks)
+        if type_.name == "NVFP4":
+            data[:, :4] = rng.integers(0, 128, (n_blocks, 4))
+    data = np.ascontiguousarray(data).reshape(-1)
+    return StoredTensor(name="w", type=type_, shape=(n_out, n_in), data=data, source="test")
