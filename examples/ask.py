@@ -2,7 +2,7 @@
 
 import sys
 
-from samovar.llm import LLM
+from samovar import LLM
 
 
 def main(model: str | None) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from samovar.llm import LLM
+from samovar import LLM
 
 
 def main(model: str | None) -> None:

@@ -5,7 +5,7 @@ Usage: python examples/stream.py [MODEL]
 
 import sys
 
-from samovar.llm import LLM
+from samovar import LLM
 
 
 def main(model: str | None) -> None:

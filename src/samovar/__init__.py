@@ -10,7 +10,8 @@ from samovar.errors import SamovarError
 if TYPE_CHECKING:
     from samovar.llm import LLM
 
-__all__ = ["LLM", "SamovarError"]
+__all__ = ["LLM", "SamovarError", "__version__"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

@@ -5,7 +5,7 @@ What can be judged without the model is judged here, before it is loaded; such m
 
 import argparse
 from dataclasses import dataclass
-from typing import NoReturn, cast
+from typing import NoReturn, TypeAlias, cast
 
 from samovar.engine.request import SamplingParams
 from samovar.errors import BadRequest
@@ -37,6 +37,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"samovar: error: {' '.join(message.split())} (see: {self.prog} --help)\n")
 
 
+Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """MODEL and how to run it."""
     parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
@@ -52,9 +55,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--temperature", type=float, metavar="X", help="0 takes the likeliest token each time")
     group.add_argument("--top-k", type=int, metavar="N", help="choose among the N likeliest tokens (0: all)")
     group.add_argument("--top-p", type=float, metavar="X", help="choose among the likeliest tokens that sum to probability X")
-    group.add_argument(
-        "--min-p", type=float, metavar="X", help="leave out tokens below X times the best one's probability"
-    )
+    group.add_argument("--min-p", type=float, metavar="X", help="leave out tokens below X times the best one's probability")
     group.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1 makes tokens already seen less likely")
     group.add_argument("--presence-penalty", type=float, metavar="X", help="lower generated tokens' scores by X, once")
     group.add_argument("--frequency-penalty", type=float, metavar="X", help="the same by X for each occurrence")

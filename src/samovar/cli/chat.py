@@ -1,12 +1,17 @@
 """`samovar chat`: a dialogue in the terminal, or one answer where standard input is no terminal."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from samovar.cli.arguments import add_model_options, add_sampling_options, read_model_arguments, read_sampling_options
+from samovar.cli.arguments import (
+    Subparsers,
+    add_model_options,
+    add_sampling_options,
+    read_model_arguments,
+    read_sampling_options,
+)
 from samovar.cli.chat_commands import message_text, run_command
 from samovar.cli.chat_input import ChatInput
 from samovar.cli.chat_session import ChatSession
@@ -16,9 +21,6 @@ from samovar.cli.terminal import Streams, one_line, printable
 from samovar.errors import SamovarError
 from samovar.formats.hub import default_store
 from samovar.text.output_parser import Delta
-
-if TYPE_CHECKING:
-    from samovar.cli.main import Subparsers
 
 _EXAMPLES = """examples:
   samovar chat                                  the embedded default, smollm2:135m
@@ -32,7 +34,7 @@ printed as plain text, and the likeliest token is taken each time unless --tempe
 _HISTORY_FILE = "chat_history"
 
 
-def add_parser(subparsers: "Subparsers") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser("chat", help="talk to a model", description=__doc__, epilog=_EXAMPLES)
     add_model_options(parser)

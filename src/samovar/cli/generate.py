@@ -3,16 +3,18 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from samovar.cli.arguments import add_model_options, add_sampling_options, read_model_arguments, read_sampling_options
+from samovar.cli.arguments import (
+    Subparsers,
+    add_model_options,
+    add_sampling_options,
+    read_model_arguments,
+    read_sampling_options,
+)
 from samovar.cli.loading import load_llm
 from samovar.cli.terminal import Streams
 from samovar.errors import BadRequest
 from samovar.llm import Result
-
-if TYPE_CHECKING:
-    from samovar.cli.main import Subparsers
 
 _EXAMPLES = """examples:
   samovar generate -p "Once upon a time" --max-tokens 50
@@ -24,7 +26,7 @@ The prompt is given to the model as it is. With --chat it becomes the user's mes
 """
 
 
-def add_parser(subparsers: "Subparsers") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser("generate", help="continue a prompt", description=__doc__, epilog=_EXAMPLES)
     add_model_options(parser)

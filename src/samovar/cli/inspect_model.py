@@ -2,15 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from samovar.cli.arguments import Subparsers
 from samovar.cli.model_summary import ModelSummary, summarise, to_json
 from samovar.cli.terminal import Streams, one_line
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_store, resolve
-
-if TYPE_CHECKING:
-    from samovar.cli.main import Subparsers
 
 _EXAMPLES = """examples:
   samovar inspect model.gguf
@@ -21,7 +18,7 @@ _TEMPLATE_LINES = 3
 _MAX_WIDTH = 100
 
 
-def add_parser(subparsers: "Subparsers") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser("inspect", help="show what is in a model file", description=__doc__, epilog=_EXAMPLES)
     parser.add_argument("model", metavar="FILE", help="a GGUF file, a Hugging Face folder, or a name in the store")

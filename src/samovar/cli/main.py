@@ -3,19 +3,16 @@
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output any more.
 """
 
-import argparse
 import io
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
+from samovar import __version__
 from samovar.cli import chat, generate, inspect_model, pull, tokenize_text
 from samovar.cli.arguments import Parser
 from samovar.cli.terminal import Streams, one_line
 from samovar.errors import SamovarError
-
-Subparsers = argparse._SubParsersAction[Parser]
 
 _DESCRIPTION = "Run open-weight language models (Qwen3, Qwen2, Llama) on this computer's processor."
 _EPILOG = """examples:
@@ -66,7 +63,7 @@ def run(argv: Sequence[str] | None, streams: Streams) -> int:
 def build_parser() -> Parser:
     """All commands and their options."""
     parser = Parser(prog="samovar", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("--version", action="version", version=f"samovar {version('samovar')}")
+    parser.add_argument("--version", action="version", version=f"samovar {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for command in (chat, generate, inspect_model, tokenize_text, pull):
         command.add_parser(subparsers)

@@ -1,14 +1,11 @@
 """`samovar pull`: fetch a model of the catalogue into the store."""
 
 import argparse
-from typing import TYPE_CHECKING
 
+from samovar.cli.arguments import Subparsers
 from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams, one_line
 from samovar.formats import hub
-
-if TYPE_CHECKING:
-    from samovar.cli.main import Subparsers
 
 _EXAMPLES = """examples:
   samovar pull smollm2:135m           98 MB, the embedded default
@@ -19,7 +16,7 @@ $SAMOVAR_HOME or the platform's data folder. A model that is already there needs
 """
 
 
-def add_parser(subparsers: "Subparsers") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser("pull", help="fetch a model into the store", description=__doc__, epilog=_EXAMPLES)
     parser.add_argument("name", metavar="NAME", help="a name of the catalogue, such as smollm2:135m")

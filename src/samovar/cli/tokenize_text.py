@@ -2,19 +2,16 @@
 
 import argparse
 import json
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
+from samovar.cli.arguments import Subparsers
 from samovar.cli.terminal import Streams, printable
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_store, resolve
 from samovar.llm.model_text import read_model_text
 from samovar.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from samovar.cli.main import Subparsers
 
 _EXAMPLES = """examples:
   samovar tokenize smollm2:135m "Hello, world"
@@ -28,7 +25,7 @@ _STYLES = ("black on bright_cyan", "black on bright_yellow", "black on bright_gr
 _CONTROL_STYLE = "bold white on red"
 
 
-def add_parser(subparsers: "Subparsers") -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser("tokenize", help="show how a text is cut", description=__doc__, epilog=_EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="a GGUF file, a Hugging Face folder, or a name in the store")

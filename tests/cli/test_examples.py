@@ -1,0 +1,43 @@
+"""The programs in examples/ and the one in the README do what they say."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def run_example(name: str, model: Path) -> None:
+    runpy.run_path(str(REPOSITORY / "examples" / f"{name}.py"))["main"](str(model))
+
+
+def test_ask_prints_what_the_answer_cost(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_example("ask", tiny_model)
+    assert re.search(r"\d+ tokens read, \d+ written", capsys.readouterr().out)
+
+
+def test_stream_keeps_the_first_turn_for_the_second(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_example("stream", tiny_model)
+    first, second = re.findall(r"\((\d+) of \d+ prompt tokens were kept", capsys.readouterr().out)
+    assert int(first) == 0
+    assert int(second) > 20
+
+
+def test_next_token_lists_five_in_falling_order(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_example("next_token", tiny_model)
+    shares = [float(line.split("%")[0]) for line in capsys.readouterr().out.splitlines()]
+    assert len(shares) == 5
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_no_example_is_left_out_here() -> None:
+    assert {path.stem for path in (REPOSITORY / "examples").glob("*.py")} == {"ask", "stream", "next_token"}
+
+
+@pytest.mark.slow
+def test_the_readme_example_says_paris(smollm2: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    exec(code.replace('"smollm2:135m"', repr(str(smollm2))), {})
+    assert "Paris" in capsys.readouterr().out

@@ -1,0 +1,100 @@
+"""`samovar generate` on a tiny random model."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from samovar.llm import LLM
+from tests.cli.fakes import samovar
+
+
+@pytest.fixture(scope="module")
+def llm(tiny_model: Path) -> LLM:
+    return LLM(tiny_model, isa="numpy")
+
+
+GREEDY = ("--temperature", "0", "--max-tokens", "12")
+
+
+def test_text_streams_to_standard_output(tiny_model: Path, llm: LLM) -> None:
+    expected = llm.generate("The tea", temperature=0, max_tokens=12).text
+    for argv, stdin in ((("-p", "The tea"), b""), ((), b"The tea")):
+        ended = samovar("generate", str(tiny_model), *argv, *GREEDY, stdin=stdin)
+        assert (ended.code, ended.out.removesuffix("\n")) == (0, expected.removesuffix("\n"))
+
+
+def test_a_prompt_file_is_read_as_it_is(tiny_model: Path, llm: LLM, tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_text("The tea\n\n", encoding="utf-8")
+    report = json.loads(samovar("generate", str(tiny_model), "--file", str(tmp_path / "prompt.txt"), *GREEDY, "--json").out)
+    assert report["usage"]["n_prompt"] == len(llm.tokenizer.encode("The tea\n\n"))
+
+
+def test_json_reports_the_whole_result(tiny_model: Path, llm: LLM) -> None:
+    ended = samovar("generate", str(tiny_model), "-p", "The tea", "--json", "--seed", "7", "--max-tokens", "9")
+    expected = llm.generate("The tea", seed=7, max_tokens=9)
+    report = json.loads(ended.out)
+    assert report["text"] == expected.text
+    assert report["token_ids"] == list(expected.token_ids)
+    assert report["finish_reason"] == expected.finish_reason
+    assert report["seed"] == 7
+    assert report["usage"] == {"n_prompt": 3, "n_completion": 9, "n_thinking": 0, "n_cached": 0} | {
+        "n_prompt": len(llm.tokenizer.encode("The tea"))
+    }
+    assert set(report["timing"]) == {"prefill_s", "decode_s"}
+
+
+def test_chat_wraps_the_prompt_in_the_template(tiny_model: Path, llm: LLM) -> None:
+    ended = samovar("generate", str(tiny_model), "--chat", "--system", "Brief.", "-p", "Tea?", "--json", *GREEDY)
+    messages: list[dict[str, object]] = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "Tea?"}]
+    expected = llm.chat(messages, temperature=0, max_tokens=12)
+    report = json.loads(ended.out)
+    assert report["token_ids"] == list(expected.token_ids)
+    assert report["usage"]["n_prompt"] == expected.usage.n_prompt
+
+
+def test_every_sampling_option_reaches_the_engine(tiny_model: Path, llm: LLM) -> None:
+    options = {
+        "temperature": 1.3, "top_k": 7, "top_p": 0.8, "min_p": 0.05, "repetition_penalty": 1.2, "presence_penalty": 0.5,
+        "frequency_penalty": 0.25, "seed": 11, "max_tokens": 20,
+    }  # fmt: skip
+    argv = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    plain = json.loads(samovar("generate", str(tiny_model), "-p", "The tea", "--json", *argv).out)
+    assert plain["token_ids"] == list(llm.generate("The tea", **options).token_ids)
+    stop_id = plain["token_ids"][5]
+    argv += ["--stop-token-id", str(stop_id)]
+    stopped = json.loads(samovar("generate", str(tiny_model), "-p", "The tea", "--json", *argv).out)
+    assert stopped["finish_reason"] == "stop"
+    assert len(stopped["token_ids"]) <= 6
+
+
+def test_a_stop_string_ends_the_text(tiny_model: Path, llm: LLM) -> None:
+    whole = llm.generate("The tea", temperature=0, max_tokens=12).text
+    stop = whole[len(whole) // 2 :][:3]
+    ended = samovar("generate", str(tiny_model), "-p", "The tea", *GREEDY, "--stop", stop)
+    assert ended.out.removesuffix("\n") == whole[: whole.index(stop)].removesuffix("\n")
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_the_counts(tiny_model: Path) -> None:
+    ended = samovar("generate", str(tiny_model), "-p", "tea " * 500, *GREEDY)
+    assert ended.code == 1
+    assert "context holds 128" in ended.err
+    assert ended.out == ""
+
+
+def test_a_context_beyond_the_models_is_refused(tiny_model: Path) -> None:
+    ended = samovar("generate", str(tiny_model), "-p", "tea", "--ctx-size", "4096")
+    assert ended.code == 1
+    assert "4096" in ended.err
+    assert "128" in ended.err
+
+
+def test_the_slow_kernels_are_announced_in_one_line(tiny_model: Path) -> None:
+    ended = samovar("generate", str(tiny_model), "-p", "tea", *GREEDY)
+    assert len([line for line in ended.err.splitlines() if "NumPy" in line]) == 1
+
+
+def test_thinking_on_a_model_without_it_is_refused(tiny_model: Path) -> None:
+    ended = samovar("generate", str(tiny_model), "--chat", "--think", "-p", "tea")
+    assert ended.code == 1
+    assert "think" in ended.err
