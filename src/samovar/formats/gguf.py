@@ -162,3 +162,8 @@ def _check_split_count(path: Path, parts: list[_Part], n_tensors: int) -> None:
     promised = _split_number(path, parts[0].header, "split.tensors.count")
     if promised is not None and len(parts) > 1 and promised != n_tensors:
         raise FormatError(f"{path}: {len(parts)} files hold {n_tensors} tensors together, split.tensors.count says {promised}")
+
+
+def split_heads(names: list[str]) -> list[str]:
+    """The file names less the second and later files of split models: one name a model."""
+    return [name for name in names if not (match := _SPLIT_NAME.fullmatch(name)) or int(match["number"]) == 1]

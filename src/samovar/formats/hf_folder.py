@@ -1,0 +1,168 @@
+"""A Hugging Face model folder: configs, tokenizer, chat template, and tensors out of one or several safetensors files.
+
+Code in a checkpoint is never run: pickle files are refused, and `auto_map` in a config has no effect.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
+from samovar.formats.json_object import read_json_object, read_limited
+from samovar.formats.mapped_file import unreadable
+from samovar.formats.safetensors import read_safetensors
+from samovar.tensors.stored import StoredTensor
+
+CONFIG: Final = "config.json"
+_SINGLE: Final = "model.safetensors"
+_INDEX: Final = "model.safetensors.index.json"
+_SHARD_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
+_PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_MAX_TEMPLATE_BYTES: Final = 1 << 20
+_QUANTISATION_KEYS: Final = ("quantization_config", "compression_config")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HfCheckpoint:
+    """A model folder. Configs are raw JSON objects, empty where the file is absent; `size_bytes` counts the tensors' files."""
+
+    path: Path
+    config: dict[str, object]
+    generation_config: dict[str, object]
+    tokenizer_config: dict[str, object]
+    tokenizer_json: Path | None
+    chat_template: str | None
+    tensors: dict[str, StoredTensor]
+    size_bytes: int
+
+
+def read_hf_folder(path: Path) -> HfCheckpoint:
+    """Read a folder with config.json and safetensors weights.
+
+    Raises FormatError for damage and for what does not fit together, ModelNotFound for absent files, UnsupportedModel for
+    pickle-only and quantised folders, StoreError for unreadable files.
+    """
+    config = read_json_object(path / CONFIG)
+    for key in _QUANTISATION_KEYS:
+        if config.get(key) is not None:
+            raise UnsupportedModel(
+                f"{path / CONFIG}: the weights are quantised ({key}: {_quantisation_method(config[key])}), which is not read "
+                "from folders; use the model's unquantised folder or a GGUF file"
+            )
+    tensors, size_bytes = _read_tensors(path)
+    tokenizer_config = _optional_json(path / "tokenizer_config.json")
+    tokenizer_json = path / "tokenizer.json"
+    return HfCheckpoint(
+        path=path,
+        config=config,
+        generation_config=_optional_json(path / "generation_config.json"),
+        tokenizer_config=tokenizer_config,
+        tokenizer_json=tokenizer_json if tokenizer_json.is_file() else None,
+        chat_template=_chat_template(path, tokenizer_config),
+        tensors=tensors,
+        size_bytes=size_bytes,
+    )
+
+
+def has_safetensors(path: Path) -> bool:
+    """Whether the folder holds weights under the names that are read."""
+    return (path / _SINGLE).exists() or (path / _INDEX).exists()
+
+
+def pickle_files(path: Path) -> list[str]:
+    """Names of the files in a folder that are pickle checkpoints by their names."""
+    try:
+        return sorted(p.name for p in path.iterdir() if p.suffix in _PICKLES and p.name != "training_args.bin")
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def pickle_refusal(where: str) -> UnsupportedModel:
+    """The error for a pickle checkpoint; `where` names the file."""
+    return UnsupportedModel(
+        f"{where}: a pickle checkpoint; loading pickle can run any code that is hidden in it, so it is not read: "
+        "convert the model to safetensors, or use a GGUF file"
+    )
+
+
+def _quantisation_method(value: object) -> str:
+    method = value.get("quant_method") if isinstance(value, dict) else None
+    return str(method or "method unnamed")[:40]
+
+
+def _optional_json(path: Path) -> dict[str, object]:
+    """The object in a file, empty where there is no such file."""
+    return read_json_object(path) if path.exists() else {}
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, StoredTensor], int]:
+    """All tensors, and the bytes of their files."""
+    if (path / _INDEX).exists():
+        return _read_shards(path)
+    if (path / _SINGLE).exists():
+        return read_safetensors(path / _SINGLE), (path / _SINGLE).stat().st_size
+    if pickles := pickle_files(path):
+        raise pickle_refusal(str(path / pickles[0]))
+    others = sorted(p.name for p in path.glob("*.safetensors"))
+    found = f"; found {', '.join(others[:5])}" if others else ""
+    raise FormatError(f"{path}: no weights: {_SINGLE} or {_INDEX} is expected beside {CONFIG}{found}")
+
+
+def _read_shards(path: Path) -> tuple[dict[str, StoredTensor], int]:
+    """The tensors of a sharded checkpoint: each exactly in the file that the index names."""
+    shard_of = _weight_map(path / _INDEX)
+    shards = sorted(set(shard_of.values()))
+    if missing := [shard for shard in shards if not (path / shard).exists()]:
+        raise ModelNotFound(f"{path}: {len(missing)} of {len(shards)} weight files are missing: {', '.join(missing[:5])}")
+    if _SINGLE not in shards and (path / _SINGLE).exists():
+        raise FormatError(
+            f"{path}: holds both {_SINGLE} and {_INDEX}, which does not name it: remove the one that is out of date"
+        )
+    tensors: dict[str, StoredTensor] = {}
+    for shard in shards:
+        for name, tensor in read_safetensors(path / shard).items():
+            if shard_of.get(name) != shard:
+                expected = f"in {shard_of[name]}" if name in shard_of else "nowhere"
+                raise FormatError(f"{path / shard}: holds tensor {name!r}, which {_INDEX} expects {expected}")
+            tensors[name] = tensor
+    if absent := sorted(shard_of.keys() - tensors.keys()):
+        raise FormatError(
+            f"{path / shard_of[absent[0]]}: lacks tensor {absent[0]!r}, which {_INDEX} expects there "
+            f"({len(absent)} are lacking in all)"
+        )
+    return tensors, sum((path / shard).stat().st_size for shard in shards)
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """The index: tensor name to file name. Names that lead out of the folder are refused."""
+    weight_map = read_json_object(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise FormatError(f"{path}: weight_map has to map tensor names to file names")
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not _SHARD_NAME.fullmatch(shard):
+            raise FormatError(
+                f"{path}: tensor {name!r} is said to be in {str(shard)[:80]!r}; "
+                "the name of a safetensors file in this folder is expected"
+            )
+    return weight_map
+
+
+def _chat_template(path: Path, tokenizer_config: dict[str, object]) -> str | None:
+    """The template: its own file first, then the tokenizer's config, where it is text or a list of named ones."""
+    file = path / "chat_template.jinja"
+    if file.exists():
+        try:
+            return read_limited(file, _MAX_TEMPLATE_BYTES).decode()
+        except UnicodeDecodeError as error:
+            raise FormatError(f"{file}: no UTF-8 text: {error.reason} at byte {error.start}") from None
+    template = tokenizer_config.get("chat_template")
+    where = f"{path / 'tokenizer_config.json'}: chat_template"
+    if isinstance(template, list):
+        named = {t["name"]: t["template"] for t in template if isinstance(t, dict) and t.keys() == {"name", "template"}}
+        if len(named) != len(template) or "default" not in named:
+            raise FormatError(f"{where}: a list of named templates with one called default is expected")
+        template = named["default"]
+    if template is not None and not isinstance(template, str):
+        raise FormatError(f"{where}: text, or a list of named templates, is expected")
+    return template
