@@ -9,7 +9,11 @@ import numpy as np
 from samovar.errors import OutOfMemory
 from samovar.kernels import PAGE_TOKENS, KvPages, KvType
 
-_NUMPY_TYPES = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": np.dtype(np.uint16)}
+_NUMPY_TYPES: dict[KvType, np.dtype[np.generic]] = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(np.uint16),
+}
 
 
 def page_bytes(kv_type: KvType, *, n_layers: int, n_kv_heads: int, d_head: int) -> int:

@@ -24,7 +24,7 @@ def _group_folders(root: Path, membership: Path) -> list[Path]:
     except OSError:
         return folders
     for line in lines:
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers not in ("", "cpu", "cpu,cpuacct", "cpuacct,cpu"):
             continue
         top = root / controllers if controllers else root

@@ -4,7 +4,7 @@ An `Answer` is a fold over token events; `Stream` shows its deltas to a caller a
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from samovar.engine.engine import Engine
 from samovar.engine.request import TokenEvent
@@ -123,7 +123,7 @@ def run_batch(engine: Engine, answers: list[Answer]) -> Iterator[tuple[int, Delt
             engine.release(sequence, keep=index == 0)
 
 
-def _run(engine: Engine, answer: Answer) -> Iterator[Delta]:
+def _run(engine: Engine, answer: Answer) -> Generator[Delta, None, None]:
     for _, delta in run_batch(engine, [answer]):
         yield delta
 

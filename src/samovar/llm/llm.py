@@ -111,7 +111,7 @@ class LLM:
         **options: Unpack[Options],
     ) -> Stream:
         """As `chat`, piece by piece: iterate for `Delta`s; `.result` is the whole."""
-        turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        turns: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         prompt = self._text.render(turns, tools, thinking)
         parser = OutputParser.for_prompt(prompt.text, self.tokenizer)
         is_thinking = prompt.is_thinking
@@ -155,7 +155,7 @@ class LLM:
             vocab_size=self.model.config.vocab_size,
         )
         sequence = self._engine.start(Request(prompt_ids=prompt_ids, sampling=params))
-        return Answer(sequence, self.tokenizer.detokenizer(), parser, stop_strings(options))
+        return Answer(sequence, self.tokenizer.detokenizer(is_continuation=True), parser, stop_strings(options))
 
 
 def _drain(stream: Stream) -> Result:

@@ -86,7 +86,8 @@ def read_model_text(checkpoint: Checkpoint) -> ModelText:
 def _eos_ids(generation_config: Mapping[str, object]) -> list[int]:
     """`eos_token_id` of a generation_config.json: one id or several."""
     found = generation_config.get("eos_token_id")
-    ids = found if isinstance(found, list) else [] if found is None else [found]
-    if any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in ids):
+    given: list[object] = found if isinstance(found, list) else [] if found is None else [found]
+    ids = [i for i in given if isinstance(i, int) and not isinstance(i, bool) and i >= 0]
+    if len(ids) != len(given):
         raise FormatError(f"generation_config.json: eos_token_id is {found!r}; expected an id or a list of ids")
     return ids

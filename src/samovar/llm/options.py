@@ -84,7 +84,7 @@ def sampling_params(
     if "top_k" in values and isinstance(values["top_k"], float) and values["top_k"].is_integer():
         values["top_k"] = int(values["top_k"])
     return SamplingParams(
-        **values,  # type: ignore[arg-type]
+        **values,
         seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
         max_tokens=options.get("max_tokens"),
         stop_ids=(*eos_ids, *stop_ids),

@@ -47,12 +47,11 @@ def load_model(checkpoint: Checkpoint, ops: Ops, progress: Progress | None = Non
 
 def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, object], str]:
     """The table's entry, the raw config in Hugging Face keys, and the file to name in messages."""
-    where = str(checkpoint.path)
+    name: object
     if isinstance(checkpoint, GgufCheckpoint):
-        name = checkpoint.metadata.get("general.architecture")
+        where, name = str(checkpoint.path), checkpoint.metadata.get("general.architecture")
     else:
-        where = str(checkpoint.path / "config.json")
-        name = checkpoint.config.get("model_type")
+        where, name = str(checkpoint.path / "config.json"), checkpoint.config.get("model_type")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UnsupportedModel(
             f"{where}: architecture {name!r} is not implemented; this version runs {', '.join(sorted(ARCHITECTURES))}"
@@ -70,6 +69,7 @@ def _with_rope_factors(config: DecoderConfig, factors: StoredTensor | None) -> D
     expected = config.rope.inv_freq_R.shape
     if factors.shape != expected:
         raise FormatError(
-            f"{factors.source}: tensor {factors.name!r} has shape {list(factors.shape)}; the head width asks for {list(expected)}"
+            f"{factors.source}: tensor {factors.name!r} has shape {list(factors.shape)}; "
+            f"the head width asks for {list(expected)}"
         )
     return replace(config, rope=config.rope.divided_by(dequantise(factors.type, factors.data)))

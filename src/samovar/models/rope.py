@@ -75,7 +75,8 @@ def _llama3(plain_R: F32, rest: dict[str, object], where: str) -> F32:
         raise FormatError(f"{where}: rope high_freq_factor is {high}; expected more than low_freq_factor, {low}")
     wavelength_R = 2 * math.pi / plain_R
     blend_R = np.clip((original / wavelength_R - low) / (high - low), 0, 1)
-    return ((1 - blend_R) * plain_R / factor + blend_R * plain_R).astype(np.float32)
+    scaled_R: F32 = ((1 - blend_R) * plain_R / factor + blend_R * plain_R).astype(np.float32)
+    return scaled_R
 
 
 def _yarn(plain_R: F32, theta: float, rest: dict[str, object], max_context: int, where: str) -> Rope:

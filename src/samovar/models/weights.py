@@ -110,4 +110,5 @@ def half_split_order(n_rows: int, n_heads: int) -> NDArray[np.int64]:
     """Row order that turns heads stored for interleaved rotation (0, 1), (2, 3) ... into half-split (0, K/2), (1, K/2 + 1)."""
     d_head = n_rows // n_heads
     within = np.concatenate([np.arange(0, d_head, 2), np.arange(1, d_head, 2)])
-    return (np.arange(n_heads)[:, None] * d_head + within).reshape(-1)
+    order: NDArray[np.int64] = (np.arange(n_heads)[:, None] * d_head + within).reshape(-1)
+    return order

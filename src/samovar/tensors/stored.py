@@ -32,7 +32,8 @@ class StoredTensor:
 
     def __post_init__(self) -> None:
         assert self.shape[-1] % self.type.block_elements == 0, self.name
-        assert self.data.ndim == 1 and self.data.dtype == np.uint8 and self.data.size == self.size_bytes, self.name
+        assert self.data.dtype == np.uint8, self.name
+        assert self.data.shape == (self.size_bytes,), self.name
 
     @property
     def n_elements(self) -> int:

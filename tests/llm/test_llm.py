@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+
+from samovar.errors import BadRequest, ModelNotFound, PromptTooLong
+from samovar.llm import LLM
+from tests.llm.conftest import with_template
+
+QUESTION = [{"role": "user", "content": "Whose samovar was it?"}]
+
+
+def test_an_answer_is_the_fold_of_its_stream(tiny_llm):
+    stream = tiny_llm.stream_chat(QUESTION, seed=5, max_tokens=20, temperature=1.0)
+    text = "".join(delta.text for delta in stream)
+    whole = tiny_llm.chat(QUESTION, seed=5, max_tokens=20, temperature=1.0)
+    assert stream.result.text == text == whole.text
+    assert stream.result.token_ids == whole.token_ids
+
+
+def test_usage_counts_prompt_and_completion(tiny_llm):
+    prompt = "The water is hot"
+    result = tiny_llm.generate(prompt, max_tokens=7, temperature=0)
+    assert result.usage.n_prompt == len(tiny_llm.tokenizer.encode(prompt))
+    assert result.usage.n_completion == len(result.token_ids) <= 7
+
+
+def test_the_prompts_of_a_list_are_answered_as_they_are_alone(tiny_llm):
+    prompts = ["The water", "Nobody remembers whose samovar it was, or which of the cousins", "S"]
+    options = {"temperature": 1.0, "seed": 3, "max_tokens": 15}
+    together = tiny_llm.generate(prompts, **options)
+    assert [r.token_ids for r in together] == [tiny_llm.generate(p, **options).token_ids for p in prompts]
+
+
+def test_a_second_turn_reuses_the_first_and_answers_as_a_fresh_model_does(tiny_folder):
+    llm, fresh = LLM(tiny_folder), LLM(tiny_folder)
+    first = llm.chat(QUESTION, temperature=0, max_tokens=10)
+    turns = [*QUESTION, {"role": "assistant", "content": first.text}, {"role": "user", "content": "And the tea?"}]
+    second, alone = (model.chat(turns, temperature=0, max_tokens=10) for model in (llm, fresh))
+    assert second.usage.n_cached >= first.usage.n_prompt
+    assert alone.usage.n_cached == 0
+    assert second.token_ids == alone.token_ids
+
+
+def test_a_closed_stream_leaves_the_model_ready_and_counts_as_cancelled(tiny_llm):
+    stream = tiny_llm.stream_chat(QUESTION, temperature=1.0, seed=1, max_tokens=50)
+    next(stream)
+    stream.close()
+    assert stream.result.finish_reason == "cancelled"
+    assert 1 <= stream.result.usage.n_completion < 50
+    assert tiny_llm.chat(QUESTION, temperature=0, max_tokens=3).usage.n_completion <= 3
+
+
+def test_a_stream_that_nobody_reads_holds_no_pages(tiny_llm):
+    n_free = tiny_llm._engine.pool.n_free
+    tiny_llm.stream_chat(QUESTION).close()
+    tiny_llm.stream_generate("The water")
+    assert tiny_llm._engine.pool.n_free == n_free
+
+
+def test_the_reported_seed_repeats_an_answer(tiny_llm):
+    first = tiny_llm.generate("The water", temperature=1.5, max_tokens=20)
+    again = tiny_llm.generate("The water", temperature=1.5, max_tokens=20, seed=first.seed)
+    assert again.token_ids == first.token_ids
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_in_it(tiny_llm):
+    free = tiny_llm.generate("The water", temperature=1.0, seed=2, max_tokens=30)
+    middle = len(free.text) // 2
+    stop = free.text[middle : middle + 3]
+    stopped = tiny_llm.generate("The water", temperature=1.0, seed=2, max_tokens=30, stop=stop)
+    assert stopped.text == free.text[: free.text.index(stop)]
+    assert stopped.finish_reason == "stop"
+    assert stopped.usage.n_completion < free.usage.n_completion
+
+
+def test_logits_are_float32_for_every_position(tiny_llm):
+    logits = tiny_llm.logits([5, 6, 7])
+    assert logits.dtype == np.float32
+    assert logits.shape == (3, tiny_llm.model.config.vocab_size)
+    assert np.array_equal(logits[:2], tiny_llm.logits([5, 6]))
+
+
+def test_thoughts_and_answer_come_apart(thinking_llm, monkeypatch):
+    ids = [*thinking_llm.tokenizer.encode("The tea\n</think>\n\nis hot"), thinking_llm.tokenizer.eos_id]
+    follow(thinking_llm, monkeypatch, ids)
+    result = thinking_llm.chat(QUESTION)
+    assert (result.reasoning, result.text) == ("The tea", "is hot")
+    assert 0 < result.usage.n_thinking < result.usage.n_completion == len(ids)
+    deltas = list(thinking_llm.stream_chat(QUESTION))
+    assert "".join(d.text for d in deltas if d.field == "reasoning") == "The tea"
+    assert "".join(d.text for d in deltas if d.field == "content") == "is hot"
+
+
+def test_without_thinking_everything_is_the_answer(thinking_llm, monkeypatch):
+    ids = [*thinking_llm.tokenizer.encode("The tea is hot"), thinking_llm.tokenizer.eos_id]
+    follow(thinking_llm, monkeypatch, ids)
+    result = thinking_llm.chat(QUESTION, thinking=False)
+    assert (result.reasoning, result.text, result.usage.n_thinking) == (None, "The tea is hot", 0)
+
+
+def test_thinking_is_refused_where_the_template_has_no_such_mode(tiny_llm):
+    with pytest.raises(BadRequest, match="no thinking mode"):
+        tiny_llm.chat(QUESTION, thinking=True)
+    assert tiny_llm.chat(QUESTION, thinking=False, max_tokens=2).reasoning is None
+
+
+def test_a_model_that_always_thinks_refuses_to_stop(tiny_folder, tmp_path):
+    always = "{{ messages[0].content }}<think>\n"
+    llm = LLM(with_template(tiny_folder, always, tmp_path / "model"))
+    with pytest.raises(BadRequest, match="always thinks"):
+        llm.chat(QUESTION, thinking=False)
+
+
+def test_chat_without_a_template_says_what_to_do(tiny_folder, tmp_path):
+    llm = LLM(with_template(tiny_folder, None, tmp_path / "model"))
+    with pytest.raises(BadRequest, match="no chat template"):
+        llm.chat(QUESTION)
+    assert llm.generate("The water", max_tokens=2).usage.n_completion
+
+
+def test_bad_requests_are_refused_by_name(tiny_llm):
+    with pytest.raises(BadRequest):
+        tiny_llm.chat([])
+    with pytest.raises(BadRequest, match="temprature"):
+        tiny_llm.chat(QUESTION, temprature=1)
+    with pytest.raises(PromptTooLong, match="128"):
+        tiny_llm.generate("The water in the samovar is hot. " * 200)
+    with pytest.raises(BadRequest, match="n_threads"):
+        LLM(tiny_llm.path, n_threads=0)
+    with pytest.raises(BadRequest, match="1 to 128"):
+        LLM(tiny_llm.path, max_context=129)
+
+
+def test_without_a_model_in_the_store_the_default_names_the_command_that_fetches_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAMOVAR_HOME", str(tmp_path))
+    with pytest.raises(ModelNotFound, match="samovar pull smollm2:135m"):
+        LLM()
+
+
+def follow(llm, monkeypatch, ids):
+    """Let the model's logits prescribe these answer ids, through the true engine."""
+    decoder = llm._engine.model
+
+    def scripted(ids_T, positions_T, attend, rows_S):
+        logits_SV = decoder(ids_T, positions_T, attend, rows_S) * 0
+        n_prompt = scripted.n_prompt = max(scripted.n_prompt, len(ids_T) + int(positions_T[0]) if len(ids_T) > 1 else 0)
+        for row, logits_V in zip(rows_S, logits_SV, strict=True):
+            logits_V[ids[int(positions_T[row]) + 1 - n_prompt]] = 100
+        return logits_SV
+
+    scripted.n_prompt = 0
+    monkeypatch.setattr(llm._engine, "model", scripted)
+    llm._engine.drop_kept()

@@ -1,0 +1,39 @@
+import pytest
+
+from samovar.errors import BadRequest, OutOfMemory
+from samovar.llm.memory import available_bytes, choose_context, kv_page_bytes
+from samovar.models.config import read_decoder_config
+
+CONFIG = read_decoder_config(
+    {
+        "model_type": "llama", "hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "num_hidden_layers": 3, "intermediate_size": 512, "vocab_size": 100, "max_position_embeddings": 4096,
+    },
+    "config.json",
+)  # fmt: skip
+
+
+def test_a_page_holds_keys_and_values_of_all_layers():
+    assert kv_page_bytes(CONFIG, "f16") == 32 * 3 * 2 * 2 * 64 * 2
+
+
+def test_the_models_own_context_is_the_default_where_half_of_the_free_memory_holds_it():
+    assert choose_context(CONFIG, "f16", None, 1 << 40) == 4096
+    assert choose_context(CONFIG, "f16", None, 20 * kv_page_bytes(CONFIG, "f16")) == 320
+
+
+def test_a_context_beyond_the_model_or_the_memory_is_refused_with_what_would_fit():
+    with pytest.raises(BadRequest, match="1 to 4096"):
+        choose_context(CONFIG, "f16", 4097, 1 << 40)
+    with pytest.raises(OutOfMemory, match="320 tokens would fit"):
+        choose_context(CONFIG, "f16", 4096, 10 * kv_page_bytes(CONFIG, "f16"))
+
+
+def test_the_control_groups_limit_is_respected(tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
+    assert available_bytes(tmp_path / "meminfo", tmp_path) == 5000 * 1024
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("400000\n")
+    assert available_bytes(tmp_path / "meminfo", tmp_path) == 600_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_bytes(tmp_path / "meminfo", tmp_path) == 5000 * 1024

@@ -1,0 +1,65 @@
+import pytest
+
+from samovar.errors import BadRequest
+from samovar.llm.options import Defaults, own_defaults, sampling_params, stop_strings
+
+
+def params(defaults=None, **options):
+    return sampling_params(options, defaults or {}, eos_ids=(7,), vocab_size=100)
+
+
+def test_a_callers_value_wins_over_the_default_and_none_means_the_default():
+    chosen = params({"temperature": 0.6, "top_k": 20}, temperature=0.0, top_k=None)
+    assert (chosen.temperature, chosen.top_k) == (0.0, 20)
+
+
+def test_the_models_own_file_wins_over_its_family():
+    own = own_defaults({"temperature": 0.1, "top_k": 5, "eos_token_id": 2}, {})
+    values = Defaults(own=own, architecture="qwen3").sampling(is_thinking=True)
+    assert (values["temperature"], values["top_k"], values["top_p"]) == (0.1, 5, 1.0)
+
+
+def test_do_sample_false_means_greedy():
+    assert own_defaults({"do_sample": False, "temperature": 0.6}, {})["temperature"] == 0.0
+
+
+def test_gguf_sampling_hints_are_read():
+    assert own_defaults({}, {"general.sampling.temp": 0.3, "general.sampling.top_k": 9}) == {"temperature": 0.3, "top_k": 9}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "is_thinking", "expected"),
+    [
+        ("qwen3", True, {"temperature": 0.6, "top_p": 0.95, "top_k": 20}),
+        ("qwen3", False, {"temperature": 0.7, "top_p": 0.8, "top_k": 20}),
+        ("llama", False, {"temperature": 0.7, "top_p": 0.9}),
+    ],
+)
+def test_without_a_file_the_family_decides(architecture, is_thinking, expected):
+    assert Defaults(own={}, architecture=architecture).sampling(is_thinking=is_thinking) == expected
+
+
+def test_stop_ids_join_the_models_own():
+    assert params(stop_token_ids=[3]).stop_ids == (7, 3)
+
+
+def test_two_calls_without_a_seed_get_different_ones():
+    assert params().seed != params().seed
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"temperatur": 1}, "temperatur"), ({"stop_token_ids": [100]}, "stop_token_ids"), ({"top_k": 1.5}, "top_k")],
+)
+def test_unknown_options_and_bad_values_are_refused_by_name(options, name):
+    with pytest.raises(BadRequest, match=name):
+        params(**options)
+
+
+def test_stop_takes_a_string_or_a_list_and_no_empty_string():
+    assert stop_strings({"stop": "END"}) == ("END",)
+    assert stop_strings({"stop": ["a", "b"]}) == ("a", "b")
+    assert stop_strings({}) == ()
+    for bad in ("", [""], [3], 3):
+        with pytest.raises(BadRequest, match="stop"):
+            stop_strings({"stop": bad} if bad else {"stop": [""]})
