@@ -64,7 +64,10 @@ void soften(float* scores, int64_t n, int64_t visible, float& largest, float& su
   for (int64_t i = visible < 0 ? 0 : visible; i < n; ++i) scores[i] = kMinusInfinity;
   F32x16 top = set1(kMinusInfinity);
   for (int64_t i = 0; i < n; i += 16) top = max(top, load(scores + i));
-  largest = max_lanes(top);
+  float lanes[16];
+  store(lanes, top);
+  largest = lanes[0];
+  for (float lane : lanes) largest = lane > largest ? lane : largest;
   const F32x16 shift = set1(largest == kMinusInfinity ? 0.0f : largest);
   F32x16 total = set1(0.0f);
   for (int64_t i = 0; i < n; i += 16) {

@@ -78,6 +78,11 @@ void silu_gate(Engine& engine, const Input& gate, const Input& up, Output out) {
   engine.silu_gate(gate.data(), up.data(), static_cast<int64_t>(gate.size()), out.data());
 }
 
+// Page tables come from an allocator; a wrong one must not become a read of foreign memory.
+void check(bool is_sound, const char* what) {
+  if (!is_sound) throw nb::value_error(what);
+}
+
 samovar::KvView kv_view(int kind, const Pages& k, const Pages& v) {
   return {static_cast<samovar::KvKind>(kind), static_cast<int64_t>(k.shape(1)), static_cast<int64_t>(k.shape(2)),
           static_cast<uint8_t*>(k.data()), static_cast<uint8_t*>(v.data())};
@@ -85,12 +90,26 @@ samovar::KvView kv_view(int kind, const Pages& k, const Pages& v) {
 
 void write_kv(Engine& engine, const Input& k, const Input& v, int kind, const Pages& k_pages, const Pages& v_pages,
               const Array<const int64_t, nb::ndim<1>>& slots) {
+  const auto n_slots = static_cast<int64_t>(k_pages.shape(0)) * samovar::kPageTokens;
+  for (size_t i = 0; i < slots.size(); ++i) check(slots.data()[i] >= 0 && slots.data()[i] < n_slots, "a slot lies outside the pages");
   engine.write_kv(k.data(), v.data(), kv_view(kind, k_pages, v_pages), slots.data(), static_cast<int64_t>(slots.size()));
 }
 
 void attention(Engine& engine, const Array<const float, nb::ndim<3>>& q, int kind, const Pages& k_pages, const Pages& v_pages,
                const Array<const int32_t, nb::ndim<1>>& row_starts, const Array<const int32_t, nb::ndim<1>>& positions,
                const Array<const int32_t, nb::ndim<2>>& page_tables, float scale, Output out) {
+  const auto n_sequences = static_cast<int64_t>(positions.size()), width = static_cast<int64_t>(page_tables.shape(1));
+  const int32_t *starts = row_starts.data(), *tables = page_tables.data();
+  check(static_cast<int64_t>(row_starts.size()) == n_sequences + 1 && static_cast<int64_t>(page_tables.shape(0)) == n_sequences &&
+            starts[0] == 0 && starts[n_sequences] == static_cast<int64_t>(q.shape(0)),
+        "spans do not cover the rows");
+  for (int64_t s = 0; s < n_sequences; ++s) {
+    const int64_t n_new = starts[s + 1] - starts[s], n_pages = (positions.data()[s] + n_new + samovar::kPageTokens - 1) / samovar::kPageTokens;
+    check(n_new >= 0 && positions.data()[s] >= 0 && n_pages <= width, "a sequence is longer than its page table");
+    for (int64_t p = 0; p < n_pages; ++p) {
+      check(tables[s * width + p] >= 0 && tables[s * width + p] < static_cast<int64_t>(k_pages.shape(0)), "no such page");
+    }
+  }
   const samovar::SpanView spans{row_starts.data(), positions.data(), page_tables.data(), static_cast<int64_t>(positions.size()),
                                 static_cast<int64_t>(page_tables.shape(1))};
   engine.attention(q.data(), static_cast<int64_t>(q.shape(1)), kv_view(kind, k_pages, v_pages), spans, scale, out.data());

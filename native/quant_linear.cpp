@@ -186,31 +186,31 @@ void quant_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t
 }
 
 // d = largest magnitude / 127, q = round(x * 127 / largest). A group below 1e-30 counts as zero: its reciprocal would overflow.
+// The largest is found among the bits as integers, where no-number is largest of all and so is not lost.
 void quantise_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles_out) {
   const int64_t n = n_groups(n_in);
   for (int64_t row = first; row < last;) {
     const int64_t width = tile_width(row, n_rows);
     for (int64_t r = 0; r < width; ++r) {
-      for (int64_t g = 0; g < n; ++g) {
-        uint8_t* tile_group = tiles_out + (row * n + g * width) * kTileGroupBytes;
+      const float* source = x + (row + r) * n_in;
+      uint8_t* tile_group = tiles_out + row * n * kTileGroupBytes;
+      for (int64_t g = 0; g < n; ++g, source += kGroup, tile_group += width * kTileGroupBytes) {
         auto* q = reinterpret_cast<int8_t*>(tile_group) + r * kGroup;
-        auto* numbers = reinterpret_cast<float*>(tile_group + width * kGroup);
-        auto* sums = reinterpret_cast<int32_t*>(tile_group + width * (kGroup + 8));
-        const float* source = x + (row + r) * n_in + g * kGroup;
+        auto* numbers = reinterpret_cast<float*>(tile_group + width * kGroup) + r;
+        auto* sums = reinterpret_cast<int32_t*>(tile_group + width * (kGroup + 8)) + r;
         const F32x16 a = load(source), b = load(source + 16);
-        const float largest = max_lanes(max(abs(a), abs(b)));
+        const float largest = f32_from_bits(static_cast<uint32_t>(max_lanes(max(as_i32(abs(a)), as_i32(abs(b))))));
         const bool is_zero = largest < 1e-30f;
         const F32x16 scale = set1(is_zero ? 0.0f : 127.0f / largest);
-        store_i8(q, to_i32(round_even(mul(a, scale))));
-        store_i8(q + 16, to_i32(round_even(mul(b, scale))));
-        int32_t sum_first = 0, sum_second = 0;
-        for (int i = 0; i < 16; ++i) sum_first += q[i];
-        for (int i = 16; i < 32; ++i) sum_second += q[i];
-        const float d = is_zero ? 0.0f : largest / 127.0f;
-        numbers[r] = d;
-        numbers[width + r] = d * static_cast<float>(sum_first + sum_second);
-        sums[r] = -(sum_first + sum_second);
-        sums[width + r] = -sum_first;
+        const float d = is_zero ? 0.0f : largest * (1.0f / 127.0f);
+        const I32x16 q_first = to_i32(round_even(mul(a, scale))), q_second = to_i32(round_even(mul(b, scale)));
+        store_i8(q, q_first);
+        store_i8(q + 16, q_second);
+        const int32_t n_sum_first = sum_lanes(sub(set1_i32(0), q_first)), n_sum_all = n_sum_first - sum_lanes(q_second);
+        numbers[0] = d;
+        numbers[width] = d * static_cast<float>(-n_sum_all);
+        sums[0] = n_sum_all;
+        sums[width] = n_sum_first;
       }
     }
     row += width;

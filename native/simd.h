@@ -2,7 +2,8 @@
 //
 // F32x16, I32x16: 16 lanes. U8x64: 64 bytes, 4 for each lane. Each simd_<isa>.h defines
 //   set1, load(_n), store(_n), add, sub, mul, div, fma (one rounding), max, min (second operand where one is NaN), abs, neg,
-//   round_even, to_f32, to_i32, as_f32 (same bits), shl, half, store_i8, load_f16 / bf16 / i8 / u8 (widened to F32x16),
+//   round_even, to_f32, to_i32, as_f32, as_i32 (same bits), shl, half, store_i8, load_f16 / bf16 / i8 / u8 (to F32x16),
+//   sum_lanes (floats: halves added to each other down to one, a fixed tree), max_lanes (integers),
 //   load_codes, store_codes, bit_or, take_bits, look_up (16-entry byte table),
 //   dot: acc[i] += sum over j < 4 of u[4 i + j] * x[j], exact, for codes up to 127,
 //   dot_wide: the same for any byte; adds (u - 128) * x if kWideShift < 0, else u * x.
@@ -18,25 +19,6 @@
 #endif
 
 namespace samovar::SAMOVAR_ISA {
-
-// The sum of the lanes, as a fixed binary tree.
-inline float sum_lanes(F32x16 a) {
-  float v[16];
-  store(v, a);
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) v[i] += v[i + width];
-  }
-  return v[0];
-}
-
-inline float max_lanes(F32x16 a) {
-  float v[16];
-  store(v, a);
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) v[i] = v[i] > v[i + width] ? v[i] : v[i + width];
-  }
-  return v[0];
-}
 
 inline F32x16 power_of_two(I32x16 n) { return as_f32(shl<23>(add(n, set1_i32(127)))); }
 

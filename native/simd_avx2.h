@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "simd_x86.h"
+
 namespace samovar::SAMOVAR_ISA {
 
 inline constexpr int kTileRows = 2;     // 16 registers hold two rows of accumulators beside the codes
@@ -72,6 +74,11 @@ inline I32x16 half(I32x16 x) { return {_mm256_srai_epi32(x.a, 1), _mm256_srai_ep
 inline F32x16 to_f32(I32x16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 inline I32x16 to_i32(F32x16 x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
 inline F32x16 as_f32(I32x16 x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
+inline I32x16 as_i32(F32x16 x) { return {_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }
+inline I32x16 max(I32x16 x, I32x16 y) { return {_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)}; }
+inline float sum_lanes(F32x16 x) { return sum_256(_mm256_add_ps(x.a, x.b)); }
+inline int32_t sum_lanes(I32x16 x) { return sum_256(_mm256_add_epi32(x.a, x.b)); }
+inline int32_t max_lanes(I32x16 x) { return max_256(_mm256_max_epi32(x.a, x.b)); }
 inline void store_i8(int8_t* p, I32x16 x) {
   const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xD8);
   const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));

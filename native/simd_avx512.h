@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "simd_x86.h"
+
 namespace samovar::SAMOVAR_ISA {
 
 inline constexpr int kTileRows = 8;     // input rows that a linear tile keeps in registers
@@ -53,6 +55,15 @@ inline I32x16 half(I32x16 a) { return {_mm512_srai_epi32(a.v, 1)}; }
 inline F32x16 to_f32(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I32x16 to_i32(F32x16 a) { return {_mm512_cvtps_epi32(a.v)}; }
 inline F32x16 as_f32(I32x16 a) { return {_mm512_castsi512_ps(a.v)}; }
+inline I32x16 as_i32(F32x16 a) { return {_mm512_castps_si512(a.v)}; }
+inline I32x16 max(I32x16 a, I32x16 b) { return {_mm512_max_epi32(a.v, b.v)}; }
+inline float sum_lanes(F32x16 a) { return sum_256(_mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1))); }
+inline int32_t sum_lanes(I32x16 a) {
+  return sum_256(_mm256_add_epi32(_mm512_castsi512_si256(a.v), _mm512_extracti64x4_epi64(a.v, 1)));
+}
+inline int32_t max_lanes(I32x16 a) {
+  return max_256(_mm256_max_epi32(_mm512_castsi512_si256(a.v), _mm512_extracti64x4_epi64(a.v, 1)));
+}
 inline void store_i8(int8_t* p, I32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
 }

@@ -106,6 +106,30 @@ inline F32x16 as_f32(I32x16 a) {
   std::memcpy(out.v, a.v, sizeof out.v);
   return out;
 }
+inline I32x16 as_i32(F32x16 a) {
+  I32x16 out;
+  std::memcpy(out.v, a.v, sizeof out.v);
+  return out;
+}
+inline I32x16 max(I32x16 a, I32x16 b) {
+  return make16<I32x16>([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline float sum_lanes(F32x16 a) {
+  for (int width = 8; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) a.v[i] += a.v[i + width];
+  }
+  return a.v[0];
+}
+inline int32_t sum_lanes(I32x16 a) {
+  int32_t sum = 0;
+  for (int32_t x : a.v) sum += x;
+  return sum;
+}
+inline int32_t max_lanes(I32x16 a) {
+  int32_t top = a.v[0];
+  for (int32_t x : a.v) top = x > top ? x : top;
+  return top;
+}
 inline void store_i8(int8_t* p, I32x16 a) {
   for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]);
 }

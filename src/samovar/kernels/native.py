@@ -137,34 +137,20 @@ class NativeOps:
 
     def write_kv(self, k_TGK: F32, v_TGK: F32, pages: KvPages, slots_T: NDArray[np.int64]) -> None:
         """Scatter the rows into their pages."""
-        n_pages, n_kv_heads, d_head, _ = _pages_shape(pages)
-        assert k_TGK.shape == v_TGK.shape == (len(slots_T), n_kv_heads, d_head)
-        if len(slots_T) == 0:
-            return
-        assert slots_T.min() >= 0
-        assert slots_T.max() < n_pages * PAGE_TOKENS
-        self._engine.write_kv(k_TGK, v_TGK, _KIND[pages.type], pages.k_PGKB, pages.v_PGBK, slots_T)
+        k, v = pages.k_PGKB, pages.v_PGBK
+        _check_pages(pages)
+        assert k_TGK.shape == v_TGK.shape == (len(slots_T), *k.shape[1:3])
+        self._engine.write_kv(k_TGK, v_TGK, _KIND[pages.type], k, v, slots_T)
 
     def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float) -> F32:
         """Keys in partitions of 256 at absolute positions, each with its own softmax, joined in order."""
-        n_pages, n_kv_heads, d_head, _ = _pages_shape(pages)
-        n_rows, n_heads, d_query = q_THK.shape
-        tables, starts, positions = spans.page_tables_SP, spans.row_starts, spans.positions
-        assert d_query == d_head
-        assert n_heads % n_kv_heads == 0
-        assert len(starts) == len(positions) + 1 == len(tables) + 1
-        assert starts[0] == 0
-        assert starts[-1] == n_rows
-        n_keys_S = positions + starts[1:] - starts[:-1]
-        assert (starts[1:] >= starts[:-1]).all()
-        assert positions.min() >= 0
-        assert n_keys_S.max() <= tables.shape[1] * PAGE_TOKENS
-        assert tables.min() >= 0
-        assert tables.max() < n_pages
-        out_THK = np.empty_like(q_THK)
-        self._engine.attention(
-            q_THK, _KIND[pages.type], pages.k_PGKB, pages.v_PGBK, starts, positions, tables, scale, out_THK
-        )  # fmt: skip
+        k, v = pages.k_PGKB, pages.v_PGBK
+        _check_pages(pages)
+        assert q_THK.shape[2] == k.shape[2]
+        assert q_THK.shape[1] % k.shape[1] == 0
+        out_THK = np.empty(q_THK.shape, np.float32)
+        tables = spans.page_tables_SP
+        self._engine.attention(q_THK, _KIND[pages.type], k, v, spans.row_starts, spans.positions, tables, scale, out_THK)
         return out_THK
 
 
@@ -173,12 +159,9 @@ def _native() -> ModuleType:
     return importlib.import_module("samovar._native")
 
 
-def _pages_shape(pages: KvPages) -> tuple[int, ...]:
-    """[P, G, K, B] after checking that keys and values agree with it and with the type."""
-    shape = pages.k_PGKB.shape
-    dtype = _STORED_DTYPE[pages.type]
-    assert shape[3] == PAGE_TOKENS
-    assert pages.v_PGBK.shape == (shape[0], shape[1], PAGE_TOKENS, shape[2])
-    assert pages.k_PGKB.dtype == dtype
-    assert pages.v_PGBK.dtype == dtype
-    return shape
+def _check_pages(pages: KvPages) -> None:
+    """Keys and values must agree in shape, and with the type; the binding checks page numbers and slots."""
+    n_pages, n_kv_heads, d_head, n_tokens = pages.k_PGKB.shape
+    assert n_tokens == PAGE_TOKENS
+    assert pages.v_PGBK.shape == (n_pages, n_kv_heads, n_tokens, d_head)
+    assert pages.k_PGKB.dtype == pages.v_PGBK.dtype == _STORED_DTYPE[pages.type]
