@@ -24,7 +24,7 @@ from benchmarks.exact_model import exact_logits, load_exact_model
 ROOT = Path(__file__).parents[1]
 TEXT_FILES = (ROOT / "tests/parity/udhr_eng.txt", ROOT / "LICENSE")
 N_WINDOWS, WINDOW_TOKENS, SCORED_TOKENS = 8, 512, 500
-N_RESAMPLES = 10_000
+N_RESAMPLES = 4_000
 
 Logits = Callable[[list[int]], NDArray[np.float32]]
 

@@ -5,9 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.exact_model import load_exact_model
-from benchmarks.quality import Scores, StoredScores, cut_into_windows, ratio_interval, score
+from benchmarks.exact_model import exact_logits, load_exact_model
+from benchmarks.quality import (
+    N_WINDOWS,
+    SCORED_TOKENS,
+    WINDOW_TOKENS,
+    Scores,
+    StoredScores,
+    cut_into_windows,
+    ratio_interval,
+    score,
+)
 from samovar.llm import LLM
+from tests.models.tiny_checkpoints import VARIANTS, VOCAB_SIZE, random_ids, random_model, witness_logits
+from tests.models.tiny_gguf import round_weights, write_gguf
 from tests.real_models import QWEN_CODER, SMOLLM2, real_model
 
 
@@ -49,6 +60,38 @@ def test_probabilities_are_as_near_to_the_exact_ones_as_those_of_llama_cpp(model
 @pytest.mark.slow
 def test_the_capital_of_france_is_paris(llm: LLM) -> None:
     assert "Paris" in llm.chat("What is the capital of France?", temperature=0, max_tokens=40).text
+
+
+@pytest.mark.parametrize("name", ["llama2", "qwen2-8-to-1", "qwen2-tied"])
+def test_the_exact_model_is_that_of_the_dequantised_tensors(name: str, tmp_path: Path) -> None:
+    model = random_model(VARIANTS[name])
+    round_weights(model, "Q8_0")
+    exact = load_exact_model(write_gguf(model, tmp_path / "tiny.gguf", "Q8_0"))
+    ids = random_ids(100)
+    found = np.concatenate([piece.numpy() for piece in exact_logits(exact, ids)])
+    np.testing.assert_allclose(found, witness_logits(model, ids), atol=2e-5)
+
+
+def test_a_score_is_the_divergence_at_the_last_positions_of_each_window() -> None:
+    model = random_model(VARIANTS["qwen2-tied"])
+    windows = np.random.default_rng(2).integers(3, VOCAB_SIZE, (N_WINDOWS, WINDOW_TOKENS), np.int32)
+    noise_TV = np.random.default_rng(4).normal(0, 0.3, (WINDOW_TOKENS, VOCAB_SIZE)).astype(np.float32)
+    exact = {tuple(window): witness_logits(model, list(window)).astype(np.float64) for window in windows.tolist()}
+    found = score(
+        model,
+        windows,
+        {"itself": lambda ids: witness_logits(model, ids), "noisy": lambda ids: witness_logits(model, ids) + noise_TV},
+    )
+    assert found["itself"].mean_kl == pytest.approx(0, abs=1e-6)
+    assert found["itself"].top_1 == 100
+
+    def divergence(exact_TV: np.ndarray) -> np.ndarray:
+        p_TV, q_TV = (np.exp(x) / np.exp(x).sum(axis=1, keepdims=True) for x in (exact_TV, exact_TV + noise_TV))
+        return (p_TV * np.log(p_TV / q_TV)).sum(axis=1)[-SCORED_TOKENS:]
+
+    expected_N = np.concatenate([divergence(exact[tuple(window)]) for window in windows.tolist()])
+    np.testing.assert_allclose(found["noisy"].kl_N, expected_N, rtol=1e-3, atol=1e-6)
+    assert 50 < found["noisy"].top_1 < 100
 
 
 def test_the_interval_of_a_ratio_is_that_of_paired_positions() -> None:
