@@ -1,0 +1,236 @@
+"""The tokenizer metadata of a GGUF file to a Vocabulary: byte-level pairs (`gpt2`) and SentencePiece's pairs (`llama`)."""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Final, TypeVar
+
+import tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers
+
+from samovar.errors import FormatError, UnsupportedModel
+from samovar.text.control_tokens import ControlToken
+from samovar.text.vocabulary import SPACE_MARK, PieceKind, Vocabulary
+
+_KEY: Final = "tokenizer.ggml."
+_Scalar = TypeVar("_Scalar", str, int, float, bool)
+
+# Regular expressions that cut a text into words, as published in the tokenizer.json files of these models.
+_LLAMA_3: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN_2: Final = _LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
+_WORDS: Final = {
+    "qwen2": "qwen2",
+    "deepseek-r1-qwen": "qwen2",
+    "llama-bpe": "llama-bpe",
+    "llama3": "llama-bpe",
+    "llama-v3": "llama-bpe",
+    "smollm": "smollm",
+    "gpt-2": "gpt-2",
+    "default": "gpt-2",
+}
+
+# Tokens that end an answer, by their names in published vocabularies; a file names only one or two of them by id.
+_END_NAMES: Final = (
+    "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "</s>", "<｜end▁of▁sentence｜>",
+)  # fmt: skip
+
+
+class _Kind(IntEnum):
+    """tokenizer.ggml.token_type."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+_MATCHED: Final = (_Kind.CONTROL, _Kind.USER_DEFINED)
+_SPELLED: Final = (_Kind.NORMAL, _Kind.BYTE, _Kind.UNKNOWN)
+
+
+def read_gguf_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
+    """Build the vocabulary. Raises FormatError for metadata that is not sound, UnsupportedModel for kinds not implemented."""
+    model = _one(metadata, "model", str)
+    if model not in ("gpt2", "llama"):
+        found = "nothing" if model is None else repr(model)
+        raise UnsupportedModel(f"{_KEY}model is {found}; implemented are 'gpt2' (byte-level pairs) and 'llama' (SentencePiece)")
+    for key in ("precompiled_charsmap", "remove_extra_whitespaces"):
+        if metadata.get(_KEY + key):
+            raise UnsupportedModel(f"{_KEY}{key} is set, which is not implemented")
+    tokens = _column(metadata, "tokens", str)
+    kinds = _kinds(metadata, tokens)
+    encoder = _byte_level(metadata, tokens, kinds) if model == "gpt2" else _sentencepiece(metadata, tokens, kinds)
+    is_spm = model == "llama"
+    has_prefix = is_spm and _flag(metadata, "add_space_prefix", default=True)
+    ids = {role: _id(metadata, role, tokens) for role in ("bos", "eos", "eot", "eom", "unknown", "padding")}
+    bos_by_default = is_spm or _WORDS.get(str(metadata.get(_KEY + "pre"))) == "llama-bpe"
+    return Vocabulary(
+        encoder=encoder,
+        normalizer=_spm_normalizer(has_prefix=has_prefix) if is_spm else _normalizer(metadata),
+        control_tokens=tuple(
+            ControlToken(id=i, text=text, is_special=kind != _Kind.USER_DEFINED)
+            for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True))
+            if kind in _MATCHED or (is_spm and kind == _Kind.UNKNOWN)
+        ),
+        n_tokens=len(tokens),
+        kind=PieceKind.SENTENCEPIECE if is_spm else PieceKind.BYTE_LEVEL,
+        n_spaces_dropped=int(has_prefix),
+        prefix_ids=_added(metadata, "add_bos_token", ids["bos"], default=bos_by_default),
+        suffix_ids=_added(metadata, "add_eos_token", ids["eos"], default=False),
+        unused_ids=frozenset(i for i, kind in enumerate(kinds) if kind == _Kind.UNUSED),
+        special_tokens={
+            f"{short}_token": tokens[token_id]
+            for short, role in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
+            if (token_id := ids[role]) is not None
+        },
+        bos_id=ids["bos"],
+        eos_ids=_end_ids(tokens, kinds, (ids["eos"], ids["eot"], ids["eom"])),
+    )
+
+
+def _byte_level(metadata: Mapping[str, object], tokens: list[str], kinds: list[int]) -> tokenizers.Tokenizer:
+    name = _one(metadata, "pre", str)
+    words = _WORDS.get(name or "")
+    if words is None:
+        found = "missing" if name is None else repr(name)
+        raise UnsupportedModel(
+            f"{_KEY}pre is {found}: the file does not say in a way known here how texts are cut into words; "
+            f"implemented are {', '.join(_WORDS)}"
+        )
+    merges = _column(metadata, "merges", str)
+    pairs: list[tuple[str, str]] = []
+    for number, merge in enumerate(merges):
+        left, _, right = merge.partition(" ")
+        if not left or not right or " " in right:
+            raise FormatError(f"{_KEY}merges: number {number} is {merge!r}; expected two pieces with a space between")
+        pairs.append((left, right))
+    vocabulary = {text: i for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == _Kind.NORMAL}
+    # Some vocabularies mark as user-defined or control what words are built from.
+    others = {text: i for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind in _MATCHED}
+    vocabulary |= {p: others[p] for left, right in pairs for p in (left, right, left + right) if p in others}
+    encoder = _encoder(models.BPE, vocabulary, pairs, ignore_merges=words == "llama-bpe")
+    encoder.pre_tokenizer = _pre_tokenizer(words)
+    return encoder
+
+
+def _sentencepiece(metadata: Mapping[str, object], tokens: list[str], kinds: list[int]) -> tokenizers.Tokenizer:
+    scores = _column(metadata, "scores", float)
+    if len(scores) != len(tokens):
+        raise FormatError(f"{_KEY}scores has {len(scores)} entries, {_KEY}tokens {len(tokens)}; expected one for each")
+    vocabulary = {t: i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind in _SPELLED}
+    bytes_ = {t for t, kind in zip(tokens, kinds, strict=True) if kind == _Kind.BYTE}
+    if missing := [b for b in range(256) if f"<0x{b:02X}>" not in bytes_]:
+        raise UnsupportedModel(f"{_KEY}tokens has no token for byte 0x{missing[0]:02X}; expected one for each byte")
+    unknown = next((t for t, kind in zip(tokens, kinds, strict=True) if kind == _Kind.UNKNOWN), None)
+    if unknown is None:
+        raise FormatError(f"{_KEY}token_type marks no token as unknown (2); expected one")
+    pairs = _pairs_by_score({t: i for t, i in vocabulary.items() if kinds[i] == _Kind.NORMAL}, scores)
+    return _encoder(models.BPE, vocabulary, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+
+
+def _pairs_by_score(pieces: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
+    """All ways to put a piece together from two, best first: what SentencePiece merges next is the pair whose whole has the
+    highest score."""
+    ranked: list[tuple[float, int, int, str, str]] = []
+    for piece, token_id in pieces.items():
+        for cut in range(1, len(piece)):
+            left, right = piece[:cut], piece[cut:]
+            if left in pieces and right in pieces:
+                ranked.append((-scores[token_id], pieces[left], pieces[right], left, right))
+    ranked.sort(key=lambda entry: entry[:3])
+    return [(left, right) for _, _, _, left, right in ranked]
+
+
+def _encoder(
+    model: type[models.BPE], vocabulary: dict[str, int], pairs: list[tuple[str, str]], **options: bool | str
+) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer(model(vocabulary, pairs, **options))
+    except Exception as error:  # the package raises plain Exception
+        raise FormatError(f"{_KEY}merges do not fit {_KEY}tokens: {error}") from None
+
+
+def _pre_tokenizer(words: str) -> pre_tokenizers.PreTokenizer:
+    if words == "gpt-2":
+        return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if words == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        return pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    split = pre_tokenizers.Split(Regex(_QWEN_2 if words == "qwen2" else _LLAMA_3), behavior="isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def _normalizer(metadata: Mapping[str, object]) -> normalizers.Normalizer | None:
+    """The file does not name it: Qwen composes characters, the others take text as it is."""
+    return normalizers.NFC() if _WORDS.get(str(metadata.get(_KEY + "pre"))) == "qwen2" else None
+
+
+def _spm_normalizer(*, has_prefix: bool) -> normalizers.Normalizer:
+    replace = normalizers.Replace(" ", SPACE_MARK)
+    return normalizers.Sequence([normalizers.Prepend(SPACE_MARK), replace]) if has_prefix else replace
+
+
+def _kinds(metadata: Mapping[str, object], tokens: list[str]) -> list[int]:
+    """The type of each token; checks that no ordinary token appears twice."""
+    kinds = _column(metadata, "token_type", int)
+    if len(kinds) != len(tokens):
+        raise FormatError(f"{_KEY}token_type has {len(kinds)} entries, {_KEY}tokens {len(tokens)}; expected one for each")
+    if unknown := set(kinds) - set(_Kind):
+        raise FormatError(f"{_KEY}token_type has {min(unknown)}; expected 1 to {max(_Kind)}")
+    if len(set(tokens)) != len(tokens):
+        seen: set[str] = set()
+        twice = next(t for t in tokens if t in seen or seen.add(t))  # type: ignore[func-returns-value]
+        raise FormatError(f"{_KEY}tokens has {twice!r} twice; expected each token once")
+    return kinds
+
+
+def _end_ids(tokens: list[str], kinds: list[int], named: tuple[int | None, ...]) -> tuple[int, ...]:
+    """The ids that end an answer: those the file names, then those with a name that is known for it."""
+    known = [i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == _Kind.CONTROL and t in _END_NAMES]
+    return tuple(dict.fromkeys([*(i for i in named if i is not None), *known]))
+
+
+def _added(metadata: Mapping[str, object], key: str, token_id: int | None, *, default: bool) -> tuple[int, ...]:
+    """What the flag `key` puts before or after texts."""
+    is_added = _flag(metadata, key, default=default)
+    if is_added and token_id is None:
+        if metadata.get(_KEY + key) is None:
+            return ()
+        raise FormatError(f"{_KEY}{key} is true, and the file names no such token")
+    return (token_id,) if is_added and token_id is not None else ()
+
+
+def _flag(metadata: Mapping[str, object], key: str, *, default: bool) -> bool:
+    found = _one(metadata, key, bool)
+    return default if found is None else found
+
+
+def _id(metadata: Mapping[str, object], role: str, tokens: list[str]) -> int | None:
+    found = _one(metadata, f"{role}_token_id", int)
+    if found is not None and not 0 <= found < len(tokens):
+        raise FormatError(f"{_KEY}{role}_token_id is {found}; expected 0 to {len(tokens) - 1}")
+    return found
+
+
+def _one(metadata: Mapping[str, object], key: str, kind: type[_Scalar]) -> _Scalar | None:
+    """A single value, or None where it is missing."""
+    found = metadata.get(_KEY + key)
+    if found is None:
+        return None
+    if type(found) is not kind:
+        raise FormatError(f"{_KEY}{key} is a {type(found).__name__}; expected {kind.__name__}")
+    return found
+
+
+def _column(metadata: Mapping[str, object], key: str, kind: type[_Scalar]) -> list[_Scalar]:
+    """A list with a value of one type for each token or merge."""
+    found = metadata.get(_KEY + key)
+    if not isinstance(found, list) or not found:
+        what = "missing" if found is None else f"a {type(found).__name__}" if not isinstance(found, list) else "empty"
+        raise FormatError(f"{_KEY}{key} is {what}; expected a list of {kind.__name__}")
+    if wrong := {type(value) for value in found} - {kind}:
+        raise FormatError(f"{_KEY}{key} holds a {min(t.__name__ for t in wrong)}; expected {kind.__name__} throughout")
+    return found
