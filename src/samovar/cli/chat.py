@@ -29,9 +29,11 @@ _EXAMPLES = """examples:
   echo "What is the capital of France?" | samovar chat
 
 In the dialogue, /help lists the commands. When standard input is no terminal, all of it is one message, the answer is
-printed as plain text, and the likeliest token is taken each time unless --temperature says otherwise.
+printed as plain text, the likeliest token is taken each time unless --temperature says otherwise, and the answer ends
+after 4096 tokens unless --max-tokens says otherwise.
 """
 _HISTORY_FILE = "chat_history"
+_MAX_PIPED_TOKENS = 4096  # a small model that takes the likeliest token can go round in circles, and nobody watches
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         args.parser.error("standard input is empty; expected a prompt")
     if not is_interactive:
         sampling.setdefault("temperature", 0.0)
+        sampling.setdefault("max_tokens", _MAX_PIPED_TOKENS)
     llm = load_llm(read_model_arguments(args), streams)
     session = ChatSession(llm=llm, sampling=sampling, system=args.system, is_thinking=args.think)
     if is_interactive:
@@ -74,6 +77,8 @@ def _answer_once(session: ChatSession, question: str, streams: Streams) -> None:
     finally:
         stream.close()
     streams.write_text("\n")
+    if stream.result.finish_reason == "length":
+        streams.note(f"the answer is cut off after {stream.result.usage.n_completion} tokens (see --max-tokens and --ctx-size)")
 
 
 def _talk(session: ChatSession, streams: Streams) -> None:

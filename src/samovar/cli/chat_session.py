@@ -50,7 +50,8 @@ class ChatSession:
 
     def request(self) -> list[Message]:
         """The messages so far, the system message first."""
-        return ([{"role": "system", "content": self.system}] if self.system else []) + self.messages
+        first: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        return first + self.messages
 
     def clear(self) -> None:
         """Forget the dialogue. The system message and the switches stay."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from samovar.engine.page_pool import n_pages_for
 from samovar.errors import UnsupportedModel
@@ -17,7 +18,7 @@ from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor
 
 _CONTEXTS = (4_096, 32_768)
-_KV_TYPE = "f16"
+_KV_TYPE: Final = "f16"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
