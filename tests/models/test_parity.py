@@ -13,6 +13,7 @@ from tests.models.conftest import TinyCheckpoints
 from tests.models.tiny_checkpoints import (
     ORIGINAL_CONTEXT,
     VARIANTS,
+    exact_twin,
     random_ids,
     random_model,
     rewrite_config_as_transformers_4,
@@ -62,7 +63,7 @@ def test_bf16_logits_are_as_near_to_f32_as_those_of_transformers(
     name: str, isa: str | None, tiny_checkpoints: TinyCheckpoints
 ) -> None:
     folder, model = tiny_checkpoints.get(name, torch.bfloat16)
-    exact_model = random_model(VARIANTS[name], torch.bfloat16).float()
+    exact_model = exact_twin(VARIANTS[name], torch.bfloat16)
     ids = random_ids(100)
     exact_TV = witness_logits(exact_model, ids)
     our_error = root_mean_square(LLM(folder, isa=isa).logits(ids) - exact_TV)
@@ -74,7 +75,7 @@ def test_f16_logits_equal_those_of_the_same_weights_in_f32(
     name: str, isa: str | None, tiny_checkpoints: TinyCheckpoints
 ) -> None:
     folder, _ = tiny_checkpoints.get(name, torch.float16)
-    exact_model = random_model(VARIANTS[name], torch.float16).float()
+    exact_model = exact_twin(VARIANTS[name], torch.float16)
     ids = random_ids(33)
     assert difference(LLM(folder, isa=isa, kv_type="f32").logits(ids), witness_logits(exact_model, ids)) <= TOLERANCE
 

@@ -5,6 +5,7 @@ swapped pair of matrices, a forgotten bias or a wrong head mapping shows in the 
 `MAX_CONTEXT` tokens run past `ORIGINAL_CONTEXT`, which the scaled RoPE variants are stretched from.
 """
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,11 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+def exact_twin(variant: Variant, dtype: torch.dtype) -> PreTrainedModel:
+    """The model that has the weights of `random_model(variant, dtype)` and computes in float32."""
+    return _converted(random_model(variant, dtype), torch.float32)
+
+
 def random_model(variant: Variant, dtype: torch.dtype = torch.float32, **changes: object) -> PreTrainedModel:
     """A model with random weights, rounded to `dtype`; the same ones on every call."""
     generator = torch.Generator().manual_seed(5)
@@ -128,7 +134,15 @@ def random_model(variant: Variant, dtype: torch.dtype = torch.float32, **changes
         for name, parameter in model.named_parameters():
             drawn = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(_scaled(name, drawn))
-    return model.to(dtype).eval()
+    return _converted(model, dtype)
+
+
+def _converted(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The weights in `dtype`; RoPE's frequencies stay float32, as in a model that was loaded from a folder."""
+    rotary = copy.deepcopy(model.model.rotary_emb)
+    model = model.to(dtype)
+    model.model.rotary_emb = rotary
+    return model.eval()
 
 
 def _scaled(name: str, drawn: torch.Tensor) -> torch.Tensor:
