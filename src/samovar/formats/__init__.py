@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
 from samovar.formats.gguf import MAGIC, GgufCheckpoint, read_gguf, split_heads
 from samovar.formats.hf_folder import CONFIG, HfCheckpoint, has_safetensors, pickle_files, pickle_refusal, read_hf_folder
-from samovar.formats.mapped_file import unreadable
+from samovar.formats.mapped_file import open_plain, unreadable
 
 Checkpoint: TypeAlias = GgufCheckpoint | HfCheckpoint
 
@@ -21,14 +21,14 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises ModelNotFound for absent paths, StoreError for unreadable ones, UnsupportedModel for formats that are known and
     not read (pickle among them), FormatError for everything else.
     """
+    if "\0" in str(path):
+        raise ModelNotFound(f"{str(path)!r}: no path, it holds a zero byte")
     try:
         is_folder = path.is_dir()
         if not is_folder and not path.exists():
             raise ModelNotFound(f"{path}: no such file or folder; check the path")
     except OSError as error:
         raise unreadable(path, error) from None
-    except ValueError:
-        raise ModelNotFound(f"{str(path)!r}: no path, it holds a zero byte") from None
     return _open_folder(path) if is_folder else _open_file(path)
 
 
@@ -55,7 +55,7 @@ def _open_folder(path: Path) -> Checkpoint:
 def _open_file(path: Path) -> Checkpoint:
     """A GGUF file; for anything else the error that tells what it is."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise unreadable(path, error) from None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from samovar.errors import FormatError
-from samovar.formats.mapped_file import unreadable
+from samovar.formats.mapped_file import open_plain, unreadable
 
 MAX_JSON_BYTES = 64 << 20  # the largest index files have some 10 MiB
 
@@ -18,7 +18,7 @@ def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, o
 def read_limited(path: Path, max_bytes: int) -> bytes:
     """The bytes of a file of at most `max_bytes`."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise unreadable(path, error) from None

@@ -6,6 +6,7 @@ import stat
 import sys
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,7 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise FormatError(f"{path}: not a plain file; a model file is expected here")
+            with open_plain(path) as file:
                 if os.fstat(file.fileno()).st_size == 0:
                     raise FormatError(f"{path}: the file is empty; copy or download it again")
                 self.memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -48,6 +47,16 @@ class MappedFile:
         last = (start + size_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
         if sys.platform != "win32" and first < last:
             self.memory.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file for reading. Raises FormatError for what is no plain file: to open a pipe would wait for a writer."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(path)
+    if not stat.S_ISREG(mode):
+        raise FormatError(f"{path}: not a plain file; a file of a model is expected here")
+    return path.open("rb")
 
 
 def unreadable(path: Path, error: OSError) -> ModelNotFound | StoreError | FormatError:
