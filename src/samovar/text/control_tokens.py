@@ -61,7 +61,7 @@ class ControlSplitter:
     def __init__(self, tokens: Sequence[ControlToken], normalize: Callable[[str], str] | None) -> None:
         self._normalize = normalize
         self._raw = _Matcher({t.text: t for t in tokens if t.text and not t.is_normalized})
-        late = [t for t in tokens if t.text and t.is_normalized]
+        late = [t for t in reversed(tokens) if t.text and t.is_normalized]  # of two that normalise alike the first one counts
         self._late = _Matcher({normalize(t.text) if normalize else t.text: t for t in late})
 
     def split(self, text: str, protected: Sequence[Span] = ()) -> Iterator[int | str]:
