@@ -13,6 +13,7 @@ from samovar.errors import FormatError, ModelNotFound, SamovarError, StoreError,
 from samovar.formats import open_checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hf_folder import HfCheckpoint
+from samovar.formats.mapped_file import unreadable
 from tests.formats import gguf_bytes as raw
 
 GGUF = raw.assemble(tensors=(raw.tensor("w", (4, 2)),), data=bytes(32))
@@ -133,6 +134,17 @@ def test_a_device_or_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     for path in (pipe, Path("/dev/zero")):
         assert "not a plain file" in refusal(path, FormatError)
+
+
+def test_what_the_system_refuses_is_said_in_plain_words() -> None:
+    path = Path("m.gguf")
+    assert (
+        str(unreadable(path, PermissionError(13, "x")))
+        == "m.gguf: permission denied; make it readable for this user (chmod u+r)"
+    )
+    assert isinstance(unreadable(path, PermissionError(13, "x")), StoreError)
+    assert isinstance(unreadable(path, FileNotFoundError(2, "x")), ModelNotFound)
+    assert "Input/output error" in str(unreadable(path, OSError(5, "Input/output error")))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
