@@ -133,19 +133,12 @@ def llama3_ranks() -> dict[bytes, int]:
 
 
 def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The pair that each token is merged from, in the order of ranks."""
-    pairs = []
+    """All pairs that tokens can be merged from, as the conversion of Llama 3 lists them."""
+    merges = []
     for token, rank in ranks.items():
-        parts = [token[i : i + 1] for i in range(len(token))]
-        while len(parts) > 2:
-            found = [ranks.get(parts[i] + parts[i + 1], rank) for i in range(len(parts) - 1)]
-            best = min(range(len(found)), key=found.__getitem__)
-            if found[best] >= rank:
-                break
-            parts[best : best + 2] = [parts[best] + parts[best + 1]]
-        if len(parts) == 2:
-            pairs.append((parts[0], parts[1]))
-    return pairs
+        pairs = [(token[:i], token[i:]) for i in range(1, len(token)) if token[:i] in ranks and token[i:] in ranks]
+        merges += [(rank, ranks[left], ranks[right], left, right) for left, right in pairs]
+    return [(left, right) for _, _, _, left, right in sorted(merges)]
 
 
 @pytest.mark.slow

@@ -118,8 +118,6 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         if isinstance(text, str):
             for value in (*args, *kwargs.values()):
                 _check_number(value)
-            if getattr(obj, "__name__", "") in ("format", "format_map"):
-                _check_form(text)
         return super().call(context, obj, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
@@ -130,6 +128,13 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             _check_number(left)
             _check_number(right)
         return super().call_binop(context, operator, left, right)
+
+    def wrap_str_format(self, value: object) -> Callable[..., str] | None:
+        """Keep text methods that format within bounds, besides keeping them from attributes."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is not None:
+            _check_form(str(getattr(value, "__self__", "")))
+        return wrapped
 
     def unsafe_undefined(self, obj: object, attribute: str) -> Undefined:
         """Refuse access to what is no data at once, where Jinja would print nothing."""
@@ -155,7 +160,7 @@ def _check_name(name: object) -> None:
 
 def _check_number(value: object) -> None:
     if isinstance(value, int) and abs(value) > _NUMBER_LIMIT:
-        raise SecurityError(f"it repeats or pads by {value}")
+        raise SecurityError(f"it repeats, pads or raises by {value}")
 
 
 def _check_form(form: str) -> None:
