@@ -74,7 +74,7 @@ def read_gguf(path: Path) -> GgufCheckpoint:
 def _read_part(path: Path) -> _Part:
     """Open one file and check every tensor it lists."""
     file = MappedFile(path)
-    header = read_header(path, memoryview(file.memory))
+    header = read_header(path, file.memory)
     tensors: dict[str, StoredTensor] = {}
     ranges: list[tuple[int, int, str]] = []
     for entry in header.tensors:

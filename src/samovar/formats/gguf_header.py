@@ -7,6 +7,7 @@ Source: the GGUF specification (docs/gguf.md of ggml).
 
 import struct
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -23,6 +24,8 @@ _MAX_ALIGNMENT: Final = 1 << 20
 # Far above any real model: the largest vocabularies fill about 20 MiB and 2 million elements, and have some 5,000 tensors.
 _MAX_HEADER_BYTES: Final = 128 << 20
 _MAX_ELEMENTS: Final = 1 << 22
+_MAX_KEYS: Final = 1 << 16
+_MAX_TENSORS: Final = 1 << 17
 _MAX_NAME_BYTES: Final = 65_535  # of a key, by the specification; tensor names are held to the same
 _MAX_DEPTH: Final = 4
 
@@ -52,19 +55,24 @@ class GgufHeader:
     data_start: int
 
 
-def read_header(path: Path, memory: memoryview) -> GgufHeader:
+def read_header(path: Path, memory: mmap) -> GgufHeader:
     """Parse the header at the start of `memory`, the bytes of the whole file. `path` is for messages.
 
     Raises FormatError where it is damaged and UnsupportedModel for versions and byte orders that are not read. Offsets and
     sizes of tensors are left for the caller to check.
     """
     cursor = _Cursor(path, memory)
-    magic = bytes(memory[:4])
+    magic = memory[:4]
     if magic != MAGIC:
         raise FormatError(f"{path}: not a GGUF file: it starts with {magic!r}, {MAGIC!r} is expected")
     cursor.skip(4, "the magic")
     version = _version(path, cursor.number("I", "the version"))
     n_tensors, n_metadata = cursor.number("Q", "the number of tensors"), cursor.number("Q", "the number of metadata keys")
+    if n_metadata > _MAX_KEYS or n_tensors > _MAX_TENSORS:
+        raise FormatError(
+            f"{path}: the header promises {n_metadata} metadata keys and {n_tensors} tensors; at most {_MAX_KEYS} and "
+            f"{_MAX_TENSORS} are read: the file is damaged"
+        )
     cursor.expect_room(n_metadata, 8 + 4 + 1, "metadata keys")
     cursor.expect_room(n_tensors, 8 + 4 + 8 + 4 + 8, "tensors")
     metadata = _metadata(cursor, n_metadata)
@@ -122,7 +130,7 @@ def _alignment(path: Path, metadata: dict[str, MetadataValue]) -> int:
 class _Cursor:
     """A position in the header. Every read is checked against the end first."""
 
-    def __init__(self, path: Path, memory: memoryview) -> None:
+    def __init__(self, path: Path, memory: mmap) -> None:
         self.path, self.position = path, 0
         self._memory = memory
         self._end = min(len(memory), _MAX_HEADER_BYTES)
@@ -158,7 +166,7 @@ class _Cursor:
             raise FormatError(f"{self.path}: {what} is {size} bytes long; at most {max_bytes} are expected")
         start = self.skip(size, what)
         try:
-            return str(self._memory[start : start + size], "utf-8")
+            return self._memory[start : start + size].decode()
         except UnicodeDecodeError as error:
             raise self._not_text(start, what, error) from None
 
@@ -189,7 +197,7 @@ class _Cursor:
         """`count` numbers or booleans."""
         if kind == _BOOL:
             start = self.skip(count, what)
-            raw = bytes(self._memory[start : start + count])
+            raw = self._memory[start : start + count]
             if raw.strip(b"\0\1"):
                 raise FormatError(f"{self.path}: {what} is a boolean that is neither 0 nor 1")
             return [byte == 1 for byte in raw]
@@ -213,7 +221,7 @@ class _Cursor:
             if position > end:
                 raise self._too_short(start, position - start, what)
             try:
-                strings.append(str(memory[start:position], "utf-8"))
+                strings.append(memory[start:position].decode())
             except UnicodeDecodeError as error:
                 raise self._not_text(start, f"{what}, element {len(strings)},", error) from None
         self.position = position

