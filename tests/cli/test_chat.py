@@ -91,7 +91,7 @@ class Terminal:
 def terminal(*argv: str, environ: dict[str, str]) -> Iterator[Terminal]:
     """Run the program in a pseudo-terminal of its own."""
     ours, theirs = pty.openpty()
-    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24", **environ}
+    environ = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "COLUMNS": "80", "LINES": "24", **environ}
     command = [sys.executable, "-c", PROGRAM, *argv]
     with subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ, start_new_session=True, close_fds=True
@@ -108,7 +108,7 @@ def test_a_dialogue_on_a_terminal_answers_takes_commands_and_ends(tiny_model: Pa
     environ = {"SAMOVAR_ISA": "numpy", "SAMOVAR_HOME": str(tmp_path / "store")}
     with terminal("chat", str(tiny_model), "--max-tokens", "8", environ=environ) as person:
         person.wait_for("lists the commands")
-        person.wait_for(">>> ")
+        person.wait_for(">>>")
         person.type("/stats\r")
         person.wait_for("0 messages")
         person.type("Tea?\r")
@@ -126,7 +126,7 @@ def test_a_dialogue_on_a_terminal_answers_takes_commands_and_ends(tiny_model: Pa
 @pytest.mark.slow
 def test_control_c_stops_the_answer_and_not_the_program(smollm2: Path, tmp_path: Path) -> None:
     with terminal("chat", str(smollm2), environ={"SAMOVAR_HOME": str(tmp_path)}) as person:
-        person.wait_for(">>> ")
+        person.wait_for(">>>")
         person.type("Write a very long story about a samovar. Use at least two thousand words.\r")
         person.wait_for("(?s)(samovar.*){2}")
         os.kill(person.process.pid, signal.SIGINT)

@@ -20,7 +20,7 @@ def test_a_fetch_that_fails_is_one_line_and_leaves_no_model(store: Path) -> None
     assert (ended.code, ended.out) == (1, "")
     assert ended.err.startswith("samovar: error: ")
     assert ended.err.count("\n") == 1
-    assert not list(store.rglob("*.gguf"))
+    assert not list(store.glob("models/*"))
 
 
 def test_a_store_that_cannot_be_written_is_named(store: Path) -> None:

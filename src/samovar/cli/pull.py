@@ -5,7 +5,7 @@ import argparse
 from samovar.cli.arguments import Subparsers
 from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams, one_line
-from samovar.formats import hub
+from samovar.formats.hub import default_store, pull
 
 _EXAMPLES = """examples:
   samovar pull smollm2:135m           98 MB, the embedded default
@@ -26,6 +26,6 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Fetch, and print the path on stdout."""
     with ProgressBar(streams.console(streams.stderr), "pulling") as progress:
-        path = hub.pull(args.name, hub.default_store(), progress)
+        path = pull(args.name, default_store(), progress)
     print(one_line(str(path)), file=streams.stdout)
     return 0

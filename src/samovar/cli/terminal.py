@@ -21,6 +21,14 @@ def printable(text: str) -> str:
     return text.translate(_DROPPED)
 
 
+class _PipedConsole(Console):
+    """A console that leaves a reader's departure to the program, where rich would end it with a code of its own."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error that rich has caught."""
+        raise BrokenPipeError
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streams:
     """Where a command reads and writes, and the environment it honours. `stdin` is None where the caller closed it."""
@@ -43,7 +51,7 @@ class Streams:
     def console(self, stream: TextIO) -> Console:
         """A rich console on one of the streams. NO_COLOR switches its colours off."""
         no_color = bool(self.environ.get("NO_COLOR"))
-        return Console(file=stream, no_color=no_color, highlight=False, markup=False, emoji=False)
+        return _PipedConsole(file=stream, no_color=no_color, highlight=False, markup=False, emoji=False)
 
     def note(self, message: str) -> None:
         """One line on stderr."""
