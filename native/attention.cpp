@@ -80,7 +80,8 @@ void soften(float* scores, int64_t n, int64_t visible, float& largest, float& su
 
 // values[r][column ..] = sum over keys of weight * value, for kVectors vectors of columns.
 template <class Pages, int kLanes, int kVectors>
-void weigh_columns(const AttendView& a, int64_t page_first, int64_t n_keys, const float* weights, int64_t column, float* values) {
+void weigh_columns(const AttendView& a, int64_t page_first, int64_t n_keys, const float* weights, int64_t column,
+                   float* values) {
   const int64_t d_head = a.kv.d_head, d_out = padded_head(d_head), left = d_head - column;
   F32x16 acc[kLanes][kVectors];
   for (int r = 0; r < kLanes; ++r) {
@@ -152,19 +153,33 @@ void attend_tile(const AttendView& a, int64_t lane, int64_t partition, float* st
   for (int r = 0; r < kLanes; ++r) join(d_out, states + r * state_floats(d_head), largest[r], sum[r], values + r * d_out);
 }
 
+template <class Pages, int kLanes>
+void attend_many(const AttendView& a, int64_t lane, int64_t width, int64_t partition, float* states, float* scratch) {
+  if constexpr (kLanes > 3) {
+    if (width == kLanes) return attend_tile<Pages, kLanes>(a, lane, partition, states, scratch);
+    attend_many<Pages, kLanes - 1>(a, lane, width, partition, states, scratch);
+  }
+}
+
 template <class Pages>
 void attend_lanes(const AttendView& a, int64_t first, int64_t last, int64_t partition, float* states, float* scratch) {
   const int64_t stride = state_floats(a.kv.d_head);
   for (int64_t lane = first; lane < last;) {
     float* s = states + (lane - first) * stride;
-    int64_t width = kAttendLanes;
-    while (width > last - lane) width /= 2;
-    if constexpr (kAttendLanes >= 8) {
-      if (width == 8) attend_tile<Pages, 8>(a, lane, partition, s, scratch);
-      if (width == 4) attend_tile<Pages, 4>(a, lane, partition, s, scratch);
+    const int64_t width = last - lane < kAttendLanes ? last - lane : kAttendLanes;
+    switch (width) {
+      case 1:
+        attend_tile<Pages, 1>(a, lane, partition, s, scratch);
+        break;
+      case 2:
+        attend_tile<Pages, 2>(a, lane, partition, s, scratch);
+        break;
+      case 3:
+        attend_tile<Pages, 3>(a, lane, partition, s, scratch);
+        break;
+      default:
+        attend_many<Pages, kAttendLanes>(a, lane, width, partition, s, scratch);
     }
-    if (width == 2) attend_tile<Pages, 2>(a, lane, partition, s, scratch);
-    if (width == 1) attend_tile<Pages, 1>(a, lane, partition, s, scratch);
     lane += width;
   }
 }
@@ -176,9 +191,15 @@ void attend(const AttendView& a, int64_t first, int64_t last, int64_t part_first
   float* floats = reinterpret_cast<float*>(scratch);
   for (int64_t p = part_first; p < part_last; ++p) {
     switch (a.kv.kind) {
-      case KvKind::kF32: attend_lanes<PagesF32>(a, first, last, p, states, floats); break;
-      case KvKind::kF16: attend_lanes<Pages16<load_f16>>(a, first, last, p, states, floats); break;
-      case KvKind::kBF16: attend_lanes<Pages16<load_bf16>>(a, first, last, p, states, floats); break;
+      case KvKind::kF32:
+        attend_lanes<PagesF32>(a, first, last, p, states, floats);
+        break;
+      case KvKind::kF16:
+        attend_lanes<Pages16<load_f16>>(a, first, last, p, states, floats);
+        break;
+      case KvKind::kBF16:
+        attend_lanes<Pages16<load_bf16>>(a, first, last, p, states, floats);
+        break;
     }
   }
 }

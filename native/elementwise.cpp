@@ -23,8 +23,8 @@ void rms_norm(const float* x, const float* weight, float eps, int64_t n_rows, in
   }
 }
 
-void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head, int64_t n_pairs,
-          float* out) {
+void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head,
+          int64_t n_pairs, float* out) {
   for (int64_t t = 0; t < n_tokens; ++t, cos += n_pairs, sin += n_pairs) {
     for (int64_t h = 0; h < n_heads; ++h, x += d_head, out += d_head) {
       for (int64_t i = 0; i < n_pairs; i += 16) {
@@ -52,7 +52,8 @@ void silu_gate(const float* gate, const float* up, int64_t n, float* out) {
 namespace {
 
 template <class Element, class Round>
-void write_pages(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last, Round round) {
+void write_pages(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last,
+                 Round round) {
   auto* k_pages = reinterpret_cast<Element*>(kv.k_PGKB);
   auto* v_pages = reinterpret_cast<Element*>(kv.v_PGBK);
   const int64_t d_row = kv.n_kv_heads * kv.d_head;
@@ -72,15 +73,18 @@ void write_pages(const float* k, const float* v, const KvView& kv, const int64_t
 
 void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last) {
   switch (kv.kind) {
-    case KvKind::kF32: return write_pages<float>(k, v, kv, slots, first, last, [](float x) { return x; });
-    case KvKind::kF16: return write_pages<uint16_t>(k, v, kv, slots, first, last, [](float x) { return f32_to_f16(x); });
-    case KvKind::kBF16: return write_pages<uint16_t>(k, v, kv, slots, first, last, [](float x) { return f32_to_bf16(x); });
+    case KvKind::kF32:
+      return write_pages<float>(k, v, kv, slots, first, last, [](float x) { return x; });
+    case KvKind::kF16:
+      return write_pages<uint16_t>(k, v, kv, slots, first, last, [](float x) { return f32_to_f16(x); });
+    case KvKind::kBF16:
+      return write_pages<uint16_t>(k, v, kv, slots, first, last, [](float x) { return f32_to_bf16(x); });
   }
 }
 
 const Kernels& kernels() {
-  static constexpr Kernels table{kTileRows, quantise_rows, tile_rows_f32, quant_linear, float_linear, rms_norm, rope, silu_gate,
-                                 write_kv,  attend,        start_states,  merge_states, finish_states};
+  static constexpr Kernels table{kTileRows, quantise_rows, tile_rows_f32, quant_linear, float_linear, rms_norm,     rope,
+                                 silu_gate, write_kv,      attend,        start_states, merge_states, finish_states};
   return table;
 }
 

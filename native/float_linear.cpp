@@ -64,10 +64,14 @@ void linear(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t f
 void float_linear(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last, int64_t group_first,
                   int64_t group_last, float* out, uint8_t*) {
   switch (w.format->type) {
-    case Type::kF32: return linear<FromF32>(w, tiles, n_rows, first, last, group_first, group_last, out);
-    case Type::kF16: return linear<FromF16>(w, tiles, n_rows, first, last, group_first, group_last, out);
-    case Type::kBF16: return linear<FromBf16>(w, tiles, n_rows, first, last, group_first, group_last, out);
-    default: return;  // quantised types go to quant_linear
+    case Type::kF32:
+      return linear<FromF32>(w, tiles, n_rows, first, last, group_first, group_last, out);
+    case Type::kF16:
+      return linear<FromF16>(w, tiles, n_rows, first, last, group_first, group_last, out);
+    case Type::kBF16:
+      return linear<FromBf16>(w, tiles, n_rows, first, last, group_first, group_last, out);
+    default:
+      return;  // quantised types go to quant_linear
   }
 }
 

@@ -11,12 +11,12 @@ namespace {
 
 constexpr Format kFormats[] = {
     // type, block elements and bytes, code bits, heads, scales, bytes of a scale
-    {Type::kF32, 1, 4, 32, 0, 0, 0},       {Type::kF16, 1, 2, 16, 0, 0, 0},       {Type::kBF16, 1, 2, 16, 0, 0, 0},
-    {Type::kQ4_0, 32, 18, 4, 0, 1, 2},     {Type::kQ4_1, 32, 20, 4, 0, 2, 2},     {Type::kQ5_0, 32, 22, 5, 0, 1, 2},
-    {Type::kQ5_1, 32, 24, 5, 0, 2, 2},     {Type::kQ8_0, 32, 34, 8, 0, 1, 2},     {Type::kQ2_K, 256, 84, 2, 2, 2, 1},
-    {Type::kQ3_K, 256, 110, 3, 1, 2, 1},   {Type::kQ4_K, 256, 144, 4, 2, 2, 1},   {Type::kQ5_K, 256, 176, 5, 2, 2, 1},
-    {Type::kQ6_K, 256, 210, 6, 1, 2, 1},   {Type::kIQ4_NL, 32, 18, 4, 0, 1, 2},   {Type::kIQ4_XS, 256, 136, 4, 1, 1, 1},
-    {Type::kMXFP4, 32, 17, 4, 0, 1, 1},    {Type::kNVFP4, 64, 36, 4, 0, 2, 1},
+    {Type::kF32, 1, 4, 32, 0, 0, 0},     {Type::kF16, 1, 2, 16, 0, 0, 0},     {Type::kBF16, 1, 2, 16, 0, 0, 0},
+    {Type::kQ4_0, 32, 18, 4, 0, 1, 2},   {Type::kQ4_1, 32, 20, 4, 0, 2, 2},   {Type::kQ5_0, 32, 22, 5, 0, 1, 2},
+    {Type::kQ5_1, 32, 24, 5, 0, 2, 2},   {Type::kQ8_0, 32, 34, 8, 0, 1, 2},   {Type::kQ2_K, 256, 84, 2, 2, 2, 1},
+    {Type::kQ3_K, 256, 110, 3, 1, 2, 1}, {Type::kQ4_K, 256, 144, 4, 2, 2, 1}, {Type::kQ5_K, 256, 176, 5, 2, 2, 1},
+    {Type::kQ6_K, 256, 210, 6, 1, 2, 1}, {Type::kIQ4_NL, 32, 18, 4, 0, 1, 2}, {Type::kIQ4_XS, 256, 136, 4, 1, 1, 1},
+    {Type::kMXFP4, 32, 17, 4, 0, 1, 1},  {Type::kNVFP4, 64, 36, 4, 0, 2, 1},
 };
 
 uint16_t u16(const uint8_t* p) {
@@ -142,16 +142,32 @@ GroupMeaning meaning(const Format& f, const Block& b, int g) {
   const float dmin = f.n_heads > 1 ? f16_to_f32(b.heads[1]) : 0.0f;
   const auto both = [](float (&pair)[2], float value) { pair[0] = pair[1] = value; };
   switch (f.type) {
-    case Type::kQ4_0: both(m.scale, d), m.zero = 8; break;
-    case Type::kQ5_0: both(m.scale, d), m.zero = 16; break;
-    case Type::kQ8_0: both(m.scale, d), m.zero = 128; break;
-    case Type::kIQ4_NL: both(m.scale, d), m.table = kIq4Values; break;
+    case Type::kQ4_0:
+      both(m.scale, d), m.zero = 8;
+      break;
+    case Type::kQ5_0:
+      both(m.scale, d), m.zero = 16;
+      break;
+    case Type::kQ8_0:
+      both(m.scale, d), m.zero = 128;
+      break;
+    case Type::kIQ4_NL:
+      both(m.scale, d), m.table = kIq4Values;
+      break;
     case Type::kQ4_1:
-    case Type::kQ5_1: both(m.scale, d), both(m.minimum, f16_to_f32(s[1])), m.has_minimum = true; break;
+    case Type::kQ5_1:
+      both(m.scale, d), both(m.minimum, f16_to_f32(s[1])), m.has_minimum = true;
+      break;
     case Type::kQ4_K:
-    case Type::kQ5_K: both(m.scale, d * s[0]), both(m.minimum, -(dmin * s[1])), m.has_minimum = true; break;
-    case Type::kIQ4_XS: both(m.scale, d * static_cast<int8_t>(s[0])), m.table = kIq4Values; break;
-    case Type::kMXFP4: both(m.scale, mxfp4_scale(static_cast<uint8_t>(s[0]))), m.table = kFp4Values; break;
+    case Type::kQ5_K:
+      both(m.scale, d * s[0]), both(m.minimum, -(dmin * s[1])), m.has_minimum = true;
+      break;
+    case Type::kIQ4_XS:
+      both(m.scale, d * static_cast<int8_t>(s[0])), m.table = kIq4Values;
+      break;
+    case Type::kMXFP4:
+      both(m.scale, mxfp4_scale(static_cast<uint8_t>(s[0]))), m.table = kFp4Values;
+      break;
     default:
       m.has_minimum = f.type == Type::kQ2_K;
       m.zero = f.type == Type::kQ6_K ? 32 : f.type == Type::kQ3_K ? 4 : 0;
@@ -177,9 +193,15 @@ const Format* find_format(int ggml_id) {
 void read_block(const Format& format, const uint8_t* p, Block& b) {
   switch (format.type) {
     case Type::kQ4_0:
-    case Type::kIQ4_NL: b.scales[0][0] = u16(p), read_nibbles(p + 2, b.codes); break;
-    case Type::kQ4_1: b.scales[0][0] = u16(p), b.scales[0][1] = u16(p + 2), read_nibbles(p + 4, b.codes); break;
-    case Type::kQ5_0: b.scales[0][0] = u16(p), read_nibbles(p + 6, b.codes), or_high_bits_32(p + 2, b.codes); break;
+    case Type::kIQ4_NL:
+      b.scales[0][0] = u16(p), read_nibbles(p + 2, b.codes);
+      break;
+    case Type::kQ4_1:
+      b.scales[0][0] = u16(p), b.scales[0][1] = u16(p + 2), read_nibbles(p + 4, b.codes);
+      break;
+    case Type::kQ5_0:
+      b.scales[0][0] = u16(p), read_nibbles(p + 6, b.codes), or_high_bits_32(p + 2, b.codes);
+      break;
     case Type::kQ5_1:
       b.scales[0][0] = u16(p), b.scales[0][1] = u16(p + 2), read_nibbles(p + 8, b.codes), or_high_bits_32(p + 4, b.codes);
       break;
@@ -193,13 +215,26 @@ void read_block(const Format& format, const uint8_t* p, Block& b) {
       read_nibbles_256(p + (format.type == Type::kQ4_K ? 16 : 48), b.codes);
       if (format.type == Type::kQ5_K) or_high_bits_256(p + 16, 4, b.codes);
       break;
-    case Type::kQ2_K: read_q2_k(p, b); break;
-    case Type::kQ3_K: read_q3_k(p, b); break;
-    case Type::kQ6_K: read_q6_k(p, b); break;
-    case Type::kIQ4_XS: read_iq4_xs(p, b); break;
-    case Type::kMXFP4: b.scales[0][0] = p[0], read_nibbles(p + 1, b.codes); break;
-    case Type::kNVFP4: read_nvfp4(p, b); break;
-    default: break;
+    case Type::kQ2_K:
+      read_q2_k(p, b);
+      break;
+    case Type::kQ3_K:
+      read_q3_k(p, b);
+      break;
+    case Type::kQ6_K:
+      read_q6_k(p, b);
+      break;
+    case Type::kIQ4_XS:
+      read_iq4_xs(p, b);
+      break;
+    case Type::kMXFP4:
+      b.scales[0][0] = p[0], read_nibbles(p + 1, b.codes);
+      break;
+    case Type::kNVFP4:
+      read_nvfp4(p, b);
+      break;
+    default:
+      break;
   }
 }
 

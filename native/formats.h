@@ -1,7 +1,8 @@
 // What each GGUF type looks like, stored and packed.
 //
 // Packed form of a quantised [n_out, n_in] weight, for 16 output rows (a row group) at a time, rows padded with zeros:
-//   payload  per group of 32 k: the codes in step order; step j holds k = 4 j .. 4 j + 3 of row 0, then of row 1, ... (64 bytes).
+//   payload  per group of 32 k: the codes in step order; step j holds k = 4 j .. 4 j + 3 of row 0, then of row 1, ... (64
+//   bytes).
 //            4-bit plane: 4 x 64 bytes, step j in the low and step j + 4 in the high nibbles. 1-bit plane: 64 bytes, bit j of
 //            each byte is step j's. 2-bit plane: 2 x 64 bytes, steps 0 to 3 and 4 to 7. 8-bit: 8 x 64 bytes.
 //            A code of 3, 5 or 6 bits is its 2- or 4-bit plane, then the plane of its high bits.
@@ -16,8 +17,23 @@
 namespace samovar {
 
 enum class Type : int {  // numbers are those of GGUF
-  kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8, kQ2_K = 10, kQ3_K = 11, kQ4_K = 12, kQ5_K = 13,
-  kQ6_K = 14, kIQ4_NL = 20, kIQ4_XS = 23, kBF16 = 30, kMXFP4 = 39, kNVFP4 = 40,
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
+  kQ8_0 = 8,
+  kQ2_K = 10,
+  kQ3_K = 11,
+  kQ4_K = 12,
+  kQ5_K = 13,
+  kQ6_K = 14,
+  kIQ4_NL = 20,
+  kIQ4_XS = 23,
+  kBF16 = 30,
+  kMXFP4 = 39,
+  kNVFP4 = 40,
 };
 
 inline constexpr int64_t kGroup = 32;      // k values that share scales, and one activation scale

@@ -29,7 +29,8 @@ static inline uint16_t f32_to_f16(float x) {
   const uint32_t bits = bits_from_f32(x);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
   const uint32_t rest = bits & 0x7FFFFFFFu;
-  if (rest > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u | ((rest >> 13) & 0x3FFu));  // NaN keeps its payload's top
+  if (rest > 0x7F800000u)
+    return static_cast<uint16_t>(sign | 0x7E00u | ((rest >> 13) & 0x3FFu));  // NaN keeps its payload's top
   if (rest >= 0x47800000u) return static_cast<uint16_t>(sign | 0x7C00u);
   if (rest < 0x38800000u) {  // below the smallest normal: adding 0.5 leaves the rounded count of 2^-24 in the low bits
     const float sum = f32_from_bits(rest) + 0.5f;

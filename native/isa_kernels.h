@@ -22,8 +22,8 @@ void float_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t
 void tile_rows_f32(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
 
 void rms_norm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t n_in, float* out);
-void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head, int64_t n_pairs,
-          float* out);
+void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head,
+          int64_t n_pairs, float* out);
 void silu_gate(const float* gate, const float* up, int64_t n, float* out);
 void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last);
 

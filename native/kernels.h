@@ -40,8 +40,8 @@ struct AttendView {
   const float* q_THK;  // of the sequence's first row
   float* out_THK;
   int64_t n_heads, n_group, kv_head;
-  int64_t position;        // of the first row
-  const int32_t* pages;    // page table of the sequence
+  int64_t position;      // of the first row
+  const int32_t* pages;  // page table of the sequence
   float scale;
   KvView kv;
 };
@@ -53,9 +53,9 @@ struct Kernels {
   void (*quantise_rows)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
   void (*tile_rows_f32)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
 
-  // out[t, 16 g ..] for rows t in [first, last) and row groups g in [group_first, group_last). Each output is the sum over k groups
-  // in ascending order of fma(exact integer dot, weight scale * d, sum), then fma(minimum, d_sum, sum) where there is one.
-  // `scratch`: panel_bytes(weight).
+  // out[t, 16 g ..] for rows t in [first, last) and row groups g in [group_first, group_last). Each output is the sum over k
+  // groups in ascending order of fma(exact integer dot, weight scale * d, sum), then fma(minimum, d_sum, sum) where there is
+  // one. `scratch`: panel_bytes(weight).
   void (*quant_linear)(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last,
                        int64_t group_first, int64_t group_last, float* out_TN, uint8_t* scratch);
   // Float weights: products are fused into sums of 64 k, and those added in ascending order.

@@ -26,7 +26,8 @@ Grid plan(const Product& product, int64_t n_rows, int n_threads, int64_t first_i
   const int64_t groups = n_row_groups(w.n_out);
   const int64_t group_bytes = w.n_in * kRowGroup * w.format->block_bytes / w.format->block_elements;
   const int64_t for_balance = std::max<int64_t>(1, groups / (4 * n_threads));
-  const int64_t run = n_rows > 8 ? std::min<int64_t>(for_balance, 8) : std::min(for_balance, std::max<int64_t>(1, kItemBytes / group_bytes));
+  const int64_t run =
+      n_rows > 8 ? std::min<int64_t>(for_balance, 8) : std::min(for_balance, std::max<int64_t>(1, kItemBytes / group_bytes));
   return {&product, block, run, ceil_div(n_rows, block), ceil_div(groups, run), first_item};
 }
 
@@ -139,8 +140,15 @@ void Engine::attention(const float* q, int64_t n_heads, const KvView& kv, const 
   const std::vector<AttendItem> items = attend_items(spans, kv.n_kv_heads, n_group);
   const auto view = [&](const AttendItem& item) {
     const int64_t offset = spans.row_starts[item.sequence] * n_heads * d_head;
-    return AttendView{q + offset, out + offset, n_heads, n_group, item.kv_head, spans.positions[item.sequence],
-                      spans.page_tables + item.sequence * spans.table_width, scale, kv};
+    return AttendView{q + offset,
+                      out + offset,
+                      n_heads,
+                      n_group,
+                      item.kv_head,
+                      spans.positions[item.sequence],
+                      spans.page_tables + item.sequence * spans.table_width,
+                      scale,
+                      kv};
   };
   const auto attend = [&](const AttendItem& item, int64_t part_first, int64_t part_last, float* states) {
     kernels_.start_states(item.last_lane - item.first_lane, d_head, states);
@@ -159,7 +167,8 @@ void Engine::attention(const float* q, int64_t n_heads, const KvView& kv, const 
   const bool is_split = pool_.n_threads() > 1 && n_items < 8 * pool_.n_threads() && n_pieces > n_items;
   if (!is_split) {
     pool_.for_each(n_items, [&](int64_t i) {
-      const AttendItem& item = items[static_cast<size_t>(n_items - 1 - i)];  // the longest come last in a prompt: start with them
+      const AttendItem& item =
+          items[static_cast<size_t>(n_items - 1 - i)];  // the longest come last in a prompt: start with them
       float* states = reinterpret_cast<float*>(scratch(Slot::kStates, kLanesPerItem * stride * 4));
       attend(item, 0, item.n_partitions, states);
       kernels_.finish_states(view(item), item.first_lane, item.last_lane, states);
@@ -172,13 +181,15 @@ void Engine::attention(const float* q, int64_t n_heads, const KvView& kv, const 
     return states + (first_state[i] + partition * (items[i].last_lane - items[i].first_lane)) * stride;
   };
   pool_.for_each(n_pieces, [&](int64_t piece) {
-    const auto i = static_cast<size_t>(std::upper_bound(first_piece.begin(), first_piece.end(), piece) - first_piece.begin() - 1);
+    const auto i =
+        static_cast<size_t>(std::upper_bound(first_piece.begin(), first_piece.end(), piece) - first_piece.begin() - 1);
     const int64_t partition = piece - first_piece[i];
     attend(items[i], partition, partition + 1, states_of(i, partition));
   });
   for (size_t i = 0; i < items.size(); ++i) {
     const int64_t n_lanes = items[i].last_lane - items[i].first_lane;
-    for (int64_t p = 1; p < items[i].n_partitions; ++p) kernels_.merge_states(n_lanes, d_head, states_of(i, 0), states_of(i, p));
+    for (int64_t p = 1; p < items[i].n_partitions; ++p)
+      kernels_.merge_states(n_lanes, d_head, states_of(i, 0), states_of(i, p));
     kernels_.finish_states(view(items[i]), items[i].first_lane, items[i].last_lane, states_of(i, 0));
   }
 }

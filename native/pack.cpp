@@ -68,8 +68,8 @@ void pack_row_group(const WeightView& w, std::span<const uint8_t> stored, int64_
       for (int field = 0; field < f.n_scales; ++field) {
         for (int64_t row = 0; row < kRowGroup; ++row) {
           // Little-endian: the low byte of a small integer comes first.
-          std::memcpy(scales + g * f.scales_bytes() + f.scale_bytes * (field * kRowGroup + row), &blocks[row].scales[group][field],
-                      static_cast<size_t>(f.scale_bytes));
+          std::memcpy(scales + g * f.scales_bytes() + f.scale_bytes * (field * kRowGroup + row),
+                      &blocks[row].scales[group][field], static_cast<size_t>(f.scale_bytes));
         }
       }
     }
@@ -94,10 +94,12 @@ int64_t aligned(int64_t n) { return (n + 63) / 64 * 64; }
 PackedLinear pack(const Format& format, std::span<const uint8_t> stored, int64_t n_out, int64_t n_in, Arena& arena,
                   ThreadPool& pool) {
   const int64_t rows = n_row_groups(n_out), n = n_groups(n_in);
-  const int64_t payload = aligned(format.is_float() ? rows * kRowGroup * n_in * format.block_bytes : rows * n * format.payload_bytes());
+  const int64_t payload =
+      aligned(format.is_float() ? rows * kRowGroup * n_in * format.block_bytes : rows * n * format.payload_bytes());
   const int64_t heads = aligned(rows * (n / kHeadGroups) * format.head_bytes());
   const int64_t scales = aligned(rows * n * format.scales_bytes());
-  PackedLinear out{{&format, n_out, n_in, nullptr, nullptr, nullptr}, arena.take(payload + heads + scales), payload + heads + scales};
+  PackedLinear out{
+      {&format, n_out, n_in, nullptr, nullptr, nullptr}, arena.take(payload + heads + scales), payload + heads + scales};
   out.view.payload = out.memory.data;
   out.view.heads = out.memory.data + payload;
   out.view.scales = out.memory.data + payload + heads;

@@ -10,9 +10,9 @@
 
 namespace samovar::SAMOVAR_ISA {
 
-inline constexpr int kTileRows = 2;     // 16 registers hold two rows of accumulators beside the codes
-inline constexpr int kAttendLanes = 2;
-inline constexpr int kWideShift = -1;   // dot_wide takes the bias of 128 away itself
+inline constexpr int kTileRows = 2;  // 16 registers hold two rows of accumulators beside the codes
+inline constexpr int kAttendLanes = 3;
+inline constexpr int kWideShift = -1;  // dot_wide takes the bias of 128 away itself
 
 struct F32x16 {
   __m256 a, b;
@@ -41,9 +41,7 @@ inline void store_n(float* p, F32x16 x, int64_t n) {
   _mm256_maskstore_ps(p, lane_mask(n), x.a);
   _mm256_maskstore_ps(p + 8, lane_mask(n - 8), x.b);
 }
-inline F32x16 fma(F32x16 x, F32x16 y, F32x16 z) {
-  return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
-}
+inline F32x16 fma(F32x16 x, F32x16 y, F32x16 z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
 inline F32x16 add(F32x16 x, F32x16 y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
 inline F32x16 sub(F32x16 x, F32x16 y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
 inline F32x16 mul(F32x16 x, F32x16 y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
@@ -100,7 +98,8 @@ inline F32x16 load_u8(const uint8_t* p) {
 }
 
 inline U8x64 load_codes(const uint8_t* p) {
-  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
 }
 inline void store_codes(uint8_t* p, U8x64 x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);

@@ -10,7 +10,7 @@
 namespace samovar::SAMOVAR_ISA {
 
 inline constexpr int kTileRows = 2;
-inline constexpr int kAttendLanes = 2;
+inline constexpr int kAttendLanes = 3;
 inline constexpr int kWideShift = -1;  // dot_wide takes the bias of 128 away itself
 
 struct F32x16 {
@@ -99,7 +99,8 @@ inline F32x16 to_f32(I32x16 a) {
 }
 // What does not fit becomes the smallest integer, as the vector instructions have it.
 inline I32x16 to_i32(F32x16 a) {
-  return make16<I32x16>([&](int i) { return __builtin_fabsf(a.v[i]) < 2147483648.0f ? static_cast<int32_t>(a.v[i]) : INT32_MIN; });
+  return make16<I32x16>(
+      [&](int i) { return __builtin_fabsf(a.v[i]) < 2147483648.0f ? static_cast<int32_t>(a.v[i]) : INT32_MIN; });
 }
 inline F32x16 as_f32(I32x16 a) {
   F32x16 out;

@@ -186,6 +186,36 @@ def test_a_forked_child_can_compute() -> None:
     assert child.exitcode == 0
 
 
+def test_arrays_that_do_not_fit_are_refused_before_any_memory_is_touched() -> None:
+    ops = ops_on(ISAS[0])
+    packed = ops.pack(random_weight(Q8_0, 16, 64))
+    pages, tables = cache_of(ops, "f16", [40], 2, 8)
+    x, q = randn(2, 64), randn(1, 4, 8)
+    wrong_page, short_table = np.array([[0, 99]], np.int32), tables[:, :1].copy()
+    calls = [
+        lambda: ops.linear(x[:, :32].copy(), packed),
+        lambda: ops.rms_norm(x, x[0, :5].copy(), 1e-5),
+        lambda: ops.rope(q, x[:, :8].copy(), x[:, :8].copy()),
+        lambda: ops.silu_gate(x, x[:1]),
+        lambda: ops.embed(random_weight(Q8_0, 4, 64), np.array([4], np.int64)),
+        lambda: ops.write_kv(randn(1, 2, 8), randn(1, 2, 8), pages, np.array([3 * PAGE_TOKENS], np.int64)),
+        lambda: ops.write_kv(randn(1, 2, 8), randn(1, 1, 8), pages, np.array([0], np.int64)),
+        lambda: ops.attention(q, pages, spans_of([1], [39], wrong_page), 1.0),
+        lambda: ops.attention(q, pages, spans_of([1], [39], short_table), 1.0),
+        lambda: ops.attention(q, pages, spans_of([2], [3], tables), 1.0),
+        lambda: ops.attention(randn(1, 3, 8), pages, spans_of([1], [3], tables), 1.0),
+        lambda: ops.attention(
+            q, KvPages(type="f32", k_PGKB=pages.k_PGKB, v_PGBK=pages.v_PGBK), spans_of([1], [3], tables), 1.0
+        ),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"\w"):
+            call()
+    for strided in (x[:, ::2], x.astype(np.float64)):
+        with pytest.raises(TypeError):
+            ops.linear(strided, packed)
+
+
 def test_an_unknown_instruction_set_is_refused_with_those_available() -> None:
     with pytest.raises(SamovarError, match=r"'sse9' is not available here: choose one of scalar"):
         native_ops("sse9")

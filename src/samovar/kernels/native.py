@@ -1,4 +1,5 @@
-"""The operations on `samovar._native`: checks what the compiled code takes on trust, and allocates the outputs.
+"""The operations on `samovar._native`: allocates the outputs. The compiled code checks dtypes, shapes and page numbers, and
+raises TypeError or ValueError for our own bugs.
 
 The compiled module is missing where the package was installed without a C++ compiler; `native_ops` says so, and a caller may
 fall back to `kernels.reference.ReferenceOps`. Shape letters: see `samovar.kernels`.
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.errors import OutOfMemory, SamovarError
-from samovar.kernels import F32, PAGE_TOKENS, KvPages, Linear, Spans
+from samovar.kernels import F32, KvPages, Linear, Spans
 from samovar.kernels.cores import usable_cores
 from samovar.tensors.stored import StoredTensor
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from samovar._native import Engine, NativeLinear
 
 _KIND = {"f32": 0, "f16": 1, "bf16": 2}
-_STORED_DTYPE = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": np.dtype(np.uint16)}
 
 
 def native_missing_reason() -> str | None:
@@ -88,68 +88,49 @@ class NativeOps:
     def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
         """Dequantise the rows asked for."""
         assert len(table.shape) == 2, table.name
-        assert ids_T.size == 0 or 0 <= ids_T.min() <= ids_T.max() < table.shape[0], table.name
         out_TD = np.empty((len(ids_T), table.shape[1]), np.float32)
         self._engine.embed(table.type.ggml_id, table.data, ids_T, out_TD)
         return out_TD
 
     def linear(self, x_TD: F32, weight: Linear) -> F32:
         """Quantised weights: x is rounded to 8 bits with a scale for each 32 values, and sums are exact within such a group."""
-        assert x_TD.ndim == 2
-        assert x_TD.shape[1] == weight.n_in
-        out_TN = np.empty((x_TD.shape[0], weight.n_out), np.float32)
+        out_TN = np.empty((len(x_TD), weight.n_out), np.float32)
         self._engine.linear(x_TD, weight, out_TN)  # type: ignore[arg-type]  # the binding refuses what it did not pack
         return out_TN
 
     def linears(self, x_TD: F32, weights: tuple[Linear, ...]) -> tuple[F32, ...]:
         """As `linear`; the input is rounded once and the threads are woken once."""
-        n_rows, n_in = x_TD.shape
-        outs = []
-        for weight in weights:
-            assert weight.n_in == n_in
-            outs.append(np.empty((n_rows, weight.n_out), np.float32))
-        result = tuple(outs)
-        self._engine.linears(x_TD, weights, result)  # type: ignore[arg-type]  # the binding refuses what it did not pack
-        return result
+        n_rows = len(x_TD)
+        outs = [np.empty((n_rows, weight.n_out), np.float32) for weight in weights]
+        self._engine.linears(x_TD, weights, outs)  # type: ignore[arg-type]  # the binding refuses what it did not pack
+        return tuple(outs)
 
     def rms_norm(self, x_TD: F32, weight_D: F32, eps: float) -> F32:
         """Sums of squares in 16 float32 lanes."""
-        assert x_TD.shape[-1] == weight_D.shape[0]
         out_TD = np.empty_like(x_TD)
         self._engine.rms_norm(x_TD, weight_D, eps, out_TD)
         return out_TD
 
     def rope(self, x_THK: F32, cos_TR: F32, sin_TR: F32) -> F32:
         """Rotates in float32; values past 2R pass unchanged."""
-        assert cos_TR.shape == sin_TR.shape
-        assert len(cos_TR) == len(x_THK)
-        assert 2 * cos_TR.shape[1] <= x_THK.shape[2]
         out_THK = np.empty_like(x_THK)
         self._engine.rope(x_THK, cos_TR, sin_TR, out_THK)
         return out_THK
 
     def silu_gate(self, gate_TF: F32, up_TF: F32) -> F32:
         """The exponential is within 2 units in the last place."""
-        assert gate_TF.shape == up_TF.shape
         out_TF = np.empty_like(gate_TF)
         self._engine.silu_gate(gate_TF, up_TF, out_TF)
         return out_TF
 
     def write_kv(self, k_TGK: F32, v_TGK: F32, pages: KvPages, slots_T: NDArray[np.int64]) -> None:
         """Scatter the rows into their pages."""
-        k, v = pages.k_PGKB, pages.v_PGBK
-        _check_pages(pages)
-        assert k_TGK.shape == v_TGK.shape == (len(slots_T), *k.shape[1:3])
-        self._engine.write_kv(k_TGK, v_TGK, _KIND[pages.type], k, v, slots_T)
+        self._engine.write_kv(k_TGK, v_TGK, _KIND[pages.type], pages.k_PGKB, pages.v_PGBK, slots_T)
 
     def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float) -> F32:
         """Keys in partitions of 256 at absolute positions, each with its own softmax, joined in order."""
-        k, v = pages.k_PGKB, pages.v_PGBK
-        _check_pages(pages)
-        assert q_THK.shape[2] == k.shape[2]
-        assert q_THK.shape[1] % k.shape[1] == 0
-        out_THK = np.empty(q_THK.shape, np.float32)
-        tables = spans.page_tables_SP
+        out_THK = np.empty_like(q_THK)
+        k, v, tables = pages.k_PGKB, pages.v_PGBK, spans.page_tables_SP
         self._engine.attention(q_THK, _KIND[pages.type], k, v, spans.row_starts, spans.positions, tables, scale, out_THK)
         return out_THK
 
@@ -157,11 +138,3 @@ class NativeOps:
 def _native() -> ModuleType:
     """The compiled module, imported on first use: the package must work without it."""
     return importlib.import_module("samovar._native")
-
-
-def _check_pages(pages: KvPages) -> None:
-    """Keys and values must agree in shape, and with the type; the binding checks page numbers and slots."""
-    n_pages, n_kv_heads, d_head, n_tokens = pages.k_PGKB.shape
-    assert n_tokens == PAGE_TOKENS
-    assert pages.v_PGBK.shape == (n_pages, n_kv_heads, n_tokens, d_head)
-    assert pages.k_PGKB.dtype == pages.v_PGBK.dtype == _STORED_DTYPE[pages.type]
