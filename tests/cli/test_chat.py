@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from samovar.cli.chat_view import AnswerView, StopKey
+from samovar.cli.chat_view import AnswerView, StopKey, keys_unseen
 from samovar.llm import LLM
 from tests.cli.fakes import TerminalOutput, said, samovar
 
@@ -65,6 +66,16 @@ def test_the_stop_key_waits_for_a_piece_and_is_given_back() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_is_typed_during_an_answer_is_not_echoed_and_echo_comes_back() -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, encoding="utf-8", closefd=False) as stdin:
+        with keys_unseen(stdin):
+            assert not termios.tcgetattr(theirs)[3] & termios.ECHO
+        assert termios.tcgetattr(theirs)[3] & termios.ECHO
+    os.close(ours)
+    os.close(theirs)
 
 
 class Terminal:

@@ -15,7 +15,7 @@ from samovar.cli.arguments import (
 from samovar.cli.chat_commands import message_text, run_command
 from samovar.cli.chat_input import ChatInput
 from samovar.cli.chat_session import ChatSession
-from samovar.cli.chat_view import AnswerView, StopKey
+from samovar.cli.chat_view import AnswerView, StopKey, keys_unseen
 from samovar.cli.loading import load_llm
 from samovar.cli.terminal import Streams, one_line, printable
 from samovar.errors import SamovarError
@@ -95,7 +95,8 @@ def _talk(session: ChatSession, streams: Streams) -> None:
             continue
         outcome = run_command(line, session)
         if outcome is None:
-            _answer(message_text(line), session, console)
+            with keys_unseen(streams.stdin):
+                _answer(message_text(line), session, console)
         elif outcome.is_end:
             return
         else:

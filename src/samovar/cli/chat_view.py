@@ -1,8 +1,11 @@
 """An answer on the terminal: thoughts dimmed as plain text, then the answer as Markdown."""
 
 import signal
-from collections.abc import Callable
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -65,3 +68,19 @@ class StopKey:
         if self.is_pressed or not self.is_patient:
             raise KeyboardInterrupt
         self.is_pressed = True
+
+
+@contextmanager
+def keys_unseen(stdin: TextIO | None) -> Iterator[None]:
+    """Keep the terminal from echoing what is typed meanwhile: it would move the view. Nothing typed is lost."""
+    if stdin is None or not stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(stdin)
+    unseen = termios.tcgetattr(stdin)
+    unseen[3] &= ~termios.ECHO
+    termios.tcsetattr(stdin, termios.TCSADRAIN, unseen)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(stdin, termios.TCSADRAIN, before)
