@@ -67,7 +67,7 @@ check: $(VENV)/.checks
 bench: $(VENV)/.installed
 	@$(call install_extras,bench)
 	@for model in $(TEST_MODELS); do $(BIN)/samovar pull $$model >&2 < /dev/null || exit 1; done
-	@$(BIN)/python benchmarks/vs_llama_cpp.py
+	@$(BIN)/python -m benchmarks.vs_llama_cpp
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

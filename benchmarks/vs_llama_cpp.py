@@ -32,6 +32,7 @@ TEXT_FILES = (ROOT / "tests/parity/udhr_eng.txt", ROOT / "LICENSE")
 PEERS = {"llama-cpp-python": "llama_cpp", "xllamacpp": "xllamacpp"}
 N_LONG, N_SHORT = 512, 16
 LONG_STARTS = (0, 150, 300)  # words
+BUSY_LOAD = 0.5  # per core, the last minute's
 INTERESTING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimd", "i8mm")
 
 
@@ -185,6 +186,8 @@ def main() -> int:
     if not peers:
         sys.exit("neither xllamacpp nor llama-cpp-python is installed; get one with: pip install 'samovar[bench]'")
     machine = describe_machine()
+    if os.getloadavg()[0] > BUSY_LOAD * len(os.sched_getaffinity(0)):
+        print("warning: other work is running; llama.cpp's threads wait by spinning and suffer most from it", file=sys.stderr)
     paths = {model: resolve(model, default_store()) for model in args.models}
     for path in paths.values():
         path.read_bytes()  # into the page cache, for all engines alike
