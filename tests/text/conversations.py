@@ -17,12 +17,18 @@ TOOLS: list[Message] = [
             "description": "The weather in a city: <b>\"now\"</b> & 'soon', été",
             "parameters": {
                 "type": "object",
-                "properties": {"city": {"type": "string", "enum": ["Paris", "東京"]}, "days": {"type": "integer", "default": 1}},
+                "properties": {
+                    "city": {"type": "string", "enum": ["Paris", "東京"]},
+                    "days": {"type": "integer", "default": 1},
+                },
                 "required": ["city"],
             },
         },
     },
-    {"type": "function", "function": {"name": "stop", "description": "Stop.", "parameters": {"type": "object", "properties": {}}}},
+    {
+        "type": "function",
+        "function": {"name": "stop", "description": "Stop.", "parameters": {"type": "object", "properties": {}}},
+    },
 ]
 
 PLAIN: dict[str, list[Message]] = {
@@ -54,13 +60,20 @@ PLAIN: dict[str, list[Message]] = {
         {"role": "system", "content": "s"},
         {"role": "user", "content": "c"},
     ],
-    "a user that looks like a tool": [{"role": "user", "content": "a"}, {"role": "user", "content": "<tool_response>x</tool_response>"}],
+    "a user that looks like a tool": [
+        {"role": "user", "content": "a"},
+        {"role": "user", "content": "<tool_response>x</tool_response>"},
+    ],
 }
 
 WITH_CALLS: dict[str, list[Message]] = {
     "a call": [
         {"role": "user", "content": "w?"},
-        {"role": "assistant", "content": "", "tool_calls": [call("get_weather", {"city": "Paris", "days": 2, "x": [1.5, None, True]})]},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [call("get_weather", {"city": "Paris", "days": 2, "x": [1.5, None, True]})],
+        },
         {"role": "tool", "content": '{"t": 20}'},
     ],
     "two calls and thoughts": [

@@ -1,6 +1,6 @@
 """Streaming against decoding everything at once."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samovar.text.detokenizer import Detokenizer
@@ -14,11 +14,13 @@ def stream(pieces: list[bytes], **options) -> list[str]:
     return [*map(detokenizer.push, range(len(pieces))), detokenizer.finish()]
 
 
+@settings(deadline=None, max_examples=60)
 @given(PIECES)
 def test_the_stream_joined_is_the_whole_decoded(pieces):
     assert "".join(stream(pieces)) == b"".join(pieces).decode("utf-8", "replace")
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.text(), st.data())
 def test_no_push_ends_within_a_character(text, data):
     whole = text.encode("utf-8")
@@ -41,6 +43,7 @@ def test_a_character_that_never_ends_is_one_mark():
     assert stream([b"\xf0\x9f", b"a"]) == ["", "\ufffda", ""]
 
 
+@settings(deadline=None, max_examples=60)
 @given(PIECES, st.integers(0, 3))
 def test_as_many_spaces_as_asked_for_go_from_the_beginning(pieces, n_spaces):
     whole = b"".join(pieces).decode("utf-8", "replace")
@@ -52,6 +55,7 @@ def test_hidden_ids_show_nothing():
     assert stream([b"a", b"<end>", b"b"], hidden=frozenset([1])) == ["a", "", "b", ""]
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 151_668), max_size=40))
 def test_qwen3_streams_what_it_decodes(ids):
     tokenizer = qwen3()

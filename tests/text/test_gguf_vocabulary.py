@@ -14,6 +14,10 @@ from tests.text.random_text import random_texts
 from tests.text.witnesses import declarations, first_difference, package_file, qwen3, qwen3_as_gguf, qwen3_reference
 
 KEY = "tokenizer.ggml."
+LLAMA_3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 MISTRAL_1 = "data/tokenizer.model.v1"
 MISTRAL_3 = "data/mistral_instruct_tokenizer_240323.model.v3"
 
@@ -43,7 +47,16 @@ def from_sentencepiece(name: str, *, add_space_prefix: bool = True) -> tuple[Tok
         "tokens": [model.id_to_piece(i) for i in ids],
         "scores": [model.get_score(i) for i in ids],
         "token_type": [
-            2 if model.is_unknown(i) else 3 if model.is_control(i) else 5 if model.is_unused(i) else 6 if model.is_byte(i) else 1 for i in ids
+            2
+            if model.is_unknown(i)
+            else 3
+            if model.is_control(i)
+            else 5
+            if model.is_unused(i)
+            else 6
+            if model.is_byte(i)
+            else 1
+            for i in ids
         ],
         "bos_token_id": model.bos_id(),
         "eos_token_id": model.eos_id(),
@@ -61,7 +74,7 @@ def plain(text: str) -> bool:
 def test_a_qwen3_gguf_gives_the_ids_of_its_tokenizer_json():
     ours = Tokenizer.from_gguf(qwen3_as_gguf())
     reference = qwen3_reference()
-    texts = random_texts(700, seed=2, control_tokens=tuple(qwen3().control_tokens))
+    texts = random_texts(300, seed=2, control_tokens=tuple(qwen3().control_tokens))
     assert first_difference(texts, ours.encode, lambda t: reference.encode(t).ids) is None
     assert ours.control_tokens == qwen3().control_tokens
     assert (ours.n_tokens, ours.eos_ids, ours.add_bos) == (151_671, (151_645, 151_643), False)
@@ -91,7 +104,7 @@ def test_a_real_smollm_gguf_cuts_digits_apart_and_comes_back_as_text(smollm2):
 @pytest.mark.parametrize("name", [MISTRAL_1, MISTRAL_3])
 def test_sentencepiece_ids_equal_the_original(name):
     ours, model = from_sentencepiece(name)
-    texts = [t for t in random_texts(1500, seed=4) if t and plain(t)] + [" a", "  a", "\n", "▁a", "a </s> b"]
+    texts = [t for t in random_texts(600, seed=4) if t and plain(t)] + [" a", "  a", "\n", "▁a", "a </s> b"]
     encode = lambda t: ours.encode(t, parse_control=False, add_bos=False)  # noqa: E731
     assert first_difference(texts, encode, model.encode) is None
     assert [t for t in texts if ours.decode(encode(t)) != model.decode(model.encode(t))] == []
@@ -146,7 +159,7 @@ def test_llama_3_ids_equal_the_original():
     ranks = llama3_ranks()
     reference = tiktoken.Encoding(
         "llama3",
-        pat_str=r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        pat_str=LLAMA_3_WORDS,
         mergeable_ranks=ranks,
         special_tokens={"<|begin_of_text|>": 128000, "<|eot_id|>": 128009},
     )

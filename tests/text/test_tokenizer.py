@@ -11,10 +11,9 @@ from samovar.errors import BadRequest, FormatError, UnsupportedModel
 from samovar.text.rendered_prompt import RenderedPrompt
 from samovar.text.tokenizer import Tokenizer
 from tests.text.random_text import random_texts
-from tests.text.witnesses import declarations, first_difference, qwen3, qwen3_reference
+from tests.text.witnesses import QWEN3_CONTROL_TOKENS, declarations, first_difference, qwen3, qwen3_reference
 
 CORPUS = ["the cat sat on the mat", "she sells <b> sea shells", "été à la plage, 12 345 fois", "don't <mask> me now"] * 20
-QWEN3_CONTROL = 26
 
 
 def small_tokenizer(normalizer=None, added=(), post=None) -> tokenizers.Tokenizer:
@@ -39,7 +38,7 @@ def reread(made: tokenizers.Tokenizer, folder: Path, config=None) -> Tokenizer:
 
 def test_qwen3_ids_equal_the_reference_on_random_texts_with_control_tokens():
     ours, reference = qwen3(), qwen3_reference()
-    texts = random_texts(1500, seed=1, control_tokens=tuple(ours.control_tokens))
+    texts = random_texts(800, seed=1, control_tokens=tuple(ours.control_tokens))
     assert first_difference(texts, ours.encode, lambda t: reference.encode(t).ids) is None
 
 
@@ -63,7 +62,7 @@ def test_qwen3_ids_equal_the_reference_in_all_languages_and_come_back_as_text():
 def test_qwen3_describes_itself():
     ours = qwen3()
     assert (ours.n_tokens, ours.bos_id, ours.eos_id, ours.eos_ids, ours.add_bos) == (151669, None, 151645, (151645,), False)
-    assert len(ours.control_tokens) == QWEN3_CONTROL
+    assert tuple(ours.control_tokens) == QWEN3_CONTROL_TOKENS
     assert ours.control_tokens["</think>"] == 151668
     assert ours.special_tokens == {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     assert ours.is_control(151644)
@@ -134,11 +133,15 @@ FLAGS = [{"lstrip": True}, {"rstrip": True}, {"single_word": True}, {"lstrip": T
 @pytest.mark.parametrize("flags", FLAGS, ids=str)
 @pytest.mark.parametrize("normalizer", [None, normalizers.NFC(), normalizers.Lowercase(), normalizers.Prepend("x")], ids=str)
 def test_added_tokens_are_matched_by_the_rules_of_their_flags(tmp_path, flags, normalizer):
-    names = ["<mask>", "<MASK>", "<mask><mask>", "mask", "é"]
+    names = ["<MASK>", "<mask><MASK>", "mask", "é"]
     made = small_tokenizer(normalizer, [AddedToken(n, **{"normalized": False, **flags}) for n in names])
     ours = reread(made, tmp_path)
-    texts = [t.replace("#", n) for n in names for t in ("#", "a # b", "a  #\n\n b", "a# b", "##", " # # ", "_#", "x#\u0301", "e\u0301#")]
-    texts += random_texts(300, seed=3, control_tokens=(*names, "mask", "MASK"))
+    texts = [
+        t.replace("#", n)
+        for n in names
+        for t in ("#", "a # b", "a  #\n\n b", "a# b", "##", " # # ", "_#", "x#\u0301", "e\u0301#")
+    ]
+    texts += random_texts(300, seed=3, control_tokens=(*names, "<mask>", "MASK"))
     assert first_difference(texts, ours.encode, lambda t: made.encode(t).ids) is None
 
 
@@ -154,7 +157,9 @@ def test_normalized_tokens_can_be_protected(tmp_path):
 def test_a_prefix_space_comes_where_the_reference_puts_it(tmp_path, scheme):
     made = tokenizers.Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     made.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=120, special_tokens=["<unk>"], show_progress=False))
     made.add_special_tokens([AddedToken("<s>", special=True)])
     ours = reread(made, tmp_path)
@@ -185,7 +190,12 @@ def test_truncation_and_padding_of_the_file_are_not_applied(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "no sound tokenizer.json"), (b"{}", "no sound tokenizer.json"), (b"\xff\xfe", "no sound tokenizer.json"), (b"[1]", "no sound")],
+    [
+        (b"", "no sound tokenizer.json"),
+        (b"{}", "no sound tokenizer.json"),
+        (b"\xff\xfe", "no sound tokenizer.json"),
+        (b"[1]", "no sound"),
+    ],
 )
 def test_a_damaged_file_is_refused_by_name(tmp_path, content, message):
     path = tmp_path / "tokenizer.json"

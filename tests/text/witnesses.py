@@ -12,6 +12,12 @@ import tokenizers
 from samovar.text.tokenizer import Tokenizer
 from tests.packages import missing
 
+QWEN3_CONTROL_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>",
+    "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
+    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>",
+    "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>",
+)  # fmt: skip
 QWEN3_CONFIG = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_token": None}
 
 
@@ -78,6 +84,8 @@ def first_difference(texts: list[str], ours: Callable[[str], list[int]], theirs:
     """The first text on which two encoders differ, with both results, for a message."""
     for text in texts:
         if (found := ours(text)) != (expected := theirs(text)):
-            at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected)))
+            at = next(
+                (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected))
+            )
             return f"{text[:80]!r}: token {at}: {found[at : at + 5]}, expected {expected[at : at + 5]}"
     return None
