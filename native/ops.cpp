@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kInlineElements = 16384;  // element-wise work below this is not worth waking a thread
 constexpr int64_t kItemBytes = 48 << 10;    // weights of one item in decode: small enough to balance, large against a hand-out
-constexpr int64_t kBlockBytes = 384 << 10;  // input rows of one item in prefill: they stay in the second-level cache
+constexpr int64_t kBlockBytes = 512 << 10;  // input rows of one item in prefill: they stay in the second-level cache
 constexpr int64_t kLanesPerItem = 64;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -22,7 +22,8 @@ struct Grid {
 Grid plan(const Product& product, int64_t n_rows, int n_threads, int64_t first_item) {
   const WeightView& w = *product.weight;
   const int64_t row_bytes = w.format->is_float() ? w.n_in * 4 : n_groups(w.n_in) * kTileGroupBytes;
-  const int64_t block = std::min(n_rows, std::max<int64_t>(32, kBlockBytes / row_bytes / 8 * 8));
+  const int64_t most_rows = std::max<int64_t>(32, kBlockBytes / row_bytes / 8 * 8);
+  const int64_t block = (ceil_div(n_rows, ceil_div(n_rows, most_rows)) + 7) / 8 * 8;  // blocks of nearly one size
   const int64_t groups = n_row_groups(w.n_out);
   const int64_t group_bytes = w.n_in * kRowGroup * w.format->block_bytes / w.format->block_elements;
   const int64_t for_balance = std::max<int64_t>(1, groups / (4 * n_threads));
