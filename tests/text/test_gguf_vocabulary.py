@@ -1,7 +1,9 @@
 """Tokenizers from GGUF metadata against the original tokenizers of the same models."""
 
 import base64
+import json
 from functools import cache
+from pathlib import Path
 
 import pytest
 import sentencepiece
@@ -13,6 +15,7 @@ from samovar.text.tokenizer import Tokenizer
 from tests.text.random_text import random_texts
 from tests.text.witnesses import declarations, first_difference, package_file, qwen3, qwen3_as_gguf, qwen3_reference
 
+SMOLLM2_TOKENS = Path(__file__).parents[1] / "parity" / "smollm2_tokens.json"
 KEY = "tokenizer.ggml."
 LLAMA_3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -99,6 +102,14 @@ def test_a_real_smollm_gguf_cuts_digits_apart_and_comes_back_as_text(smollm2):
     assert (ours.eos_ids, ours.add_bos) == ((2, 0), False)
     texts = [path.read_text(encoding="utf-8")[:2000] for path in declarations()]
     assert [t[:40] for t in texts if ours.decode(ours.encode(t)) != t] == []
+
+
+@pytest.mark.slow
+def test_a_real_smollm_gguf_gives_the_ids_that_llama_cpp_gave(smollm2):
+    ours = Tokenizer.from_gguf(read_gguf(smollm2).metadata)
+    stored = dict(json.loads(SMOLLM2_TOKENS.read_text(encoding="ascii")))
+    assert len(stored) > 300
+    assert first_difference(list(stored), ours.encode, stored.__getitem__) is None
 
 
 @pytest.mark.parametrize("name", [MISTRAL_1, MISTRAL_3])

@@ -230,6 +230,22 @@ def test_kinds_that_are_not_implemented_are_refused_by_name(tmp_path):
         Tokenizer.from_tokenizer_json(bert, {})
 
 
+def test_settings_that_contradict_the_vocabulary_are_refused(tmp_path):
+    made = small_tokenizer(added=[AddedToken("<s>", special=True)], post=lambda t: bos_and_eos(t, "<s>:0 $A:0"))
+    path = tmp_path / "tokenizer.json"
+    source = json.loads(made.to_str())
+    path.write_text(json.dumps(source), encoding="utf-8")
+    number = str(made.token_to_id("<s>"))
+    assert Tokenizer.from_tokenizer_json(path, {"added_tokens_decoder": {number: {"content": "<s>"}}}).add_bos
+    for key, text in ((number, "<t>"), ("3", "<s>")):
+        with pytest.raises(FormatError, match=f"added token {key} is '{text}'"):
+            Tokenizer.from_tokenizer_json(path, {"added_tokens_decoder": {key: {"content": text}}})
+    source["post_processor"]["special_tokens"] = {}
+    path.write_text(json.dumps(source), encoding="utf-8")
+    with pytest.raises(FormatError, match="post-processor adds '<s>'"):
+        Tokenizer.from_tokenizer_json(path, {})
+
+
 def test_a_special_token_that_the_vocabulary_lacks_is_refused(tmp_path):
     with pytest.raises(FormatError, match="'<nothing>', the eos_token"):
         Tokenizer.from_tokenizer_json(altered(tmp_path), {"eos_token": {"content": "<nothing>"}})

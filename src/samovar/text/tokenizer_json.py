@@ -27,8 +27,9 @@ def read_tokenizer_json(path: Path, tokenizer_config: Mapping[str, object]) -> V
         raise UnsupportedModel(f"{path}: the tokenizer is a {type(encoder.model).__name__}; byte-pair ones (BPE) are read")
     kind, n_spaces_dropped = _decoding(path, _state(encoder.decoder))
     control_tokens = _control_tokens(path, encoder)
+    _check_added_tokens(path, encoder, tokenizer_config.get("added_tokens_decoder"))
     special_tokens = _special_tokens(path, tokenizer_config)
-    prefix_ids, suffix_ids = _surroundings(path, _state(encoder.post_processor))
+    prefix_ids, suffix_ids = _surroundings(path, _state(encoder.post_processor), encoder)
     bos_id = _id_of(path, encoder, special_tokens, "bos_token")
     eos_id = _id_of(path, encoder, special_tokens, "eos_token")
     normalizer: normalizers.Normalizer | None = encoder.normalizer
@@ -109,6 +110,16 @@ def _control_tokens(path: Path, encoder: tokenizers.Tokenizer) -> tuple[ControlT
     return tuple(tokens)
 
 
+def _check_added_tokens(path: Path, encoder: tokenizers.Tokenizer, listed: object) -> None:
+    """Raise where tokenizer_config.json lists an added token that tokenizer.json has not, or has under another id."""
+    for key, token in listed.items() if isinstance(listed, dict) else ():
+        text = token.get("content") if isinstance(token, dict) else token
+        found = encoder.token_to_id(text) if isinstance(text, str) else None
+        if str(found) != key:
+            config = path.with_name("tokenizer_config.json")
+            raise FormatError(f"{config}: added token {key} is {text!r}; {path.name} has it as {found}")
+
+
 def _special_tokens(path: Path, tokenizer_config: Mapping[str, object]) -> dict[str, str]:
     """The tokens with a role: as a string, or as an object with `content`."""
     found = {}
@@ -132,7 +143,7 @@ def _id_of(path: Path, encoder: tokenizers.Tokenizer, special_tokens: dict[str, 
     return token_id
 
 
-def _surroundings(path: Path, post_processor: _State) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _surroundings(path: Path, post_processor: _State, encoder: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The ids that go before and after every text."""
     if post_processor:
         states = post_processor["processors"] if post_processor["type"] == "Sequence" else [post_processor]
@@ -140,11 +151,11 @@ def _surroundings(path: Path, post_processor: _State) -> tuple[tuple[int, ...], 
             if state["type"] not in ("ByteLevel", "TemplateProcessing"):
                 raise UnsupportedModel(f"{path}: its post-processor, {state['type']}, is not implemented")
             if state["type"] == "TemplateProcessing":
-                return _template_ids(state)
+                return _template_ids(path, state, encoder)
     return (), ()
 
 
-def _template_ids(state: _State) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _template_ids(path: Path, state: _State, encoder: tokenizers.Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The ids before and after the text itself."""
     before: list[int] = []
     after: list[int] = []
@@ -153,8 +164,12 @@ def _template_ids(state: _State) -> tuple[tuple[int, ...], tuple[int, ...]]:
     for step in state["single"] if isinstance(state["single"], list) else []:
         if "Sequence" in step:
             target = after
-        elif isinstance(known, dict):
-            target += known[step["SpecialToken"]["id"]]["ids"]
+        else:
+            name = step["SpecialToken"]["id"]
+            ids = known[name]["ids"] if isinstance(known, dict) and name in known else []
+            if not ids or any(encoder.id_to_token(i) is None for i in ids):
+                raise FormatError(f"{path}: its post-processor adds {name!r}, which has no token in the vocabulary")
+            target += ids
     return tuple(before), tuple(after)
 
 
