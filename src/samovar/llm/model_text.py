@@ -56,10 +56,11 @@ def read_model_text(checkpoint: Checkpoint) -> ModelText:
     """Take tokenizer, template and stop ids out of a checkpoint. Raises FormatError where one is unsound."""
     origin = str(checkpoint.path)
     if isinstance(checkpoint, GgufCheckpoint):
-        tokenizer = Tokenizer.from_gguf(checkpoint.metadata)
+        tokenizer = Tokenizer.from_gguf(checkpoint.metadata, origin=origin)
         source = checkpoint.metadata.get("tokenizer.chat_template")
         generation_config: Mapping[str, object] = {}
-        metadata: Mapping[str, object] = checkpoint.metadata
+        # The lists of tokens and merges take tens of megabytes, and are in the tokenizer already.
+        metadata: Mapping[str, object] = {k: v for k, v in checkpoint.metadata.items() if not isinstance(v, list)}
     else:
         if checkpoint.tokenizer_json is None:
             raise FormatError(f"{origin}: tokenizer.json is missing; expected it beside config.json")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from samovar.errors import BadRequest
+from samovar.errors import BadRequest, FormatError, UnsupportedModel
 from samovar.text.control_tokens import ControlSplitter
 from samovar.text.detokenizer import Detokenizer
 from samovar.text.gguf_vocabulary import read_gguf_vocabulary
@@ -43,9 +43,15 @@ class Tokenizer:
         return cls(read_tokenizer_json(path, tokenizer_config))
 
     @classmethod
-    def from_gguf(cls, metadata: Mapping[str, object]) -> "Tokenizer":
-        """Build the tokenizer that the metadata of a GGUF file describes. Raises as `from_tokenizer_json`."""
-        return cls(read_gguf_vocabulary(metadata))
+    def from_gguf(cls, metadata: Mapping[str, object], *, origin: str = "GGUF metadata") -> "Tokenizer":
+        """Build the tokenizer that the metadata of a GGUF file describes; `origin` names the file in messages.
+
+        Raises as `from_tokenizer_json`.
+        """
+        try:
+            return cls(read_gguf_vocabulary(metadata))
+        except (FormatError, UnsupportedModel) as error:
+            raise type(error)(f"{origin}: {error}") from None
 
     @property
     def eos_id(self) -> int | None:

@@ -47,7 +47,7 @@ def read_tokenizer_json(path: Path, tokenizer_config: Mapping[str, object]) -> V
         prefix_ids=prefix_ids,
         suffix_ids=suffix_ids,
         special_tokens=special_tokens,
-        bos_id=bos_id,
+        bos_id=bos_id if bos_id is not None or not prefix_ids else prefix_ids[0],
         eos_ids=() if eos_id is None else (eos_id,),
     )
 
