@@ -170,6 +170,41 @@ def test_a_prefix_space_comes_where_the_reference_puts_it(tmp_path, scheme):
         assert ours.decode(ids) == made.decode(ids, skip_special_tokens=False)
 
 
+def test_a_tokenizer_in_the_style_of_llama_2_gives_the_ids_of_the_reference(tmp_path):
+    made = tokenizers.Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    bytes_ = [f"<0x{b:02X}>" for b in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=["<unk>", "<s>", "</s>", *bytes_], show_progress=False)
+    made.train_from_iterator(CORPUS, trainer)
+    source = json.loads(made.to_str())
+    source["added_tokens"] = source["added_tokens"][:3]  # byte pieces are ordinary ones
+    made = tokenizers.Tokenizer.from_str(json.dumps(source))
+    made.post_processor = bos_and_eos(made, "<s>:0 $A:0")
+    ours = reread(made, tmp_path, {"bos_token": "<s>", "eos_token": {"content": "</s>"}})
+    texts = [*random_texts(400, seed=8, control_tokens=("<s>", "</s>")), "", " ", "the cat</s> sat</s>on", "東京 🙂"]
+    assert first_difference(texts, ours.encode, lambda t: made.encode(t).ids) is None
+    for text in texts:
+        ids = made.encode(text).ids
+        assert ours.decode(ids) == made.decode(ids, skip_special_tokens=False)
+        assert ours.decode(ids, skip_control=True) == made.decode(ids, skip_special_tokens=True)
+
+
+def test_a_tokenizer_in_the_style_of_llama_3_gives_the_ids_of_the_reference(tmp_path):
+    made = small_tokenizer(added=[AddedToken("<s>", special=True)])
+    made.model.ignore_merges = True
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(tokenizers.Regex(r"\p{L}+|\s+|."), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    made.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), bos_and_eos(made, "<s> $A")])
+    ours = reread(made, tmp_path, {"bos_token": "<s>"})
+    texts = [*random_texts(300, seed=9, control_tokens=("<s>",)), "", "the cat"]
+    assert first_difference(texts, ours.encode, lambda t: made.encode(t).ids) is None
+    assert ours.bos_id == ours.encode("")[0]
+
+
 def test_half_a_surrogate_pair_is_refused_with_its_place():
     with pytest.raises(BadRequest, match=r"U\+D83D at character 2"):
         qwen3().encode("ab\ud83d")
