@@ -68,6 +68,19 @@ struct PanelSource {
   }
 };
 
+// Reads the packed form and leaves the panel behind.
+template <class C>
+struct UnpackingSource {
+  using Meaning = typename C::Meaning;
+  PackedSource<C> packed;
+  uint8_t* panel;
+
+  inline void read(int64_t g, Group<Meaning>& group) const {
+    packed.read(g, group);
+    PanelSource<Meaning>::write(panel, g, group);
+  }
+};
+
 // Minus zero point times the sum of activations: where an integer dot product starts.
 template <class T>
 inline I32x16 start(I32x16 n_sum) {
@@ -122,6 +135,7 @@ void tile(const Source& source, const uint8_t* x, int64_t n_groups, float* out, 
   }
 }
 
+// The rows [first, last) of one row group, tile by tile.
 template <class Source>
 void tiles(const Source& source, const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last,
            int64_t row_group, float* out) {
@@ -131,11 +145,11 @@ void tiles(const Source& source, const WeightView& w, const uint8_t* x, int64_t 
     const int width = tile_width(row, n_rows);
     const uint8_t* x_tile = x + row * n * kTileGroupBytes;
     float* o = out + row * w.n_out + column;
+    if (width == kTileRows) tile<Source, kTileRows>(source, x_tile, n, o, w.n_out, n_valid);
     if constexpr (kTileRows >= 8) {
-      if (width == 8) tile<Source, 8>(source, x_tile, n, o, w.n_out, n_valid);
       if (width == 4) tile<Source, 4>(source, x_tile, n, o, w.n_out, n_valid);
+      if (width == 2) tile<Source, 2>(source, x_tile, n, o, w.n_out, n_valid);
     }
-    if (width == 2) tile<Source, 2>(source, x_tile, n, o, w.n_out, n_valid);
     if (width == 1) tile<Source, 1>(source, x_tile, n, o, w.n_out, n_valid);
     row += width;
   }
@@ -145,18 +159,20 @@ template <class C>
 void linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t group_first,
             int64_t group_last, float* out, uint8_t* scratch) {
   using T = typename C::Meaning;
+  const int64_t n = n_groups(w.n_in);
+  // Unpacking twice in registers costs less than a panel, and codes of 8 bits need no unpacking.
+  const bool is_direct = C::kBits == 8 || last - first <= 2 * kTileRows;
   for (int64_t row_group = group_first; row_group < group_last; ++row_group) {
     const PackedSource<C> packed(w, row_group);
-    if (last - first <= kTileRows) {
+    if (is_direct) {
       tiles(packed, w, x, n_rows, first, last, row_group, out);
       continue;
     }
-    for (int64_t g = 0; g < n_groups(w.n_in); ++g) {
-      Group<T> group;
-      packed.read(g, group);
-      PanelSource<T>::write(scratch, g, group);
-    }
-    tiles(PanelSource<T>{scratch}, w, x, n_rows, first, last, row_group, out);
+    const int64_t column = row_group * kRowGroup;
+    const int64_t n_valid = w.n_out - column < kRowGroup ? w.n_out - column : kRowGroup;
+    tile<UnpackingSource<C>, kTileRows>({packed, scratch}, x + first * n * kTileGroupBytes, n, out + first * w.n_out + column,
+                                        w.n_out, n_valid);
+    tiles(PanelSource<T>{scratch}, w, x, n_rows, first + kTileRows, last, row_group, out);
   }
 }
 
