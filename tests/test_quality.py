@@ -46,6 +46,7 @@ def test_the_stored_windows_are_the_text_as_we_encode_it(model: str, llm: LLM) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # two minutes where nothing else runs
 def test_probabilities_are_as_near_to_the_exact_ones_as_those_of_llama_cpp(model: str, path: Path, llm: LLM) -> None:
     theirs = StoredScores.load(model)
     ours = score(load_exact_model(path), theirs.windows, {"samovar": llm.logits})["samovar"]
