@@ -7,7 +7,7 @@ namespace samovar {
 namespace {
 
 constexpr int64_t kInlineElements = 16384;  // element-wise work below this is not worth waking a thread
-constexpr int64_t kItemBytes = 48 << 10;    // weights of one item in decode: small enough to balance, large against a hand-out
+constexpr int64_t kItemBytes = 256 << 10;   // weights of one item in decode: long runs suit the prefetchers, many items balance
 constexpr int64_t kBlockBytes = 512 << 10;  // input rows of one item in prefill: they stay in the second-level cache
 constexpr int64_t kLanesPerItem = 64;
 
@@ -26,7 +26,7 @@ Grid plan(const Product& product, int64_t n_rows, int n_threads, int64_t first_i
   const int64_t block = (ceil_div(n_rows, ceil_div(n_rows, most_rows)) + 7) / 8 * 8;  // blocks of nearly one size
   const int64_t groups = n_row_groups(w.n_out);
   const int64_t group_bytes = w.n_in * kRowGroup * w.format->block_bytes / w.format->block_elements;
-  const int64_t for_balance = std::max<int64_t>(1, groups / (4 * n_threads));
+  const int64_t for_balance = std::max<int64_t>(1, groups / (2 * n_threads));
   const int64_t run =
       n_rows > 8 ? std::min<int64_t>(for_balance, 8) : std::min(for_balance, std::max<int64_t>(1, kItemBytes / group_bytes));
   return {&product, block, run, ceil_div(n_rows, block), ceil_div(groups, run), first_item};
