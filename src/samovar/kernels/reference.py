@@ -72,8 +72,7 @@ class ReferenceOps:
     def rms_norm(self, x_TD: F32, weight_D: F32, eps: float) -> F32:
         """Mean square in float32 over the last axis."""
         mean_square = np.mean(x_TD * x_TD, axis=-1, keepdims=True, dtype=np.float32)
-        normed: F32 = x_TD / np.sqrt(mean_square + np.float32(eps)) * weight_D
-        return normed
+        return (x_TD / np.sqrt(mean_square + np.float32(eps)) * weight_D).astype(np.float32, copy=False)
 
     def rope(self, x_THK: F32, cos_TR: F32, sin_TR: F32) -> F32:
         """Half-split pairs; values past 2R pass unchanged."""
