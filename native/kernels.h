@@ -18,9 +18,9 @@ struct WeightView {
 };
 
 // Input rows are regrouped in tiles of 8, 4, 2 and 1 rows (at most the instruction set's tile), largest first.
-// Quantised tile of W rows, per group of 32 k: int8 q[W][32]; float d[W], d_sum[W]; int32 n_sum[W], n_sum_first[W], where
-// x ~ d * q, d_sum = d * sum(q), n_sum = -sum(q), n_sum_first = -sum of the first 16. Float tile: float x[n_in][W].
-inline constexpr int64_t kTileGroupBytes = 48;  // one row, one group
+// Quantised tile of W rows, per group of 32 k: int8 high[W][32], low[W][32]; float d[W], d_sum[W]; int32 n_sum[W], n_sum_first[W], where
+// x ~ d * q, q = 128 high + low (15 bits), d_sum = d * sum(q), n_sum = -sum(q), n_sum_first = -sum of the first 16. Float tile: float x[n_in][W].
+inline constexpr int64_t kTileGroupBytes = 80;  // one row, one group
 
 enum class KvKind : int { kF32, kF16, kBF16 };
 

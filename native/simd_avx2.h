@@ -68,7 +68,10 @@ template <int kShift>
 inline I32x16 shl(I32x16 x) {
   return {_mm256_slli_epi32(x.a, kShift), _mm256_slli_epi32(x.b, kShift)};
 }
-inline I32x16 half(I32x16 x) { return {_mm256_srai_epi32(x.a, 1), _mm256_srai_epi32(x.b, 1)}; }
+template <int kShift>
+inline I32x16 shift_right(I32x16 x) {
+  return {_mm256_srai_epi32(x.a, kShift), _mm256_srai_epi32(x.b, kShift)};
+}
 inline F32x16 to_f32(I32x16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 inline I32x16 to_i32(F32x16 x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
 inline F32x16 as_f32(I32x16 x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }

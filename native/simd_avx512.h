@@ -49,7 +49,10 @@ template <int kShift>
 inline I32x16 shl(I32x16 a) {
   return {_mm512_slli_epi32(a.v, kShift)};
 }
-inline I32x16 half(I32x16 a) { return {_mm512_srai_epi32(a.v, 1)}; }
+template <int kShift>
+inline I32x16 shift_right(I32x16 a) {
+  return {_mm512_srai_epi32(a.v, kShift)};
+}
 inline F32x16 to_f32(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I32x16 to_i32(F32x16 a) { return {_mm512_cvtps_epi32(a.v)}; }
 inline F32x16 as_f32(I32x16 a) { return {_mm512_castsi512_ps(a.v)}; }

@@ -91,8 +91,9 @@ template <int kShift>
 inline I32x16 shl(I32x16 a) {
   return make16<I32x16>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << kShift); });
 }
-inline I32x16 half(I32x16 a) {
-  return make16<I32x16>([&](int i) { return a.v[i] >> 1; });
+template <int kShift>
+inline I32x16 shift_right(I32x16 a) {
+  return make16<I32x16>([&](int i) { return a.v[i] >> kShift; });
 }
 inline F32x16 to_f32(I32x16 a) {
   return make16<F32x16>([&](int i) { return static_cast<float>(a.v[i]); });

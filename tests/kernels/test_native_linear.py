@@ -14,6 +14,7 @@ from tests.kernels.native_cases import ISAS, ops_on, random_weight
 pytestmark = pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
 BY_NAME = {"argvalues": TENSOR_TYPES, "ids": lambda t: t.name}
 ROWS = (1, 2, 7, 16, 33)
+LARGEST_CODE = np.float32(127 * 128)
 
 
 def exact_weight(weight: StoredTensor) -> np.ndarray:
@@ -21,12 +22,12 @@ def exact_weight(weight: StoredTensor) -> np.ndarray:
 
 
 def rounded_input(x: np.ndarray) -> np.ndarray:
-    """x as the quantised layers see it: 8 bits, one scale for each 32 values."""
+    """x as the quantised layers see it: 15 bits, one scale for each 32 values."""
     groups = x.reshape(len(x), -1, 32)
     largest = np.abs(groups).max(-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        codes = np.where(largest > 0, np.rint(groups * (np.float32(127) / largest)), 0)
-    return (codes.astype(np.float64) * (largest / np.float32(127)).astype(np.float64)).reshape(x.shape)
+        codes = np.where(largest > 0, np.rint(groups * (LARGEST_CODE / largest)), 0)
+    return (codes.astype(np.float64) * (largest / LARGEST_CODE).astype(np.float64)).reshape(x.shape)
 
 
 def inputs(n_rows: int, n_in: int, seed: int = 1) -> np.ndarray:
