@@ -130,6 +130,7 @@ def test_a_dialogue_on_a_terminal_answers_takes_commands_and_ends(tiny_model: Pa
         person.wait_for("the context holds 128")
         person.type("/nonsense\r")
         person.wait_for("/nonsense is no command")
+        person.wait_for(">>>")
         person.type("\x04")
         assert person.process.wait(timeout=20) == 0
 
@@ -144,6 +145,7 @@ def test_control_c_stops_the_answer_and_not_the_program(smollm2: Path, tmp_path:
         person.wait_for("stopped; what there is of it is kept")
         person.type("/stats\r")
         person.wait_for("2 messages")
+        person.wait_for(">>>")
         person.type("\x04")
         assert person.process.wait(timeout=20) == 0
 
