@@ -64,8 +64,15 @@ check: $(VENV)/.checks
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -m "not slow"
 
-bench: $(VENV)/.installed
+# xllamacpp comes built, for any AVX2 processor; llama-cpp-python is built here, for this one, and is the faster peer.
+$(VENV)/.peers: $(VENV)/.installed
 	@$(call install_extras,bench)
+	@echo "building llama.cpp for this processor, to compare with (ten minutes or more, once)" >&2
+	@$(BIN)/python -m pip install --quiet "llama-cpp-python>=0.3.16,<0.4" >&2 < /dev/null \
+	  || echo "llama-cpp-python could not be built; the peer is xllamacpp alone" >&2
+	@touch $@
+
+bench: $(VENV)/.peers
 	@for model in $(TEST_MODELS); do $(BIN)/samovar pull $$model >&2 < /dev/null || exit 1; done
 	@$(BIN)/python -m benchmarks.vs_llama_cpp
 
