@@ -142,6 +142,20 @@ def test_a_token_that_template_and_message_make_together_is_text():
     assert [qwen3().token_text(i) for i in control_ids(rendered)] == ["<think>", "<|im_end|>"]
 
 
+@pytest.mark.parametrize("content", [" is 3 <", "> a quoted line\n", " <|im", "|> \n", " > ", "<\n"])
+def test_an_edge_like_a_part_of_a_token_is_no_reason_to_refuse_a_message_that_is_trimmed(content):
+    source = "{% for m in messages %}<|im_start|>{{ m.content | trim }}<|im_end|>{% endfor %}"
+    small = ChatTemplate(source, special_tokens={}, control_tokens=CONTROL, origin="f")
+    rendered = small.render([{"role": "user", "content": content}])
+    assert rendered.text == f"<|im_start|>{content.strip()}<|im_end|>"
+    assert rendered.plain_spans == ()
+
+
+def test_a_trimmed_message_that_completes_a_token_gives_text():
+    small = ChatTemplate("<{{ messages[0].content | trim }}<|im_end|>", special_tokens={}, control_tokens=CONTROL, origin="f")
+    assert small.render([{"role": "user", "content": " |im_start|> "}]).plain_spans == ((0, 12),)
+
+
 def test_a_key_that_a_template_puts_in_angle_brackets_is_text():
     source = "{% for k, v in tools[0].function.parameters|items %}<{{ k }}>{{ v }}</{{ k }}>{% endfor %}<think></think>"
     tool = {"type": "function", "function": {"name": "f", "parameters": {"think": "x", "city": "think"}}}

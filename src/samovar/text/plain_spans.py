@@ -106,9 +106,10 @@ def _completed_tokens(
 
     def look(leaf: str, _: bool) -> str:
         texts.append(leaf)
-        sizes = range(1, min(len(leaf) + 1, longest))
-        if any(leaf[-n:] in beginnings or leaf[:n] in endings for n in sizes) or (
-            leaf and any(leaf in t for t in wholes - {leaf})
+        edges = leaf.strip()  # what a template may leave of it
+        sizes = range(1, min(len(edges) + 1, longest))
+        if any(edges[-n:] in beginnings or edges[:n] in endings for n in sizes) or (
+            edges and any(edges in t for t in wholes - {edges})
         ):
             suspects.add(leaf)
         return leaf
@@ -116,12 +117,25 @@ def _completed_tokens(
     conversation.edited(look)
     if not suspects:
         return set()
-    mark = next(_unused_characters(chain([text], texts)))
-    marked = conversation.edited(lambda leaf, _: mark + leaf + mark if leaf in suspects else leaf)
-    places = _places(render(marked), text, {mark})
+    unused = _unused_characters(chain([text], texts))
+    first, last = next(unused), next(unused)
+    marked = conversation.edited(lambda leaf, _: _marked_edges(leaf, first, last) if leaf in suspects else leaf)
+    places = _places(render(marked), text, {first, last})
     if places is None:
         raise TemplateError(f"a message holds {min(suspects)!r}, a part of a control token, {_LOST}", param="messages")
-    return {(start, end) for _, start, end in printed if any(start < place < end for place in places[mark])}
+    reaching_in = {(start, end) for _, start, end in printed if any(start < place <= end for place in places[first])}
+    return reaching_in | {(start, end) for _, start, end in printed if any(start <= place < end for place in places[last])}
+
+
+def _marked_edges(leaf: str, first: str, last: str) -> str:
+    """A text with a mark behind its first and one before its last character that is no space: a template may strip the rest.
+
+    A token that ends behind the first mark, or starts before the last, reaches into the text.
+    """
+    start, end = len(leaf) - len(leaf.lstrip()), len(leaf.rstrip())
+    if end - start == 1:
+        return leaf[:start] + last + leaf[start] + first + leaf[end:]
+    return leaf[: start + 1] + first + leaf[start + 1 : end - 1] + last + leaf[end - 1 :]
 
 
 def _foreign_tokens(leaf: str, is_assistant: bool, tokens: re.Pattern[str]) -> Iterator[_Occurrence]:
