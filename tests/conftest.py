@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.packages import missing
+from tests.real_models import QWEN_CODER, SMOLLM2, real_model
 
 _LOOPBACK = ("127.", "::1", "localhost")
 
@@ -44,14 +45,10 @@ def require():
 @pytest.fixture
 def smollm2():
     """Path of the real SmolLM2-135M weights."""
-    from tests.real_models import SMOLLM2, real_model
-
     return real_model(SMOLLM2)
 
 
 @pytest.fixture
 def qwen_coder():
     """Path of the real Qwen2.5-Coder-0.5B weights."""
-    from tests.real_models import QWEN_CODER, real_model
-
     return real_model(QWEN_CODER)
