@@ -60,7 +60,7 @@ class LLM:
         self.ops, self.slow_reason = _choose_ops(isa, n_threads)
         self.model: Decoder = load_model(checkpoint, self.ops, progress)
         config = self.model.config
-        self.kv_type: KvType = kv_type or _kv_type_for(self.model.embedding.type.name)
+        self.kv_type: KvType = kv_type or kv_type_for(self.model.embedding.type.name)
         self.max_context = choose_context(config, self.kv_type, max_context, available_bytes())
         pool = PagePool(
             self.kv_type,
@@ -86,6 +86,10 @@ class LLM:
         if self.max_context < self.model.config.max_context:
             lines.append(f"context is {self.max_context} tokens; the model takes {self.model.config.max_context}")
         return tuple(lines)
+
+    def check_thinking(self, thinking: bool) -> None:
+        """Raises BadRequest where the model's template has no way to switch thinking so."""
+        self._text.render([{"role": "user", "content": "?"}], None, thinking)
 
     def chat(
         self,
@@ -175,7 +179,7 @@ def _choose_ops(isa: str | None, n_threads: int | None) -> tuple[Ops, str | None
     return native_ops(isa=isa, n_threads=n_threads or usable_cores()), None
 
 
-def _kv_type_for(weights: str) -> KvType:
+def kv_type_for(weights: str) -> KvType:
     """Keys and values as precise as the weights deserve: f16 beside quantised weights, as llama.cpp has it."""
     by_weights: dict[str, KvType] = {"F32": "f32", "BF16": "bf16"}
     return by_weights.get(weights, "f16")
