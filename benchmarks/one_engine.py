@@ -6,7 +6,6 @@ beginning for prefill, so that no cache can help. Nothing is imported that the e
 
 import argparse
 import json
-import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -163,9 +162,15 @@ def measure(engine: Engine, prompts: Prompts, start_up_s: float) -> Measured:
         prefill_tokens_per_s=prefill,
         decode_tokens_per_s=n_decoded / decode_s,
         n_decoded=n_decoded,
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_bytes=_peak_bytes(),
         kv_bytes=engine.kv_bytes,
     )
+
+
+def _peak_bytes() -> int:
+    """Most memory this process ever held. `ru_maxrss` will not do: a child starts with its parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def _used_flags(system_info: str) -> str:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from samovar.errors import BadRequest, ModelNotFound, PromptTooLong
+from samovar.errors import BadRequest, ModelNotFound, PromptTooLong, SamovarError
 from samovar.llm import LLM
 from tests.llm.conftest import with_template
 
@@ -128,6 +128,41 @@ def test_bad_requests_are_refused_by_name(tiny_llm):
         LLM(tiny_llm.path, n_threads=0)
     with pytest.raises(BadRequest, match="1 to 128"):
         LLM(tiny_llm.path, max_context=129)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m.generate([]),
+        lambda m: m.generate(None),
+        lambda m: m.generate([1, 2]),
+        lambda m: m.chat(None),
+        lambda m: m.chat(3),
+        lambda m: m.logits("abc"),
+        lambda m: m.logits(None),
+        lambda m: m.logits([1.5]),
+        lambda m: m.logits([True]),
+        lambda m: m.logits([[1, 2]]),
+        lambda m: m.generate("a", stop_token_ids=5),
+        lambda m: LLM(m.path, kv_type="q8"),
+        lambda m: LLM(m.path, n_threads=1.5),
+        lambda m: LLM(m.path, max_context="5"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_bad_requests(tiny_llm, call):
+    with pytest.raises(BadRequest):
+        call(tiny_llm)
+
+
+def test_an_empty_name_is_not_the_default():
+    with pytest.raises(SamovarError):
+        LLM("")
+
+
+def test_a_result_taken_from_a_running_stream_says_so(tiny_llm):
+    stream = tiny_llm.stream_generate("The water", max_tokens=5, temperature=0)
+    next(stream)
+    assert stream.result.finish_reason == "unfinished"
 
 
 def test_without_a_model_in_the_store_the_default_names_the_command_that_fetches_it(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from samovar.errors import BadRequest
+from samovar.errors import BadRequest, FormatError
 from samovar.llm.options import Defaults, own_defaults, sampling_params, stop_strings
 
 
@@ -14,17 +15,20 @@ def test_a_callers_value_wins_over_the_default_and_none_means_the_default():
 
 
 def test_the_models_own_file_wins_over_its_family():
-    own = own_defaults({"temperature": 0.1, "top_k": 5, "eos_token_id": 2}, {})
+    own = own_defaults({"temperature": 0.1, "top_k": 5, "eos_token_id": 2}, {}, "f")
     values = Defaults(own=own, architecture="qwen3").sampling(is_thinking=True)
     assert (values["temperature"], values["top_k"], values["top_p"]) == (0.1, 5, 1.0)
 
 
 def test_do_sample_false_means_greedy():
-    assert own_defaults({"do_sample": False, "temperature": 0.6}, {})["temperature"] == 0.0
+    assert own_defaults({"do_sample": False, "temperature": 0.6}, {}, "f")["temperature"] == 0.0
 
 
 def test_gguf_sampling_hints_are_read():
-    assert own_defaults({}, {"general.sampling.temp": 0.3, "general.sampling.top_k": 9}) == {"temperature": 0.3, "top_k": 9}
+    assert own_defaults({}, {"general.sampling.temp": 0.3, "general.sampling.top_k": 9}, "f") == {
+        "temperature": 0.3,
+        "top_k": 9,
+    }
 
 
 @pytest.mark.parametrize(
@@ -63,3 +67,13 @@ def test_stop_takes_a_string_or_a_list_and_no_empty_string():
     for bad in ("", [""], [3], 3):
         with pytest.raises(BadRequest, match="stop"):
             stop_strings({"stop": bad} if bad else {"stop": [""]})
+
+
+def test_defaults_out_of_range_name_the_file():
+    with pytest.raises(FormatError, match="folder: .*temperature"):
+        own_defaults({"temperature": -3}, {}, "folder")
+
+
+def test_numbers_of_numpy_are_numbers():
+    chosen = params(temperature=np.float32(0.5), top_k=np.int64(4))
+    assert (chosen.temperature, chosen.top_k) == (0.5, 4)

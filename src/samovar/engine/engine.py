@@ -7,6 +7,7 @@ kept and taken up by a later request that starts with the same tokens.
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +112,8 @@ class Engine:
             raise BadRequest("the prompt is empty; expected at least one token", param="prompt")
         if len(request.prompt_ids) + n_to_come > self.max_context:
             raise PromptTooLong(len(request.prompt_ids), self.max_context)
+        if odd := [i for i in request.prompt_ids if isinstance(i, bool) or not isinstance(i, Integral)]:
+            raise BadRequest(f"token ids hold {odd[0]!r}; expected whole numbers", param="prompt")
         low, high = min(request.prompt_ids), max(request.prompt_ids)
         if low < 0 or high >= self.vocab_size:
             raise BadRequest(

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal
 
 from samovar.errors import BadRequest
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled"]  # of a sequence that has ended
 MAX_SEED = (1 << 63) - 1
 
 
@@ -32,6 +33,7 @@ class SamplingParams:
     stop_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        """Check every value."""
         _check_number("temperature", self.temperature, 0, 100)
         _check_number("top_p", self.top_p, 0, 1, excludes_low=True)
         _check_number("min_p", self.min_p, 0, 1)
@@ -62,12 +64,12 @@ class TokenEvent:
 
 
 def _check_number(name: str, value: object, low: float, high: float, *, excludes_low: bool = False) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number or not low <= value <= high or (excludes_low and value == low):  # type: ignore[operator]
         bound = f"above {low} and at most {high}" if excludes_low else f"from {low} to {high}"
         raise BadRequest(f"{name} is {value!r}; expected a number {bound}", param=name)
 
 
 def _check_whole(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
         raise BadRequest(f"{name} is {value!r}; expected a whole number from {low} to {high}", param=name)

@@ -56,7 +56,8 @@ def candidates(logits_V: F32, params: SamplingParams) -> tuple[NDArray[np.int64]
     top-p keeps the smallest set whose share of what top-k left reaches `top_p`. Sorting all of a large vocabulary is
     avoided: the few best are sorted first, and more only when they do not reach.
     """
-    weights_V = np.exp((logits_V.astype(np.float64) - float(logits_V.max())) / params.temperature)
+    with np.errstate(over="ignore"):  # a tiny temperature sends all but the largest to minus infinity, which is right
+        weights_V = np.exp((logits_V.astype(np.float64) - float(logits_V.max())) / params.temperature)
     n_kept = min(params.top_k or len(weights_V), len(weights_V))
     if params.top_p == 1 and n_kept == len(weights_V):
         ids = np.flatnonzero(weights_V >= max(params.min_p, np.finfo(np.float64).tiny))

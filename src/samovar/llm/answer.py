@@ -50,13 +50,13 @@ class Answer:
         return shown
 
     def result(self) -> Result:
-        """The answer so far; one that nobody let finish counts as cancelled."""
+        """The answer so far."""
         sequence = self.sequence
         return Result(
             text="".join(self._content),
             reasoning="".join(self._reasoning) if self._reasoning else None,
             token_ids=tuple(sequence.token_ids[sequence.n_prompt :]),
-            finish_reason=sequence.finish_reason or "cancelled",
+            finish_reason=sequence.finish_reason or "unfinished",
             usage=Usage(
                 n_prompt=sequence.n_prompt,
                 n_completion=sequence.n_generated,
@@ -90,15 +90,16 @@ class Stream(Iterator[Delta]):
     """
 
     def __init__(self, engine: Engine, answer: Answer) -> None:
-        self._answer = answer
+        self._engine, self._answer = engine, answer
         self._deltas = _run(engine, answer)
 
     def __next__(self) -> Delta:
         return next(self._deltas)
 
     def close(self) -> None:
-        """Stop generating."""
+        """Stop generating. An answer that had not ended counts as cancelled."""
         self._deltas.close()
+        self._engine.finish(self._answer.sequence, "cancelled")
 
     @property
     def result(self) -> Result:

@@ -1,6 +1,6 @@
 """Text in, text out: a model, its tokenizer and its chat template behind two verbs, chat and generate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Unpack, overload
 
@@ -54,7 +54,8 @@ class LLM:
         to f32 for f32 weights, bf16 for bf16 weights, else f16. `isa` forces an instruction set, `numpy` the reference.
         Raises a SamovarError for whatever is wrong with the path, the file, or these values.
         """
-        self.path = resolve(str(path_or_name or EMBEDDED_DEFAULT), default_store())
+        self.path = resolve(EMBEDDED_DEFAULT if path_or_name is None else str(path_or_name), default_store())
+        _check_choices(kv_type, max_context)
         checkpoint = open_checkpoint(self.path)
         self._text: ModelText = read_model_text(checkpoint)
         self.ops, self.slow_reason = _choose_ops(isa, n_threads)
@@ -62,6 +63,7 @@ class LLM:
         config = self.model.config
         self.kv_type: KvType = kv_type or kv_type_for(self.model.embedding.type.name)
         self.max_context = choose_context(config, self.kv_type, max_context, available_bytes())
+        self._is_context_cut = max_context is None and self.max_context < config.max_context
         pool = PagePool(
             self.kv_type,
             n_pages=n_pages_for(self.max_context),
@@ -71,7 +73,8 @@ class LLM:
         )
         self._engine = Engine(self.model, self.ops, pool, config.vocab_size, self.max_context)
         self._defaults = Defaults(
-            own=own_defaults(self._text.generation_config, self._text.metadata), architecture=config.architecture
+            own=own_defaults(self._text.generation_config, self._text.metadata, str(self.path)),
+            architecture=config.architecture,
         )
 
     @property
@@ -83,8 +86,11 @@ class LLM:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know about how the model was loaded, a line each."""
         lines = [self.slow_reason] if self.slow_reason else []
-        if self.max_context < self.model.config.max_context:
-            lines.append(f"context is {self.max_context} tokens; the model takes {self.model.config.max_context}")
+        if self._is_context_cut:
+            lines.append(
+                f"the context is {self.max_context} tokens, as far as half of the free memory goes; "
+                f"the model takes {self.model.config.max_context}"
+            )
         return tuple(lines)
 
     def check_thinking(self, thinking: bool) -> None:
@@ -115,6 +121,8 @@ class LLM:
         **options: Unpack[Options],
     ) -> Stream:
         """As `chat`, piece by piece: iterate for `Delta`s; `.result` is the whole."""
+        if not isinstance(messages, Iterable):
+            raise BadRequest(f"messages is {messages!r}; expected a text or a list of messages", param="messages")
         turns: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         prompt = self._text.render(turns, tools, thinking)
         parser = OutputParser.for_prompt(prompt.text, self.tokenizer)
@@ -132,6 +140,8 @@ class LLM:
         """
         if isinstance(prompt, str):
             return _drain(self.stream_generate(prompt, **options))
+        if not isinstance(prompt, list) or not prompt:
+            raise BadRequest(f"prompt is {prompt!r}; expected a text or a list of texts", param="prompt")
         answers = [self._raw_answer(text, options) for text in prompt]
         for _ in run_batch(self._engine, answers):
             pass
@@ -143,9 +153,13 @@ class LLM:
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits [T, V] after every token, float32. Raises BadRequest or PromptTooLong as `generate` does."""
+        if not isinstance(token_ids, Iterable) or isinstance(token_ids, str):
+            raise BadRequest(f"token_ids is {token_ids!r}; expected a list of ids", param="token_ids")
         return self._engine.logits(tuple(token_ids))
 
     def _raw_answer(self, prompt: str, options: Options) -> Answer:
+        if not isinstance(prompt, str):
+            raise BadRequest(f"prompt is {prompt!r}; expected a text", param="prompt")
         return self._answer(tuple(self.tokenizer.encode(prompt)), options, parser=None, is_thinking=False)
 
     def _answer(
@@ -170,13 +184,21 @@ def _drain(stream: Stream) -> Result:
 
 def _choose_ops(isa: str | None, n_threads: int | None) -> tuple[Ops, str | None]:
     """The native operations, or the NumPy ones with the reason why answers will be slow."""
-    if n_threads is not None and not 1 <= n_threads <= MAX_THREADS:
-        raise BadRequest(f"n_threads is {n_threads}; expected 1 to {MAX_THREADS}", param="n_threads")
+    if n_threads is not None and (not isinstance(n_threads, int) or not 1 <= n_threads <= MAX_THREADS):
+        raise BadRequest(f"n_threads is {n_threads!r}; expected a whole number from 1 to {MAX_THREADS}", param="n_threads")
     if isa == "numpy":
         return ReferenceOps(), "running on the NumPy kernels, as asked for: expect about a token a second or less"
     if isa is None and (reason := native_missing_reason()) is not None:
         return ReferenceOps(), f"running on the NumPy kernels, about a hundred times slower than the native ones: {reason}"
     return native_ops(isa=isa, n_threads=n_threads or usable_cores()), None
+
+
+def _check_choices(kv_type: object, max_context: object) -> None:
+    """What a type checker would see, for those who have none."""
+    if kv_type not in (None, "f32", "f16", "bf16"):
+        raise BadRequest(f"kv_type is {kv_type!r}; expected f32, f16, bf16 or None", param="kv_type")
+    if max_context is not None and (isinstance(max_context, bool) or not isinstance(max_context, int)):
+        raise BadRequest(f"max_context is {max_context!r}; expected a whole number of tokens or None", param="max_context")
 
 
 def kv_type_for(weights: str) -> KvType:

@@ -68,7 +68,7 @@ def read_model_text(checkpoint: Checkpoint) -> ModelText:
         source, generation_config, metadata = checkpoint.chat_template, checkpoint.generation_config, {}
     if source is not None and not isinstance(source, str):
         raise FormatError(f"{origin}: the chat template is {type(source).__name__}; expected text")
-    eos_ids = dict.fromkeys([*_eos_ids(generation_config), *tokenizer.eos_ids])
+    eos_ids = dict.fromkeys([*_eos_ids(generation_config, origin), *tokenizer.eos_ids])
     template = None
     if source is not None:
         template = ChatTemplate(
@@ -84,11 +84,11 @@ def read_model_text(checkpoint: Checkpoint) -> ModelText:
     )
 
 
-def _eos_ids(generation_config: Mapping[str, object]) -> list[int]:
+def _eos_ids(generation_config: Mapping[str, object], origin: str) -> list[int]:
     """`eos_token_id` of a generation_config.json: one id or several."""
     found = generation_config.get("eos_token_id")
     given: list[object] = found if isinstance(found, list) else [] if found is None else [found]
     ids = [i for i in given if isinstance(i, int) and not isinstance(i, bool) and i >= 0]
     if len(ids) != len(given):
-        raise FormatError(f"generation_config.json: eos_token_id is {found!r}; expected an id or a list of ids")
+        raise FormatError(f"{origin}/generation_config.json: eos_token_id is {found!r}; expected an id or a list of ids")
     return ids

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TypedDict
 
 from samovar.engine.request import MAX_SEED, SamplingParams
-from samovar.errors import BadRequest
+from samovar.errors import BadRequest, FormatError
 
 SAMPLING_FIELDS = tuple(f.name for f in fields(SamplingParams) if f.name not in ("stop_ids", "max_tokens", "seed"))
 _PLAIN_DEFAULTS: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.9}
@@ -55,16 +55,21 @@ class Defaults:
         return dict(_PLAIN_DEFAULTS)
 
 
-def own_defaults(generation_config: Mapping[str, object], metadata: Mapping[str, object]) -> dict[str, float]:
+def own_defaults(generation_config: Mapping[str, object], metadata: Mapping[str, object], where: str) -> dict[str, float]:
     """Sampling defaults out of a generation_config.json or GGUF metadata; `do_sample` false means greedy.
 
-    In transformers' terms, what such a file leaves out stands at 1.0 (temperature, top_p) or off.
+    In transformers' terms, what such a file leaves out stands at 1.0 (temperature, top_p) or off. Raises FormatError for a
+    value out of range; `where` names the checkpoint.
     """
     found = {name: generation_config.get(name) for name in SAMPLING_FIELDS}
     found |= {name: metadata[key] for key, name in _GGUF_KEYS.items() if key in metadata}
     own = {name: value for name, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)}
     if generation_config.get("do_sample") is False:
         own["temperature"] = 0.0
+    try:
+        SamplingParams(**own)  # type: ignore[arg-type]
+    except BadRequest as error:
+        raise FormatError(f"{where}: its sampling defaults are unsound: {error}") from error
     return own
 
 
@@ -78,7 +83,9 @@ def sampling_params(
     given = {name: options[name] for name in SAMPLING_FIELDS if options.get(name) is not None}  # type: ignore[literal-required]
     seed = options.get("seed")
     stop_ids = options.get("stop_token_ids") or []
-    if any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < vocab_size for i in stop_ids):
+    if not isinstance(stop_ids, list | tuple) or any(
+        isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < vocab_size for i in stop_ids
+    ):
         raise BadRequest(f"stop_token_ids is {stop_ids!r}; expected ids from 0 to {vocab_size - 1}", param="stop_token_ids")
     values = dict(defaults) | given
     if "top_k" in values and isinstance(values["top_k"], float) and values["top_k"].is_integer():

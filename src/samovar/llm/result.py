@@ -1,6 +1,7 @@
 """What an answer is: its text and thoughts, its tokens, why it ended, what it cost. A full answer is a fold over its stream."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from samovar.engine.request import FinishReason
 
@@ -28,13 +29,14 @@ class Result:
     """One answer. `text` of a chat is the answer alone, of `generate` the raw text.
 
     `reasoning` is None where there were no thoughts. `token_ids` are those generated, an end-of-turn token included.
+    `finish_reason` is "unfinished" in a result taken while its stream still runs.
     `seed` is the one that was used, so that the answer can be had again.
     """
 
     text: str
     reasoning: str | None
     token_ids: tuple[int, ...]
-    finish_reason: FinishReason
+    finish_reason: FinishReason | Literal["unfinished"]
     usage: Usage
     timing: Timing
     seed: int
