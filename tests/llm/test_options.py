@@ -70,7 +70,7 @@ def test_stop_takes_a_string_or_a_list_and_no_empty_string():
 
 
 def test_defaults_out_of_range_name_the_file():
-    with pytest.raises(FormatError, match="folder: .*temperature"):
+    with pytest.raises(FormatError, match=r"folder: .*temperature"):
         own_defaults({"temperature": -3}, {}, "folder")
 
 

@@ -72,10 +72,8 @@ class LLM:
             d_head=config.d_head,
         )
         self._engine = Engine(self.model, self.ops, pool, config.vocab_size, self.max_context)
-        self._defaults = Defaults(
-            own=own_defaults(self._text.generation_config, self._text.metadata, str(self.path)),
-            architecture=config.architecture,
-        )
+        own = own_defaults(self._text.generation_config, self._text.metadata, str(self.path))
+        self._defaults = Defaults(own=own, architecture=config.architecture)
 
     @property
     def tokenizer(self) -> Tokenizer:
