@@ -16,7 +16,11 @@ def main(model: str | None) -> None:
         messages.append({"role": "user", "content": question})
         print(f">>> {question}")
         stream = llm.stream_chat(messages, max_tokens=32, seed=1)
+        is_thinking = False
         for delta in stream:
+            if is_thinking != (delta.field == "reasoning"):
+                is_thinking = not is_thinking
+                print("(thoughts) " if is_thinking else "\n(answer) ", end="")
             print(delta.text, end="", flush=True)
         answer = stream.result
         print(f"\n({answer.usage.n_cached} of {answer.usage.n_prompt} prompt tokens were kept from before)")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 from samovar.cli.main import run
 from samovar.cli.terminal import Streams
+from samovar.errors import BadRequest
 from samovar.llm import Result, Timing, Usage
 from samovar.text.output_parser import Delta
 
@@ -101,6 +102,12 @@ class FakeLLM:
     def __init__(self, answer: list[Delta]) -> None:
         self.answer = answer
         self.asked: list[dict[str, object]] = []
+
+    can_think = True
+
+    def check_thinking(self, thinking: bool) -> None:
+        if thinking and not self.can_think:
+            raise BadRequest("this model has no thinking mode", param="thinking")
 
     def stream_chat(self, messages: list[dict[str, object]], **options: object) -> FakeStream:
         self.asked.append({"messages": messages, **options})

@@ -44,6 +44,12 @@ def test_the_system_message_reaches_the_model(tiny_model: Path) -> None:
     assert samovar(*argv, stdin=b"Tea?").out == expected + "\n"
 
 
+def test_a_dialogue_with_a_model_that_cannot_think_so_does_not_begin(tiny_model: Path) -> None:
+    ended = samovar("chat", str(tiny_model), "--think", stdin=None, is_terminal=True)
+    assert ended.code == 1
+    assert "no thinking mode" in ended.err
+
+
 def test_thoughts_are_dimmed_and_apart_from_the_answer() -> None:
     out = TerminalOutput()
     view = AnswerView(Console(file=out, force_terminal=True, width=40, color_system="standard", markup=False, highlight=False))
@@ -125,9 +131,14 @@ def test_a_dialogue_on_a_terminal_answers_takes_commands_and_ends(tiny_model: Pa
         person.type("Tea?\r")
         person.wait_for("cut off")
         person.type("/stats\r")
-        person.wait_for("2 messages, 8 tokens generated in 1 answers")
+        person.wait_for("2 messages, 8 tokens generated in 1 answer")
         person.type("tea " * 200 + "\r")
-        person.wait_for("the context holds 128")
+        person.wait_for(r"the\s+context\s+holds\s+128")
+        person.type("/think on\r")
+        person.wait_for(r"no\s+thinking\s+mode")
+        person.wait_for(">>>")
+        person.type("\x03")
+        person.wait_for("Ctrl-D or /exit leaves")
         person.type("/nonsense\r")
         person.wait_for("/nonsense is no command")
         person.wait_for(">>>")

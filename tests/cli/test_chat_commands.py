@@ -50,6 +50,19 @@ def test_think_refuses_other_words(session: ChatSession) -> None:
     assert session.is_thinking is None
 
 
+def test_think_is_refused_by_a_model_without_it_and_stays_as_it_was(session: ChatSession) -> None:
+    session.llm.can_think = False
+    outcome = run_command("/think on", session)
+    assert outcome is not None
+    assert outcome.is_error
+    assert "no thinking mode" in outcome.text
+    assert session.is_thinking is None
+
+
+def test_help_fits_a_terminal_of_80_columns() -> None:
+    assert max(map(len, HELP.splitlines())) < 80
+
+
 def test_system_sets_shows_and_removes_the_message(session: ChatSession) -> None:
     run_command("/system Be brief.\nAnd kind.", session)
     assert session.system == "Be brief.\nAnd kind."

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from samovar.llm import LLM
-from tests.cli.fakes import samovar
+from tests.cli.fakes import FakeStream, said, samovar
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,41 @@ def test_a_context_beyond_the_models_is_refused(tiny_model: Path) -> None:
 def test_the_slow_kernels_are_announced_in_one_line(tiny_model: Path) -> None:
     ended = samovar("generate", str(tiny_model), "-p", "tea", *GREEDY)
     assert len([line for line in ended.err.splitlines() if "NumPy" in line]) == 1
+
+
+def test_a_context_that_was_asked_for_is_not_warned_about(tiny_model: Path) -> None:
+    assert "context is" not in samovar("generate", str(tiny_model), "-p", "tea", *GREEDY, "--ctx-size", "64").err
+
+
+def test_a_text_that_was_to_go_on_is_reported_as_cut(tiny_model: Path) -> None:
+    endless = ("generate", str(tiny_model), "-p", "tea", "--temperature", "0", "--ctx-size", "24", "--json")
+    ended = samovar(*endless)
+    assert json.loads(ended.out)["finish_reason"] == "length"
+    assert "the answer is cut off after" in ended.err
+    assert "cut off" not in samovar(*endless, "--max-tokens", "5").err
+
+
+@pytest.mark.parametrize("chat", [(), ("--chat",)])
+def test_a_text_ends_after_4096_tokens_unless_told_otherwise(
+    chat: tuple[str, ...], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def stream(_llm: LLM, _prompt: object, **options: object) -> FakeStream:
+        asked.append(options["max_tokens"])
+        return FakeStream(said("tea"))
+
+    monkeypatch.setattr(LLM, "stream_chat", stream)
+    monkeypatch.setattr(LLM, "stream_generate", stream)
+    samovar("generate", str(tiny_model), "-p", "tea", *chat)
+    samovar("generate", str(tiny_model), "-p", "tea", *chat, "--max-tokens", "9")
+    assert asked == [4096, 9]
+
+
+def test_a_stop_token_beyond_the_vocabulary_is_named_as_the_option(tiny_model: Path) -> None:
+    ended = samovar("generate", str(tiny_model), "-p", "tea", "--stop-token-id", "999999")
+    assert ended.code == 1
+    assert "error: --stop-token-id is [999999]; expected" in ended.err
 
 
 def test_thinking_on_a_model_without_it_is_refused(tiny_model: Path) -> None:

@@ -49,6 +49,11 @@ def test_a_hugging_face_folder_is_read_too(tmp_path: Path) -> None:
     assert report["architecture"] == "llama"
     assert report["name"] == "tiny-llama"
     assert [share["type"] for share in report["types"]] == ["F32"]
+    (need,) = report["memory"]
+    config = report["config"]
+    assert need["kv_type"] == "f32"  # as `LLM` has it for such weights
+    assert need["kv_bytes"] == 2 * 4 * config["n_layers"] * config["n_kv_heads"] * config["d_head"] * MAX_CONTEXT
+    assert "keys+values (f32)" in samovar("inspect", str(folder)).out
     assert report["template"] == CHAT_TEMPLATE
 
 

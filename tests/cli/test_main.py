@@ -44,7 +44,13 @@ def test_every_command_explains_itself_with_examples(command: str) -> None:
         (["chat", "--temprature", "1"], "unrecognized arguments"),
         (["chat", "--temp", "1"], "unrecognized arguments"),
         (["chat", "a", "b"], "unrecognized arguments: b"),
-        (["generate", "--threads", "0"], "--threads"),
+        (["generate", "--threads", "0"], "--threads is 0"),
+        (["generate", "--threads", "600"], "--threads is 600; expected 1 to 512"),
+        (["generate", "--ctx-size", "0"], "--ctx-size is 0"),
+        (["generate", "-p", "caf\udce9"], "--prompt: not UTF-8"),
+        (["chat", "--system", "caf\udce9"], "--system: not UTF-8"),
+        (["chat", "--stop", "caf\udce9"], "--stop: not UTF-8"),
+        (["tokenize", "m", "caf\udce9"], "not UTF-8"),
         (["generate", "--ctx-size", "many"], "--ctx-size"),
         (["generate", "--kv-type", "int4"], "--kv-type"),
         (["generate", "-p", "x", "--temperature", "-1"], "--temperature is -1.0"),
@@ -72,9 +78,9 @@ def test_wrong_usage_is_one_line_and_code_2_before_any_model_is_loaded(argv: lis
     assert "--help" in line
 
 
-def test_a_dialogue_or_prompt_from_an_empty_standard_input_is_wrong_usage() -> None:
-    assert "standard input is empty" in error_line("chat", code=2)
-    assert "standard input is empty" in error_line("chat", code=2, stdin=b" \n")
+def test_a_dialogue_or_prompt_from_an_empty_standard_input_is_wrong_usage(tiny_model: Path) -> None:
+    assert "standard input is empty" in error_line("chat", str(tiny_model), code=2)
+    assert "standard input is empty" in error_line("chat", str(tiny_model), code=2, stdin=b" \n")
     assert "the prompt is empty" in error_line("generate", code=2)
     assert "no prompt" in error_line("generate", code=2, stdin=None)
 
@@ -133,6 +139,18 @@ def test_a_reader_that_has_left_is_no_error(tiny_model: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=60) == 141
+
+
+def test_a_closed_standard_output_is_one_line() -> None:
+    command = [*PROGRAM, "pull", "smollm2:135m"]
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    ended = subprocess.run(shell, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "samovar: error: standard output is closed; expected a terminal, a pipe or a file\n"
+
+
+def test_a_missing_model_is_reported_before_an_empty_standard_input() -> None:
+    assert "samovar pull smollm2:135m" in error_line("chat", "smollm2:135m", code=1)
 
 
 def test_the_program_starts_without_loading_the_test_witnesses() -> None:

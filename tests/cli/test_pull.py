@@ -23,6 +23,16 @@ def test_a_fetch_that_fails_is_one_line_and_leaves_no_model(store: Path) -> None
     assert not list(store.glob("models/*"))
 
 
+def test_an_interrupted_pull_says_that_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("samovar.cli.pull.pull", interrupt)
+    ended = samovar("pull", "smollm2:135m")
+    assert ended.code == 130
+    assert "finished parts are kept, and the next pull of smollm2:135m goes on" in ended.err
+
+
 def test_a_store_that_cannot_be_written_is_named(store: Path) -> None:
     store.write_text("a file in the way")
     ended = samovar("pull", "smollm2:135m")

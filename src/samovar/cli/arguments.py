@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import NoReturn, TypeAlias, cast
 
 from samovar.engine.request import SamplingParams
-from samovar.errors import BadRequest
+from samovar.errors import BadRequest, SamovarError
 from samovar.kernels import KvType
+from samovar.llm.llm import MAX_THREADS
 from samovar.llm.options import Options
 
+MAX_UNWATCHED_TOKENS = 4096  # an answer can go round in circles, and outside a dialogue nobody watches
 MODEL_HELP = "a GGUF file, a Hugging Face folder, or the name of a model in the store (default: smollm2:135m)"
 
 
@@ -44,8 +46,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """MODEL and how to run it."""
     parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("engine")
-    group.add_argument("--threads", type=_whole, metavar="N", help="compute threads (default: the cores this process may use)")
-    group.add_argument("--ctx-size", type=_whole, metavar="N", help="most tokens of prompt and answer together")
+    group.add_argument("--threads", type=int, metavar="N", help="compute threads (default: the cores this process may use)")
+    group.add_argument("--ctx-size", type=int, metavar="N", help="most tokens of prompt and answer together")
     group.add_argument("--kv-type", choices=("f32", "f16", "bf16"), help="number format of the stored keys and values")
 
 
@@ -60,13 +62,20 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--presence-penalty", type=float, metavar="X", help="lower generated tokens' scores by X, once")
     group.add_argument("--frequency-penalty", type=float, metavar="X", help="the same by X for each occurrence")
     group.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same answer")
-    group.add_argument("--max-tokens", type=int, metavar="N", help="stop after N tokens (default: when the context is full)")
-    group.add_argument("--stop", action="append", metavar="TEXT", help="stop before this text; may be given several times")
+    limit = f"default: {MAX_UNWATCHED_TOKENS}, in a dialogue when the context is full"
+    group.add_argument("--max-tokens", type=int, metavar="N", help=f"stop after N tokens ({limit})")
+    group.add_argument(
+        "--stop", action="append", type=utf8_text, metavar="TEXT", help="stop before this text; may be given several times"
+    )
     group.add_argument("--stop-token-id", action="append", type=int, metavar="ID", help="stop at this token id; repeatable")
 
 
 def read_model_arguments(args: argparse.Namespace) -> ModelArguments:
-    """The options of `add_model_options`."""
+    """The options of `add_model_options`. Ends the program with code 2 where one is out of range."""
+    if args.threads is not None and not 1 <= args.threads <= MAX_THREADS:
+        args.parser.error(f"--threads is {args.threads}; expected 1 to {MAX_THREADS}")
+    if args.ctx_size is not None and args.ctx_size < 1:
+        args.parser.error(f"--ctx-size is {args.ctx_size}; expected 1 or more")
     return ModelArguments(name=args.model, n_threads=args.threads, max_context=args.ctx_size, kv_type=args.kv_type)
 
 
@@ -76,8 +85,7 @@ def read_sampling_options(args: argparse.Namespace) -> Options:
     try:
         SamplingParams(**given)
     except BadRequest as error:
-        option = "--" + (error.param or "").replace("_", "-")
-        args.parser.error(str(error).replace(error.param or "", option, 1))
+        args.parser.error(option_message(error))
     if args.stop is not None:
         if not all(args.stop):
             args.parser.error("--stop is empty; expected the text to stop at")
@@ -95,12 +103,21 @@ _CHECKED = (
 )  # fmt: skip
 
 
-def _whole(text: str) -> int:
-    """A whole number of at least 1."""
+_OPTIONS = {"n_threads": "--threads", "max_context": "--ctx-size", "stop_token_ids": "--stop-token-id"}
+
+
+def option_message(error: SamovarError) -> str:
+    """The error's message, with a parameter at its start named as the option that sets it."""
+    message, param = str(error), error.param if isinstance(error, BadRequest) else None
+    if param is None or not message.startswith(f"{param} is "):
+        return message
+    return _OPTIONS.get(param, "--" + param.replace("_", "-")) + message.removeprefix(param)
+
+
+def utf8_text(text: str) -> str:
+    """An argument that is text for the model. The system passes on bytes that are no UTF-8 as lone surrogates."""
     try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
-    return value
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"not UTF-8 text (at character {error.start})") from error
+    return text

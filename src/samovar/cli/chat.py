@@ -6,11 +6,14 @@ from rich.console import Console
 from rich.text import Text
 
 from samovar.cli.arguments import (
+    MAX_UNWATCHED_TOKENS,
     Subparsers,
     add_model_options,
     add_sampling_options,
+    option_message,
     read_model_arguments,
     read_sampling_options,
+    utf8_text,
 )
 from samovar.cli.chat_commands import message_text, run_command
 from samovar.cli.chat_input import ChatInput
@@ -19,7 +22,7 @@ from samovar.cli.chat_view import AnswerView, StopKey, keys_unseen
 from samovar.cli.loading import load_llm
 from samovar.cli.terminal import Streams, one_line, printable
 from samovar.errors import SamovarError
-from samovar.formats.hub import default_store
+from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, resolve
 from samovar.text.output_parser import Delta
 
 _EXAMPLES = """examples:
@@ -33,14 +36,13 @@ printed as plain text, the likeliest token is taken each time unless --temperatu
 after 4096 tokens unless --max-tokens says otherwise.
 """
 _HISTORY_FILE = "chat_history"
-_MAX_PIPED_TOKENS = 4096  # a small model that takes the likeliest token can go round in circles, and nobody watches
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser("chat", help="talk to a model", description=__doc__, epilog=_EXAMPLES)
     add_model_options(parser)
-    parser.add_argument("--system", metavar="TEXT", help="the system message")
+    parser.add_argument("--system", type=utf8_text, metavar="TEXT", help="the system message")
     parser.add_argument("--think", action=argparse.BooleanOptionalAction, help="let the model think before it answers")
     add_sampling_options(parser)
     parser.set_defaults(run=run, parser=parser)
@@ -48,15 +50,18 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Talk until the user leaves, or answer what stdin holds."""
-    sampling = read_sampling_options(args)
+    sampling, model = read_sampling_options(args), read_model_arguments(args)
+    resolve(model.name or EMBEDDED_DEFAULT, default_store())  # a missing model is reported before a prompt is waited for
     is_interactive = streams.stdin is not None and streams.stdin.isatty()
     question = "" if is_interactive else streams.read_text().strip()
     if not is_interactive and not question:
         args.parser.error("standard input is empty; expected a prompt")
     if not is_interactive:
         sampling.setdefault("temperature", 0.0)
-        sampling.setdefault("max_tokens", _MAX_PIPED_TOKENS)
-    llm = load_llm(read_model_arguments(args), streams)
+        sampling.setdefault("max_tokens", MAX_UNWATCHED_TOKENS)
+    llm = load_llm(model, streams)
+    if args.think is not None:
+        llm.check_thinking(args.think)
     session = ChatSession(llm=llm, sampling=sampling, system=args.system, is_thinking=args.think)
     if is_interactive:
         _talk(session, streams)
@@ -78,7 +83,7 @@ def _answer_once(session: ChatSession, question: str, streams: Streams) -> None:
         stream.close()
     streams.write_text("\n")
     if stream.result.finish_reason == "length":
-        streams.note(f"the answer is cut off after {stream.result.usage.n_completion} tokens (see --max-tokens and --ctx-size)")
+        streams.note_cut(stream.result.usage.n_completion)
 
 
 def _talk(session: ChatSession, streams: Streams) -> None:
@@ -100,7 +105,7 @@ def _talk(session: ChatSession, streams: Streams) -> None:
         elif outcome.is_end:
             return
         else:
-            console.print(Text(printable(outcome.text), style="red" if outcome.is_error else "dim"), soft_wrap=True)
+            console.print(Text(printable(outcome.text), style="red" if outcome.is_error else "dim"))
 
 
 def _answer(text: str, session: ChatSession, console: Console) -> None:
@@ -118,7 +123,7 @@ def _answer(text: str, session: ChatSession, console: Console) -> None:
             finally:
                 view.close()
     except SamovarError as error:
-        console.print(Text(one_line(str(error)), style="red"), soft_wrap=True)
+        console.print(Text(one_line(option_message(error)), style="red"))
         return
     if result.finish_reason == "cancelled":
         kept = "what there is of it is kept" if result.text.strip() else "there was no answer yet, so the question is dropped"

@@ -12,14 +12,17 @@ _COMMAND = re.compile(r"/([a-z_]+|\?)(?:\s+(.*))?", re.DOTALL)
 
 HELP = """\
 /help            this list
-/think on|off    let the model think before it answers, or not; /think alone gives the choice back to the model
-/system TEXT     set the system message; /system alone shows it, /system - removes it
+/think on|off    let the model think before it answers, or not;
+                 /think alone gives the choice back to the model
+/system TEXT     set the system message;
+                 /system alone shows it, /system - removes it
 /save FILE       write the dialogue as JSON
 /load FILE       go on with a saved dialogue
 /stats           model, speed, and how full the context is
 /clear           forget the dialogue so far
 /exit            leave (also Ctrl-D)
-Enter sends, Alt-Enter starts a new line, \"\"\" opens and closes a text of several lines.
+Enter sends, Alt-Enter starts a new line,
+\"\"\" opens and closes a text of several lines.
 Ctrl-C stops the answer. A line that begins with // is sent with one slash."""
 
 
@@ -70,7 +73,10 @@ def _think(argument: str, session: ChatSession) -> Outcome:
     choices = {"on": True, "off": False, "": None}
     if argument not in choices:
         return Outcome(text=f"/think {argument}: expected /think on or /think off", is_error=True)
-    session.is_thinking = choices[argument]
+    choice = choices[argument]
+    if choice is not None:
+        session.llm.check_thinking(choice)
+    session.is_thinking = choice
     return Outcome(text=f"thinking: {argument or 'as the model does by default'}")
 
 
@@ -84,13 +90,13 @@ def _system(argument: str, session: ChatSession) -> Outcome:
 def _save(argument: str, session: ChatSession) -> Outcome:
     if not argument:
         return Outcome(text="/save needs the name of a file", is_error=True)
-    return Outcome(text=f"{session.save(Path(argument).expanduser())} messages written to {argument}")
+    return Outcome(text=f"{_count(session.save(Path(argument).expanduser()), 'message')} written to {argument}")
 
 
 def _load(argument: str, session: ChatSession) -> Outcome:
     if not argument:
         return Outcome(text="/load needs the name of a file", is_error=True)
-    return Outcome(text=f"{session.load(Path(argument).expanduser())} messages read from {argument}")
+    return Outcome(text=f"{_count(session.load(Path(argument).expanduser()), 'message')} read from {argument}")
 
 
 def _clear(argument: str, session: ChatSession) -> Outcome:
@@ -112,7 +118,8 @@ def _stats(argument: str, session: ChatSession) -> Outcome:
     lines = [
         f"model      {llm.path.name} ({config.architecture}, {config.n_layers} layers of width {config.d_model})",
         f"kernels    {llm.ops.isa}, {llm.ops.n_threads} threads, keys and values in {llm.kv_type}",
-        f"dialogue   {len(session.messages)} messages, {session.n_generated:,} tokens generated in {session.n_turns} answers",
+        f"dialogue   {_count(len(session.messages), 'message')}, {_count(session.n_generated, 'token')} generated in "
+        + _count(session.n_turns, "answer"),
     ]
     if (result := session.last) is not None:
         usage, timing = result.usage, result.timing
@@ -124,6 +131,10 @@ def _stats(argument: str, session: ChatSession) -> Outcome:
             + _rate(usage.n_completion - 1, timing.decode_s),
         ]
     return Outcome(text="\n".join(lines))
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _rate(n_tokens: int, seconds: float) -> str:

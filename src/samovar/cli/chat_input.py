@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from prompt_toolkit import PromptSession
+from prompt_toolkit import PromptSession, print_formatted_text
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -11,7 +11,10 @@ from samovar.cli.chat_commands import is_open
 
 
 class ChatInput:
-    """Reads one message at a time. `read` raises EOFError on Ctrl-D; Ctrl-C empties the line."""
+    """Reads one message at a time. `read` raises EOFError on Ctrl-D; Ctrl-C empties the line.
+
+    On an empty line, Ctrl-C says how to leave.
+    """
 
     def __init__(self, history_path: Path) -> None:
         self._session: PromptSession[str] = PromptSession(
@@ -27,7 +30,8 @@ class ChatInput:
             try:
                 return self._session.prompt(">>> ")
             except KeyboardInterrupt:
-                continue
+                if not self._session.default_buffer.text:
+                    print_formatted_text("(Ctrl-D or /exit leaves)")
 
 
 def _key_bindings() -> KeyBindings:

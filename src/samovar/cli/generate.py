@@ -5,11 +5,13 @@ import json
 from pathlib import Path
 
 from samovar.cli.arguments import (
+    MAX_UNWATCHED_TOKENS,
     Subparsers,
     add_model_options,
     add_sampling_options,
     read_model_arguments,
     read_sampling_options,
+    utf8_text,
 )
 from samovar.cli.loading import load_llm
 from samovar.cli.terminal import Streams
@@ -23,6 +25,7 @@ _EXAMPLES = """examples:
   git diff | samovar generate qwen2.5-coder:0.5b --chat --system "Write a commit message for this diff."
 
 The prompt is given to the model as it is. With --chat it becomes the user's message in the model's chat template.
+The text ends after 4096 tokens unless --max-tokens says otherwise.
 """
 
 
@@ -31,11 +34,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("generate", help="continue a prompt", description=__doc__, epilog=_EXAMPLES)
     add_model_options(parser)
     prompt = parser.add_mutually_exclusive_group()
-    prompt.add_argument("-p", "--prompt", metavar="TEXT", help="the prompt (default: read from standard input)")
+    prompt.add_argument("-p", "--prompt", type=utf8_text, metavar="TEXT", help="the prompt (default: read from standard input)")
     prompt.add_argument("--file", type=Path, metavar="PATH", help="read the prompt from a file")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of streaming text")
     parser.add_argument("--chat", action="store_true", help="send the prompt as a message in the model's chat template")
-    parser.add_argument("--system", metavar="TEXT", help="with --chat: the system message")
+    parser.add_argument("--system", type=utf8_text, metavar="TEXT", help="with --chat: the system message")
     parser.add_argument("--think", action=argparse.BooleanOptionalAction, help="with --chat: let the model think first")
     add_sampling_options(parser)
     parser.set_defaults(run=run, parser=parser)
@@ -43,13 +46,14 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Generate, and print the text as it comes, or JSON."""
-    sampling = read_sampling_options(args)
+    sampling, model = read_sampling_options(args), read_model_arguments(args)
+    sampling.setdefault("max_tokens", MAX_UNWATCHED_TOKENS)
     if not args.chat and (args.system is not None or args.think is not None):
         args.parser.error("--system, --think and --no-think belong to the chat template; add --chat")
     prompt = _read_prompt(args, streams)
     if not prompt.strip():
         args.parser.error("the prompt is empty; give one with -p, --file or on standard input")
-    llm = load_llm(read_model_arguments(args), streams)
+    llm = load_llm(model, streams)
     if args.chat:
         messages: list[dict[str, object]] = [{"role": "user", "content": prompt}]
         if args.system is not None:
@@ -69,6 +73,8 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         streams.stdout.write(report + "\n")
     elif not result.text.endswith("\n"):
         streams.write_text("\n")
+    if result.finish_reason == "length" and result.usage.n_completion != args.max_tokens:
+        streams.note_cut(result.usage.n_completion)
     return 0
 
 

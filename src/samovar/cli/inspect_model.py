@@ -81,7 +81,7 @@ def _memory(summary: ModelSummary) -> str:
         (f"{need.context:,}", _mib(need.weights_bytes), _mib(need.kv_bytes), _mib(need.weights_bytes + need.kv_bytes))
         for need in summary.memory
     ]
-    return _table([("context", "weights", "keys+values (f16)", "memory"), *rows])
+    return _table([("context", "weights", f"keys+values ({summary.kv_type})", "memory"), *rows])
 
 
 def _mib(size_bytes: int) -> str:

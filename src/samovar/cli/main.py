@@ -7,10 +7,11 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from samovar import __version__
 from samovar.cli import chat, generate, inspect_model, pull, tokenize_text
-from samovar.cli.arguments import Parser
+from samovar.cli.arguments import Parser, option_message
 from samovar.cli.terminal import Streams, one_line
 from samovar.errors import SamovarError
 
@@ -30,6 +31,11 @@ environment:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program on `argv` (default: the process's arguments). Returns the exit code."""
+    if sys.stderr is None:  # closed by the caller: what would be said there is lost, as the caller wants it
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stderr.write("samovar: error: standard output is closed; expected a terminal, a pipe or a file\n")
+        return 1
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a character the locale lacks must not end an answer
@@ -51,7 +57,7 @@ def run(argv: Sequence[str] | None, streams: Streams) -> int:
         _discard_output(streams)
         return 141
     except SamovarError as error:
-        return _fail(str(error), streams)
+        return _fail(option_message(error), streams)
     except MemoryError:
         return _fail("out of memory: choose a smaller model, or a smaller --ctx-size", streams)
     except OSError as error:

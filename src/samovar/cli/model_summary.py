@@ -4,13 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from samovar.engine.page_pool import n_pages_for
 from samovar.errors import UnsupportedModel
 from samovar.formats import Checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hf_folder import HfCheckpoint
+from samovar.kernels import KvType
+from samovar.llm.llm import kv_type_for
 from samovar.llm.memory import kv_page_bytes
 from samovar.models.config import DecoderConfig
 from samovar.models.loader import read_config
@@ -18,7 +19,7 @@ from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor
 
 _CONTEXTS = (4_096, 32_768)
-_KV_TYPE: Final = "f16"
+_EMBEDDINGS = ("token_embd.weight", "model.embed_tokens.weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class TypeShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
-    """Bytes for weights, and for keys and values (f16) at a context in tokens."""
+    """Bytes for weights, and for keys and values at a context in tokens."""
 
     context: int
     weights_bytes: int
@@ -58,6 +59,7 @@ class ModelSummary:
     tokenizer: str
     n_vocabulary: int | None
     template: str | None
+    kv_type: KvType
     memory: tuple[MemoryNeed, ...]
 
     @property
@@ -75,6 +77,8 @@ def summarise(checkpoint: Checkpoint) -> ModelSummary:
         refusal = str(error)
     types = _sum_up(checkpoint.tensors)
     weights_bytes = sum(share.size_bytes for share in types)
+    embedding = next((checkpoint.tensors[name] for name in _EMBEDDINGS if name in checkpoint.tensors), None)
+    kv_type = kv_type_for(embedding.type.name if embedding else "")
     of_format = _gguf_parts(checkpoint) if isinstance(checkpoint, GgufCheckpoint) else _hf_parts(checkpoint)
     return ModelSummary(
         path=checkpoint.path,
@@ -88,7 +92,8 @@ def summarise(checkpoint: Checkpoint) -> ModelSummary:
         tokenizer=of_format.tokenizer,
         n_vocabulary=of_format.n_vocabulary,
         template=of_format.template,
-        memory=_memory_needs(config, weights_bytes) if config else (),
+        kv_type=kv_type,
+        memory=_memory_needs(config, weights_bytes, kv_type) if config else (),
     )
 
 
@@ -152,9 +157,9 @@ def _sum_up(tensors: Mapping[str, StoredTensor]) -> tuple[TypeShare, ...]:
     return tuple(sorted(shares, key=lambda share: (-share.size_bytes, share.type.name)))
 
 
-def _memory_needs(config: DecoderConfig, weights_bytes: int) -> tuple[MemoryNeed, ...]:
+def _memory_needs(config: DecoderConfig, weights_bytes: int, kv_type: KvType) -> tuple[MemoryNeed, ...]:
     contexts = [n for n in _CONTEXTS if n < config.max_context] + [config.max_context]
-    page_bytes = kv_page_bytes(config, _KV_TYPE)
+    page_bytes = kv_page_bytes(config, kv_type)
     return tuple(MemoryNeed(context=n, weights_bytes=weights_bytes, kv_bytes=n_pages_for(n) * page_bytes) for n in contexts)
 
 
@@ -185,7 +190,12 @@ def to_json(summary: ModelSummary) -> str:
         "tokenizer": {"kind": summary.tokenizer, "n_vocabulary": summary.n_vocabulary},
         "template": summary.template,
         "memory": [
-            {"context": need.context, "weights_bytes": need.weights_bytes, "kv_bytes": need.kv_bytes, "kv_type": _KV_TYPE}
+            {
+                "context": need.context,
+                "weights_bytes": need.weights_bytes,
+                "kv_bytes": need.kv_bytes,
+                "kv_type": summary.kv_type,
+            }
             for need in summary.memory
         ],
     }

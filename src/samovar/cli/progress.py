@@ -26,7 +26,7 @@ class ProgressBar:
 
     def __call__(self, done: int, total: int, what: str) -> None:
         """Move the bar. `what` names the part in work."""
-        description = f"{self._title} {one_line(what)[:40]}"
+        description = f"{self._title} {one_line(what)[:40]}".rstrip()
         if self._task is None:
             self._task = self._progress.add_task(description, total=total)
         self._progress.update(self._task, completed=done, total=total, description=description)

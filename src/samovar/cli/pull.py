@@ -25,7 +25,16 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Fetch, and print the path on stdout."""
-    with ProgressBar(streams.console(streams.stderr), "pulling") as progress:
-        path = pull(args.name, default_store(), progress)
+    name = one_line(args.name)
+    try:
+        with ProgressBar(streams.console(streams.stderr), f"pulling {name}") as progress:
+
+            def show(done: int, total: int, what: str, /) -> None:
+                progress(done, total, what if " " in what else "")  # the names of the parts' packages would only confuse
+
+            path = pull(args.name, default_store(), show)
+    except KeyboardInterrupt:
+        streams.note(f"interrupted; finished parts are kept, and the next pull of {name} goes on from there")
+        raise
     print(one_line(str(path)), file=streams.stdout)
     return 0

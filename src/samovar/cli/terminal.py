@@ -57,6 +57,10 @@ class Streams:
         """One line on stderr."""
         print(f"samovar: {one_line(message)}", file=self.stderr, flush=True)
 
+    def note_cut(self, n_tokens: int) -> None:
+        """Say on stderr that an answer of `n_tokens` is not whole."""
+        self.note(f"the answer is cut off after {n_tokens} tokens (see --max-tokens and --ctx-size)")
+
     def write_text(self, text: str) -> None:
         """Send model output to stdout at once: as it is into a pipe or a file, without controls to a terminal."""
         self.stdout.write(printable(text) if self.stdout.isatty() else text)

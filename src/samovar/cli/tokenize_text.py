@@ -6,7 +6,7 @@ import json
 from rich.console import Console
 from rich.text import Text
 
-from samovar.cli.arguments import Subparsers
+from samovar.cli.arguments import Subparsers, utf8_text
 from samovar.cli.terminal import Streams, printable
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_store, resolve
@@ -29,7 +29,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser("tokenize", help="show how a text is cut", description=__doc__, epilog=_EXAMPLES)
     parser.add_argument("model", metavar="MODEL", help="a GGUF file, a Hugging Face folder, or a name in the store")
-    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text (default: standard input, as it is)")
+    parser.add_argument("text", nargs="?", type=utf8_text, metavar="TEXT", help="the text (default: standard input, as it is)")
     parser.add_argument("--plain", action="store_true", help="take control tokens for ordinary text")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--ids", action="store_true", help="print the ids alone, on one line")
