@@ -18,10 +18,11 @@ install_extras = $(BIN)/python -c '$(LIST_EXTRAS)' $(1) > $(VENV)/extras.txt && 
 .PHONY: run build test check bench clean
 .DELETE_ON_ERROR:
 
-# Set-up speaks on stderr, so that stdout carries the answer alone.
+# Set-up speaks on stderr, so that stdout carries the answer alone. At a terminal the chat is a job of its own: Ctrl-C then
+# stops an answer and does not reach make, which would end in an error. Ctrl-Z is off, since make could not resume the job.
 run: $(VENV)/.installed
 	@$(BIN)/samovar pull $(MODEL) >&2 < /dev/null
-	@$(BIN)/samovar chat $(MODEL)
+	@if [ -t 0 ]; then trap '' TSTP; set -m; fi; $(BIN)/samovar chat $(MODEL); exit $$?
 
 build: $(VENV)/.installed
 
