@@ -18,7 +18,5 @@ def load_llm(arguments: ModelArguments, streams: Streams) -> LLM:
             progress=progress,
         )
     for warning in llm.warnings:
-        if arguments.max_context is not None and warning.startswith("context is "):
-            continue  # as asked for
         streams.note(f"warning: {warning}")
     return llm
