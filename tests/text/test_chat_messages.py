@@ -114,3 +114,11 @@ def test_data_without_end_is_refused():
     nested["a"] = nested
     with pytest.raises(BadRequest, match="more than 64 levels"):
         read_tools([{"type": "function", "function": {"name": "f", "parameters": nested}}])
+
+
+def test_half_a_surrogate_pair_is_refused_with_its_message_and_place():
+    with pytest.raises(BadRequest, match=r"messages\[1\]\.content has half a surrogate pair, U\+D83D at character 2"):
+        read(USER, {"role": "user", "content": "ab\ud83d"})
+    with pytest.raises(BadRequest, match=r"tools\[0\]\.function\.name has half a surrogate pair") as caught:
+        read_tools([{"type": "function", "function": {"name": "\ud83d"}}])
+    assert caught.value.param == "tools"

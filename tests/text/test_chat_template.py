@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import re
+import tracemalloc
 from functools import cache
 
 import pytest
@@ -141,6 +142,11 @@ HOSTILE = {
     "width": ("{{ '%999999999d' % 1 }}", "formats '%999999999d'"),
     "format width": ("{{ '{:999999999}'.format(1) }}", "formats '{:999999999}'"),
     "power": ("{{ 9 ** 10**8 }}", "repeats, pads or raises by 3486784401"),
+    "nested width": ("{{ '{:{}}'.format(1, 10**9) }}", "pads or raises by 1000000000"),
+    "bytes": ("{{ 'a'.encode().ljust(10**9) }}", "pads or raises by 1000000000"),
+    "integer": ("{{ (1).to_bytes(10**9) }}", "pads or raises by 1000000000"),
+    "center": ("{{ 'a'|center(10**9) }}", "pads or raises by 1000000000"),
+    "indent": ("{{ 'a'|indent(10**9) }}", "pads or raises by 1000000000"),
     "recursion": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "maximum recursion depth"),
     "include": ("{% include '/etc/passwd' %}", "no loader"),
 }
@@ -154,6 +160,41 @@ def test_a_hostile_template_is_stopped_with_one_line(name):
     assert message in str(caught.value)
     assert str(caught.value).startswith("model.gguf: the chat template")
     assert "\n" not in str(caught.value)
+
+
+DOUBLING = "{% set ns = namespace(a='xx') %}{% for i in range(99) %}BODY{% endfor %}"
+LARGE = {
+    "add": DOUBLING.replace("BODY", "{% set ns.a = ns.a + ns.a %}"),
+    "tilde": DOUBLING.replace("BODY", "{% set ns.a = ns.a ~ ns.a %}"),
+    "join": DOUBLING.replace("BODY", "{% set ns.a = [ns.a, ns.a]|join %}"),
+    "join method": DOUBLING.replace("BODY", "{% set ns.a = ns.a.join([ns.a, ns.a]) %}"),
+    "replace": DOUBLING.replace("BODY", "{% set ns.a = ns.a|replace('x', 'xxxx') %}"),
+    "replace method": DOUBLING.replace("BODY", "{% set ns.a = ns.a.replace('x', 'xxxx') %}"),
+    "format": DOUBLING.replace("BODY", "{% set ns.a = '{0}{0}'.format(ns.a) %}"),
+    "percent": DOUBLING.replace("BODY", "{% set ns.a = '%s%s' % (ns.a, ns.a) %}"),
+    "format filter": DOUBLING.replace("BODY", "{% set ns.a = '%s%s'|format(ns.a, ns.a) %}"),
+    "set block": DOUBLING.replace("BODY", "{% set b %}{{ ns.a }}{{ ns.a }}{% endset %}{% set ns.a = b %}"),
+    "macro": "{% macro m(a) %}{{ a }}{{ a }}{% endmacro %}" + DOUBLING.replace("BODY", "{% set ns.a = m(ns.a) %}"),
+    "list": "{% set ns = namespace(a=[1]) %}{% for i in range(99) %}{% set ns.a = ns.a + ns.a %}{% endfor %}",
+    "print": "{% set ns = namespace(a=[1]) %}{% for i in range(99) %}{% set ns.a = [ns.a, ns.a] %}{% endfor %}{{ ns.a }}",
+    "data": "{% set a = ['x' * 999999] * 9999 %}{{ a|string|length }}",
+    "repeat": "{{ (range(99999)|list|string * 3000)|length }}",
+    "many": "{% set ns = namespace(a=[]) %}{% for i in range(9999) %}{% set ns.a = ns.a + ['x' * 999999] %}{% endfor %}",
+    "tojson": "{{ (range(9999)|list)|tojson(indent=9999) }}",
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_template_that_makes_huge_texts_is_stopped_before_it_holds_them(name):
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            TemplateError, match=r"larger than 16777216 characters|268435456 characters in all|nests data too deep"
+        ):
+            ours(LARGE[name]).render(HI)
+        assert tracemalloc.get_traced_memory()[1] < 400e6
+    finally:
+        tracemalloc.stop()
 
 
 ENDLESS = [

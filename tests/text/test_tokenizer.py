@@ -77,6 +77,10 @@ def test_every_token_of_qwen3_has_the_bytes_the_reference_decodes():
 
 def test_ids_that_only_pad_the_embedding_are_no_text():
     assert qwen3().decode([151_669, 151_935]) == ""
+    with pytest.raises(BadRequest, match="token id 10000000 is not in the vocabulary; expected 0 to 151668"):
+        qwen3().decode([10**7])
+    with pytest.raises(BadRequest, match="a NoneType was given to encode"):
+        qwen3().encode(None)
     with pytest.raises(BadRequest, match="token id -1 is negative"):
         qwen3().token_bytes(-1)
 

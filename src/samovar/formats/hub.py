@@ -3,6 +3,7 @@
 Layout: `models/` holds model files, each pulled one with a `.sha256` file beside it; `tmp/` holds unfinished pulls.
 """
 
+import difflib
 import errno
 import os
 import re
@@ -22,8 +23,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(:[A-Za-z0-9][A-Za-z0
 _ADVICE: Final = {
     errno.ENOSPC: "no space is left; free some, or set SAMOVAR_HOME to a folder on another disk",
     errno.EDQUOT: "the disk quota is used up; free some space, or set SAMOVAR_HOME to a folder on another disk",
-    errno.EACCES: "permission denied; make it writable for this user, or set SAMOVAR_HOME to a folder that is",
-    errno.EPERM: "permission denied; make it writable for this user, or set SAMOVAR_HOME to a folder that is",
+    errno.EACCES: "permission denied; make it readable and writable (chmod u+rwx), or set SAMOVAR_HOME to a folder that is",
+    errno.EPERM: "permission denied; make it readable and writable (chmod u+rwx), or set SAMOVAR_HOME to a folder that is",
     errno.EROFS: "the disk is read-only; set SAMOVAR_HOME to a folder that can be written",
     errno.EEXIST: "a file is where a folder has to be; move it away, or set SAMOVAR_HOME to another folder",
     errno.ENOTDIR: "a file is where a folder has to be; move it away, or set SAMOVAR_HOME to another folder",
@@ -65,11 +66,12 @@ def resolve(path_or_name: str, store: Path, catalogue: Catalogue = CATALOGUE) ->
                 if candidate.exists():
                     return candidate
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise unreadable(Path(error.filename or path), error) from None
     if path_or_name.endswith((".gguf", ".safetensors")) or path_or_name.startswith((".", "/", "~")):
         raise ModelNotFound(f"{path_or_name}: no such file or folder; check the path")
     raise ModelNotFound(
-        f"{path_or_name}: no model of that name is on this machine. Models cannot be downloaded from a hub by this version; "
+        f"{_hint(path_or_name, catalogue)}{path_or_name}: no model of that name is on this machine. "
+        "Models cannot be downloaded from a hub by this version; "
         f"give {_what_to_give(catalogue)}"
     )
 
@@ -80,8 +82,10 @@ def pull(name: str, store: Path, progress: Progress, catalogue: Catalogue = CATA
     An interrupted pull goes on with the parts that are missing. Raises ModelNotFound for other names, DownloadError where
     the fetch fails or what came is not what was promised, StoreError where the disk refuses.
     """
+    if not name:
+        raise ModelNotFound(f"'' names no model; these can be pulled: {', '.join(catalogue)}")
     if name not in catalogue:
-        raise ModelNotFound(f"{name} cannot be pulled; these can: {', '.join(catalogue)}")
+        raise ModelNotFound(f"{_hint(name, catalogue)}{name} cannot be pulled; these can: {', '.join(catalogue)}")
     entry = catalogue[name]
     target = store / "models" / entry.file_name
     try:
@@ -99,6 +103,14 @@ def _expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def _hint(name: str, catalogue: Catalogue) -> str:
+    """A question after a name that was nearly met; empty where there is none."""
+    low = name.lower()
+    near = [known for known in catalogue if low in (known, known.partition(":")[0])]
+    near = near or difflib.get_close_matches(low, catalogue, n=1, cutoff=0.8)
+    return f"did you mean {' or '.join(near)}? " if near else ""
 
 
 def _what_to_give(catalogue: Catalogue) -> str:

