@@ -45,8 +45,8 @@ class PromptTooLong(BadRequest):
 
     def __init__(self, n_prompt: int, n_max: int) -> None:
         super().__init__(
-            f"the conversation or prompt has {n_prompt} tokens, and the context holds {n_max}, the answer included: shorten it, "
-            "start afresh, or load the model with a larger context if it takes more",
+            f"the prompt has {n_prompt} tokens, and the context holds {n_max}, the answer included: shorten it, start the "
+            "conversation afresh, or load the model with a larger context if it takes more",
             param="messages",
         )
         self.n_prompt, self.n_max = n_prompt, n_max

@@ -13,6 +13,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from samovar.errors import FormatError, UnsupportedModel
+from samovar.formats.mapped_file import unreadable
 from samovar.text.control_tokens import ControlToken
 from samovar.text.vocabulary import SPACE_MARK, PieceKind, Vocabulary
 
@@ -56,7 +57,7 @@ def _load(path: Path) -> tokenizers.Tokenizer:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
+        raise unreadable(path, error) from None
     try:
         return tokenizers.Tokenizer.from_buffer(content)
     except ValueError as error:
