@@ -7,7 +7,7 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from samovar.errors import BadRequest, FormatError, UnsupportedModel
+from samovar.errors import BadRequest, FormatError, ModelNotFound, UnsupportedModel
 from samovar.text.rendered_prompt import RenderedPrompt
 from samovar.text.tokenizer import Tokenizer
 from tests.text.random_text import random_texts
@@ -245,7 +245,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, content, message):
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(ModelNotFound, match=r"tokenizer\.json: no such file"):
         Tokenizer.from_tokenizer_json(tmp_path / "tokenizer.json", {})
 
 
