@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from samovar.errors import BadRequest, FormatError
-from samovar.llm.options import Defaults, own_defaults, sampling_params, stop_strings
+from samovar.llm.options import Defaults, own_defaults, sampling_params, stop_strings, unread_defaults
 
 
 def params(defaults=None, **options):
@@ -77,3 +77,8 @@ def test_defaults_out_of_range_name_the_file():
 def test_numbers_of_numpy_are_numbers():
     chosen = params(temperature=np.float32(0.5), top_k=np.int64(4))
     assert (chosen.temperature, chosen.top_k) == (0.5, 4)
+
+
+def test_defaults_that_nothing_honours_are_named():
+    config = {"temperature": 0.6, "eos_token_id": [1], "num_beams": 4, "no_repeat_ngram_size": 3, "min_length": None}
+    assert unread_defaults(config) == ["no_repeat_ngram_size", "num_beams"]

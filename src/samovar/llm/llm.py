@@ -20,7 +20,7 @@ from samovar.kernels.reference import ReferenceOps
 from samovar.llm.answer import Answer, Stream, run_batch
 from samovar.llm.memory import available_bytes, choose_context
 from samovar.llm.model_text import ModelText, read_model_text
-from samovar.llm.options import Defaults, Options, own_defaults, sampling_params, stop_strings
+from samovar.llm.options import Defaults, Options, own_defaults, sampling_params, stop_strings, unread_defaults
 from samovar.llm.result import Result
 from samovar.models.blocks import Decoder
 from samovar.models.loader import load_model
@@ -89,6 +89,8 @@ class LLM:
                 f"the context is {self.max_context} tokens, as far as half of the free memory goes; "
                 f"the model takes {self.model.config.max_context}"
             )
+        if unread := unread_defaults(self._text.generation_config):
+            lines.append(f"generation_config.json asks for {', '.join(unread)}, which this version does not do")
         return tuple(lines)
 
     def check_thinking(self, thinking: bool) -> None:

@@ -23,6 +23,11 @@ _GGUF_KEYS = {
 }
 
 
+_READ_ELSEWHERE = frozenset(
+    {"bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "use_cache", "transformers_version", "_from_model_config"}
+)
+
+
 class Options(TypedDict, total=False):
     """Per-call options; see `SamplingParams` for their meaning. None means: the default."""
 
@@ -71,6 +76,15 @@ def own_defaults(generation_config: Mapping[str, object], metadata: Mapping[str,
     except BadRequest as error:
         raise FormatError(f"{where}: its sampling defaults are unsound: {error}") from error
     return own
+
+
+def unread_defaults(generation_config: Mapping[str, object]) -> list[str]:
+    """Keys of a generation_config.json that say something and that nothing here honours."""
+    return sorted(
+        key
+        for key, value in generation_config.items()
+        if value is not None and key not in SAMPLING_FIELDS and key not in _READ_ELSEWHERE
+    )
 
 
 def sampling_params(
