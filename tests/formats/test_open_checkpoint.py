@@ -140,7 +140,7 @@ def test_what_the_system_refuses_is_said_in_plain_words() -> None:
     path = Path("m.gguf")
     assert (
         str(unreadable(path, PermissionError(13, "x")))
-        == "m.gguf: permission denied; make it readable for this user (chmod u+r)"
+        == "m.gguf: permission denied; make it readable for this user (chmod u+r; u+rx for a folder, and for those that hold it)"
     )
     assert isinstance(unreadable(path, PermissionError(13, "x")), StoreError)
     assert isinstance(unreadable(path, FileNotFoundError(2, "x")), ModelNotFound)

@@ -66,8 +66,9 @@ def unreadable(path: Path, error: OSError) -> ModelNotFound | StoreError | Forma
     if isinstance(error, IsADirectoryError):
         return FormatError(f"{path}: a folder, where a file was expected")
     if isinstance(error, PermissionError):
-        rights = "u+rx" if path.is_dir() else "u+r"
-        return StoreError(f"{path}: permission denied; make it readable for this user (chmod {rights})")
+        return StoreError(
+            f"{path}: permission denied; make it readable for this user (chmod u+r; u+rx for a folder, and for those that hold it)"
+        )
     return StoreError(f"{path}: cannot be read: {error.strerror or error}")
 
 
