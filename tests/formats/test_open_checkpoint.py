@@ -138,10 +138,8 @@ def test_a_device_or_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
 
 def test_what_the_system_refuses_is_said_in_plain_words() -> None:
     path = Path("m.gguf")
-    assert (
-        str(unreadable(path, PermissionError(13, "x")))
-        == "m.gguf: permission denied; make it readable for this user (chmod u+r; u+rx for a folder, and for those that hold it)"
-    )
+    advice = "make it readable for this user (chmod u+r; u+rx for a folder, and for those that hold it)"
+    assert str(unreadable(path, PermissionError(13, "x"))) == f"m.gguf: permission denied; {advice}"
     assert isinstance(unreadable(path, PermissionError(13, "x")), StoreError)
     assert isinstance(unreadable(path, FileNotFoundError(2, "x")), ModelNotFound)
     assert "Input/output error" in str(unreadable(path, OSError(5, "Input/output error")))

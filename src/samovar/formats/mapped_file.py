@@ -67,7 +67,8 @@ def unreadable(path: Path, error: OSError) -> ModelNotFound | StoreError | Forma
         return FormatError(f"{path}: a folder, where a file was expected")
     if isinstance(error, PermissionError):
         return StoreError(
-            f"{path}: permission denied; make it readable for this user (chmod u+r; u+rx for a folder, and for those that hold it)"
+            f"{path}: permission denied; make it readable for this user "
+            "(chmod u+r; u+rx for a folder, and for those that hold it)"
         )
     return StoreError(f"{path}: cannot be read: {error.strerror or error}")
 
