@@ -154,6 +154,11 @@ def test_values_of_the_wrong_kind_are_bad_requests(tiny_llm, call):
         call(tiny_llm)
 
 
+def test_an_unknown_instruction_set_names_those_there_are(tiny_llm):
+    with pytest.raises(BadRequest, match=r"'sse9' is not available.*numpy"):
+        LLM(tiny_llm.path, isa="sse9")
+
+
 def test_an_empty_name_is_not_the_default():
     with pytest.raises(SamovarError):
         LLM("")

@@ -15,7 +15,7 @@ from samovar.formats import open_checkpoint
 from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, resolve
 from samovar.kernels import KvType, Ops
 from samovar.kernels.cores import usable_cores
-from samovar.kernels.native import native_missing_reason, native_ops
+from samovar.kernels.native import available_isas, native_missing_reason, native_ops
 from samovar.kernels.reference import ReferenceOps
 from samovar.llm.answer import Answer, Stream, run_batch
 from samovar.llm.memory import available_bytes, choose_context
@@ -107,8 +107,9 @@ class LLM:
     ) -> Result:
         """Answer a conversation (OpenAI-style messages; a string is one user message).
 
-        `thinking` on or off needs a model that has the choice; None is the template's default. Raises BadRequest for
-        messages, tools or options that cannot be served, PromptTooLong when the context does not hold them.
+        `thinking` on or off needs a model that has the choice; None is the template's default. `options` are those of
+        `samovar.llm.options.Options`: temperature, top_k, top_p, min_p, penalties, seed, stop, max_tokens. Raises
+        BadRequest for messages, tools or options that cannot be served, PromptTooLong when the context does not hold them.
         """
         return _drain(self.stream_chat(messages, tools=tools, thinking=thinking, **options))
 
@@ -187,9 +188,12 @@ def _choose_ops(isa: str | None, n_threads: int | None) -> tuple[Ops, str | None
     if n_threads is not None and (not isinstance(n_threads, int) or not 1 <= n_threads <= MAX_THREADS):
         raise BadRequest(f"n_threads is {n_threads!r}; expected a whole number from 1 to {MAX_THREADS}", param="n_threads")
     if isa == "numpy":
-        return ReferenceOps(), "running on the NumPy kernels, as asked for: expect about a token a second or less"
+        return ReferenceOps(), "running on the NumPy kernels, as asked for: they are much slower than the native ones"
     if isa is None and (reason := native_missing_reason()) is not None:
-        return ReferenceOps(), f"running on the NumPy kernels, about a hundred times slower than the native ones: {reason}"
+        return ReferenceOps(), f"running on the NumPy kernels, which are much slower than the native ones: {reason}"
+    if isa not in (None, *available_isas()):
+        names = ", ".join((*available_isas(), "numpy"))
+        raise BadRequest(f"instruction set {isa!r} is not available here; choose one of {names}, or none", param="isa")
     return native_ops(isa=isa, n_threads=n_threads or usable_cores()), None
 
 
