@@ -11,31 +11,37 @@ from samovar.kernels import PAGE_TOKENS, Spans
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Tokens `start` to `start + count` of a sequence, to be computed in this step."""
+    """Tokens of a sequence to be computed in this step, from position `start` on.
+
+    `token_ids` are given rather than looked up: some may be drafts that the sequence does not hold. Logits are wanted after
+    the last `n_logits` of them.
+    """
 
     sequence: Sequence
     start: int
-    count: int
+    token_ids: tuple[int, ...]
+    n_logits: int
+
+    @property
+    def end(self) -> int:
+        """The position after the last token."""
+        return self.start + len(self.token_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """The slices of a step laid end to end: T tokens of S sequences."""
+    """The slices of a step laid end to end: T tokens of S sequences. Logits are wanted after the tokens at `output_rows`."""
 
     ids_T: NDArray[np.int64]
     positions_T: NDArray[np.int64]
     slots_T: NDArray[np.int64]
     spans: Spans
-
-    @property
-    def last_rows_S(self) -> NDArray[np.int64]:
-        """The row of each slice's last token."""
-        return self.spans.row_starts[1:].astype(np.int64) - 1
+    output_rows: NDArray[np.int64]
 
 
 def build_batch(slices: list[Slice]) -> Batch:
     """Lay the slices out. Each sequence must hold pages for its slice already."""
-    counts = np.array([s.count for s in slices])
+    counts = np.array([len(s.token_ids) for s in slices])
     starts = np.array([s.start for s in slices])
     tables = [s.sequence.pages for s in slices]
     table_SP = np.zeros((len(slices), max(map(len, tables))), np.int32)
@@ -45,10 +51,12 @@ def build_batch(slices: list[Slice]) -> Batch:
     owner_T = np.repeat(np.arange(len(slices)), counts)
     positions_T = np.arange(row_starts[-1]) - row_starts[owner_T] + starts[owner_T]
     slots_T = table_SP[owner_T, positions_T // PAGE_TOKENS].astype(np.int64) * PAGE_TOKENS + positions_T % PAGE_TOKENS
-    ids = [token for s in slices for token in s.sequence.token_ids[s.start : s.start + s.count]]
+    ends = row_starts[1:].tolist()
+    output_rows = [row for s, end in zip(slices, ends, strict=True) for row in range(end - s.n_logits, end)]
     return Batch(
-        ids_T=np.array(ids, np.int64),
+        ids_T=np.array([token for s in slices for token in s.token_ids], np.int64),
         positions_T=positions_T.astype(np.int64),
         slots_T=slots_T,
         spans=Spans(row_starts=row_starts, positions=starts.astype(np.int32), page_tables_SP=table_SP),
+        output_rows=np.array(output_rows, np.int64),
     )

@@ -55,9 +55,11 @@ class Engine:
         while slices := self._plan(sequences):
             with self._lock:
                 for piece in slices:
-                    self.pool.grow(piece.sequence.pages, piece.start + piece.count)
+                    self.pool.grow(piece.sequence.pages, piece.end)
                 logits_SV = runner.run(slices)
-            current = [piece.sequence for piece in slices if not piece.sequence.n_behind]
+            for piece in slices:
+                piece.sequence.n_computed = piece.end
+            current = [piece.sequence for piece in slices if piece.n_logits]
             for sequence, logits_V in zip(current, logits_SV, strict=True):
                 if not sequence.is_finished:
                     yield self._append(sequences.index(sequence), sequence, logits_V)
@@ -92,10 +94,9 @@ class Engine:
         try:
             with self._lock:
                 self.pool.grow(sequence.pages, len(token_ids))
-                while sequence.n_behind:
-                    start = sequence.n_computed
-                    count = min(sequence.n_behind, self.max_step_tokens)
-                    out_TV[start : start + count] = runner.run([Slice(sequence, start, count)], all_rows=True)
+                for start in range(0, len(token_ids), self.max_step_tokens):
+                    part = tuple(token_ids[start : start + self.max_step_tokens])
+                    out_TV[start : start + len(part)] = runner.run([Slice(sequence, start, part, len(part))])
         finally:
             self.release(sequence, keep=False)
         return out_TV
@@ -126,7 +127,9 @@ class Engine:
         budget, slices = self.max_step_tokens, []
         for sequence in sorted((s for s in sequences if not s.is_finished), key=lambda s: s.n_behind > 1):
             if count := min(sequence.n_behind, budget):
-                slices.append(Slice(sequence, sequence.n_computed, count))
+                start = sequence.n_computed
+                part = tuple(sequence.token_ids[start : start + count])
+                slices.append(Slice(sequence, start, part, n_logits=int(count == sequence.n_behind)))
                 budget -= count
         return slices
 

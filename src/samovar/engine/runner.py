@@ -30,16 +30,7 @@ class Runner:
     ops: Ops
     pool: PagePool
 
-    def run(self, slices: list[Slice], *, all_rows: bool = False) -> F32:
-        """Compute the slices.
-
-        Logits [S, V], one row for each slice that brings its sequence up to date, in order; with `all_rows` [T, V], one
-        for every token.
-        """
+    def run(self, slices: list[Slice]) -> F32:
+        """Compute the slices: keys and values go to their pages; logits [S, V] after the last `n_logits` tokens of each."""
         batch = build_batch(slices)
-        is_current_S = np.array([s.start + s.count == len(s.sequence.token_ids) for s in slices])
-        rows = np.arange(len(batch.ids_T)) if all_rows else batch.last_rows_S[is_current_S]
-        logits = self.model(batch.ids_T, batch.positions_T, PagedAttend(self.ops, self.pool, batch), rows)
-        for piece in slices:
-            piece.sequence.n_computed = piece.start + piece.count
-        return logits
+        return self.model(batch.ids_T, batch.positions_T, PagedAttend(self.ops, self.pool, batch), batch.output_rows)
