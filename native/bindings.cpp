@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "bind_sample.h"
 #include "cpu.h"
 #include "ops.h"
 
@@ -153,7 +154,9 @@ NB_MODULE(_native, m) {
       .def_prop_ro("size_bytes", [](const Linear& w) { return w.packed.size_bytes; });
 
   using Free = nb::call_guard<nb::gil_scoped_release>;
-  nb::class_<Engine>(m, "Engine", "Kernels of one instruction set, a thread pool, and memory for weights.")
+  nb::class_<Engine> engine(m, "Engine", "Kernels of one instruction set, a thread pool, and memory for weights.");
+  bind_sample(engine);
+  engine
       .def(
           "__init__",
           [](Engine* self, const std::string& isa, int n_threads) {

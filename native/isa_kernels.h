@@ -33,4 +33,7 @@ void start_states(int64_t n, int64_t d_head, float* states);
 void merge_states(int64_t n, int64_t d_head, float* states, const float* other);
 void finish_states(const AttendView& a, int64_t first, int64_t last, const float* states);
 
+bool lane_maxima(const float* x, int64_t n, float* maxima);
+double weigh(const float* x, int64_t n, float top, double inverse_temperature, double floor, double* weights);
+
 }  // namespace samovar::SAMOVAR_ISA

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "formats.h"
+#include "sample.h"
 
 namespace samovar {
 
@@ -78,6 +79,12 @@ struct Kernels {
   void (*merge_states)(int64_t n, int64_t d_head, float* states, const float* other);
   // Divide by the sum of weights and write the lanes [first, last) to out.
   void (*finish_states)(const AttendView& a, int64_t first, int64_t last, const float* states);
+
+  // Sampling, over a block of kSampleBlock logits, or the n that are left (sample.h). maxima[j] = the largest of x[j],
+  // x[j + 16], ..., and whether there is no NaN.
+  bool (*lane_maxima)(const float* x, int64_t n, float* maxima);
+  // The weights of a block (0 past its end), and their sum: 16 lanes ascending, then halves added down to one.
+  double (*weigh)(const float* x, int64_t n, float top, double inverse_temperature, double floor, double* weights);
 };
 
 // Sizes that callers provide for.

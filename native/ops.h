@@ -41,6 +41,8 @@ class Engine {
             int64_t n_pairs, float* out);
   void silu_gate(const float* gate, const float* up, int64_t n, float* out);
   void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens);
+  // One token id for each row, or kNothingAllowed or kNotANumber; see sample.h.
+  void sample(const float* logits, const SampleView& view, int64_t* ids);
   void attention(const float* q, int64_t n_heads, const KvView& kv, const SpanView& spans, float scale, float* out);
 
  private:

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _F32 = NDArray[np.float32]
+_F64 = NDArray[np.float64]
+_I64 = NDArray[np.int64]
 _Pages = NDArray[np.generic]
 
 def available_isas() -> list[str]: ...
@@ -28,6 +30,27 @@ class Engine:
     def rope(self, x: _F32, cos: _F32, sin: _F32, out: _F32) -> None: ...
     def silu_gate(self, gate: _F32, up: _F32, out: _F32) -> None: ...
     def write_kv(self, k: _F32, v: _F32, kind: int, k_pages: _Pages, v_pages: _Pages, slots: NDArray[np.int64]) -> None: ...
+    def sample(
+        self,
+        logits: _F32,
+        temperature: _F64,
+        top_k: _I64,
+        top_p: _F64,
+        min_p: _F64,
+        repetition: _F32,
+        presence: _F32,
+        frequency: _F32,
+        seeds: NDArray[np.uint64],
+        positions: NDArray[np.uint64],
+        seen_starts: _I64,
+        seen_ids: _I64,
+        seen_counts: _I64,
+        bias_starts: _I64,
+        bias_ids: _I64,
+        bias_values: _F32,
+        mask: NDArray[np.uint32] | None,
+        ids: _I64,
+    ) -> None: ...
     def attention(
         self,
         q: _F32,

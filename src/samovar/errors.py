@@ -52,5 +52,13 @@ class PromptTooLong(BadRequest):
         self.n_prompt, self.n_max = n_prompt, n_max
 
 
+class NoTokenLeft(SamovarError):
+    """Logits leave no token to choose: all are forbidden, or they are no numbers. `row` of the batch is at fault."""
+
+    def __init__(self, message: str, *, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
 class TemplateError(BadRequest):
     """A chat template is unsound, refused these messages, or tried what the sandbox forbids."""

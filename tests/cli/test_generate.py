@@ -66,6 +66,17 @@ def test_every_sampling_option_reaches_the_engine(tiny_model: Path, llm: LLM) ->
     stopped = json.loads(samovar("generate", str(tiny_model), "-p", "The tea", "--json", *argv).out)
     assert stopped["finish_reason"] == "stop"
     assert len(stopped["token_ids"]) <= 6
+    argv += ["--logit-bias", f"{stop_id}=-100", "--logit-bias", "5=1.5"]
+    biased = json.loads(samovar("generate", str(tiny_model), "-p", "The tea", "--json", *argv).out)
+    assert biased["token_ids"] == list(llm.generate("The tea", **options, logit_bias={stop_id: -100, 5: 1.5}).token_ids)
+    assert stop_id not in biased["token_ids"]
+
+
+@pytest.mark.parametrize(("bias", "message"), [("5", "form ID=X"), ("a=1", "form ID=X"), ("5=101", "from -100 to 100")])
+def test_an_unsound_bias_is_a_usage_error(tiny_model: Path, bias: str, message: str) -> None:
+    ended = samovar("generate", str(tiny_model), "-p", "The tea", "--logit-bias", bias)
+    assert ended.code == 2
+    assert message in ended.err
 
 
 def test_a_stop_string_ends_the_text(tiny_model: Path, llm: LLM) -> None:

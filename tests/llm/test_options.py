@@ -14,6 +14,13 @@ def test_a_callers_value_wins_over_the_default_and_none_means_the_default():
     assert (chosen.temperature, chosen.top_k) == (0.0, 20)
 
 
+def test_a_bias_is_a_mapping_of_ids_to_numbers():
+    assert params(logit_bias={3: -5, 4: 2.5}).logit_bias == ((3, -5), (4, 2.5))
+    for unsound in ([3, 4], {"3": 1}, {3: "much"}):
+        with pytest.raises(BadRequest, match="logit_bias"):
+            params(logit_bias=unsound)
+
+
 def test_the_models_own_file_wins_over_its_family():
     own = own_defaults({"temperature": 0.1, "top_k": 5, "eos_token_id": 2}, {}, "f")
     values = Defaults(own=own, architecture="qwen3").sampling(is_thinking=True)

@@ -61,6 +61,13 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1 makes tokens already seen less likely")
     group.add_argument("--presence-penalty", type=float, metavar="X", help="lower generated tokens' scores by X, once")
     group.add_argument("--frequency-penalty", type=float, metavar="X", help="the same by X for each occurrence")
+    group.add_argument(
+        "--logit-bias",
+        action="append",
+        type=logit_bias,
+        metavar="ID=X",
+        help="add X, -100 to 100, to a token's score; repeatable",
+    )
     group.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same answer")
     limit = f"default: {MAX_UNWATCHED_TOKENS}, in a dialogue when the context is full"
     group.add_argument("--max-tokens", type=int, metavar="N", help=f"stop after N tokens ({limit})")
@@ -83,9 +90,11 @@ def read_sampling_options(args: argparse.Namespace) -> Options:
     """The options of `add_sampling_options` that were given. Ends the program with code 2 where one is out of range."""
     given = {name: getattr(args, name) for name in _CHECKED if getattr(args, name) is not None}
     try:
-        SamplingParams(**given)
+        SamplingParams(**given, logit_bias=tuple(args.logit_bias or ()))
     except BadRequest as error:
         args.parser.error(option_message(error))
+    if args.logit_bias is not None:
+        given["logit_bias"] = dict(args.logit_bias)
     if args.stop is not None:
         if not all(args.stop):
             args.parser.error("--stop is empty; expected the text to stop at")
@@ -112,6 +121,15 @@ def option_message(error: SamovarError) -> str:
     if param is None or not message.startswith(f"{param} is "):
         return message
     return _OPTIONS.get(param, "--" + param.replace("_", "-")) + message.removeprefix(param)
+
+
+def logit_bias(text: str) -> tuple[int, float]:
+    """An argument ID=X."""
+    token_id, _, value = text.partition("=")
+    try:
+        return int(token_id), float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form ID=X, as in 42=-5") from None
 
 
 def utf8_text(text: str) -> str:

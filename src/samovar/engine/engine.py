@@ -16,7 +16,7 @@ from samovar.engine.batch import Slice
 from samovar.engine.page_pool import PagePool
 from samovar.engine.request import FinishReason, Request, SamplingParams, TokenEvent
 from samovar.engine.runner import Model, Runner
-from samovar.engine.sampler import sample
+from samovar.engine.sampler import Row, sample_rows
 from samovar.engine.sequence import Sequence
 from samovar.errors import BadRequest, PromptTooLong
 from samovar.kernels import Ops
@@ -60,9 +60,10 @@ class Engine:
             for piece in slices:
                 piece.sequence.n_computed = piece.end
             current = [piece.sequence for piece in slices if piece.n_logits]
-            for sequence, logits_V in zip(current, logits_SV, strict=True):
+            token_ids = sample_rows(self.ops, logits_SV, [Row(sequence) for sequence in current])
+            for sequence, token_id in zip(current, token_ids, strict=True):
                 if not sequence.is_finished:
-                    yield self._append(sequences.index(sequence), sequence, logits_V)
+                    yield self._append(sequences.index(sequence), sequence, token_id)
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
         """End a sequence from outside: a stop string was seen, or nobody listens any more."""
@@ -121,6 +122,10 @@ class Engine:
                 f"token id {low if low < 0 else high} is not in the vocabulary; expected 0 to {self.vocab_size - 1}",
                 param="prompt",
             )
+        if beyond := [i for i, _ in request.sampling.logit_bias if i >= self.vocab_size]:
+            raise BadRequest(
+                f"logit_bias names token {beyond[0]}; expected ids from 0 to {self.vocab_size - 1}", param="logit_bias"
+            )
 
     def _plan(self, sequences: list[Sequence]) -> list[Slice]:
         """What each unfinished sequence computes next, within the step's budget; those that are talking go first."""
@@ -133,11 +138,12 @@ class Engine:
                 budget -= count
         return slices
 
-    def _append(self, index: int, sequence: Sequence, logits_V: F32) -> TokenEvent:
-        """Choose the next token, and see whether it is the last."""
+    def _append(self, index: int, sequence: Sequence, token_id: int) -> TokenEvent:
+        """Add a token, and see whether it is the last."""
         params = sequence.request.sampling
-        token_id = sample(logits_V, params, sequence.token_ids, sequence.n_prompt)
         sequence.token_ids.append(token_id)
+        if (grammar := sequence.request.grammar) is not None:
+            grammar.accept(token_id)
         if token_id in params.stop_ids:
             sequence.finish_reason = "stop"
         elif sequence.n_generated == params.max_tokens or len(sequence.token_ids) >= self.max_context:

@@ -1,86 +1,89 @@
-"""Logits to a token id: penalties, temperature, top-k, top-p, min-p, and a draw that can be repeated.
+"""Rows of logits to token ids: gathers what sampling needs to know of each row's sequence, and calls the kernel once.
 
-The random number of a token is Philox4x64 (Salmon et al., 2011) keyed by the request's seed, with the token's position as
-its counter: it depends on nothing else, so an answer can be replayed whatever ran beside it. Ties go to the lower id.
+What is computed, and in which order, is defined in `kernels.reference_sample`. The random number of a token depends on the
+request's seed and the token's position alone, so an answer can be replayed whatever ran beside it.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samovar.engine.request import SamplingParams
+from samovar.engine.sequence import Sequence
+from samovar.kernels import Ops
+from samovar.kernels.sample_batch import SampleBatch
 
 F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
+_I64 = NDArray[np.int64]
 
-_FIRST_CANDIDATES = 256
-
-
-def sample(logits_V: F32, params: SamplingParams, token_ids: Sequence[int], n_prompt: int) -> int:
-    """Choose the token that follows `token_ids`, of which the first `n_prompt` are the prompt."""
-    logits_V = penalise(logits_V, params, token_ids, n_prompt)
-    if params.temperature == 0:
-        return int(np.argmax(logits_V))
-    ids, probabilities = candidates(logits_V, params)
-    draw = uniform(params.seed, len(token_ids)) * probabilities.sum()
-    return int(ids[min(int(np.searchsorted(np.cumsum(probabilities), draw, side="right")), len(ids) - 1)])
+_NO_IDS: _I64 = np.empty(0, np.int64)
 
 
-def uniform(seed: int, position: int) -> float:
-    """A number from 0 up to 1 that depends on the seed and the position alone."""
-    return float(np.random.Generator(np.random.Philox(key=seed, counter=position)).random())
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of logits: those after the sequence's tokens, followed by `draft_ids`, which it does not hold yet.
 
-
-def penalise(logits_V: F32, params: SamplingParams, token_ids: Sequence[int], n_prompt: int) -> F32:
-    """Repetition penalty over all tokens (Keskar et al., 2019); presence and frequency over the generated ones."""
-    if params.repetition_penalty == 1 and params.presence_penalty == 0 and params.frequency_penalty == 0:
-        return logits_V
-    logits_V = logits_V.copy()
-    seen = np.unique(np.fromiter(token_ids, np.int64))
-    values = logits_V[seen]
-    penalty = np.float32(params.repetition_penalty)
-    logits_V[seen] = np.where(values > 0, values / penalty, values * penalty)
-    counts = Counter(token_ids[n_prompt:])
-    if counts:
-        ids = np.fromiter(counts.keys(), np.int64)
-        times = np.fromiter(counts.values(), np.float32)
-        logits_V[ids] -= np.float32(params.presence_penalty) + np.float32(params.frequency_penalty) * times
-    return logits_V
-
-
-def candidates(logits_V: F32, params: SamplingParams) -> tuple[NDArray[np.int64], F64]:
-    """Ids that top-k, top-p and min-p leave, most probable first, and their weights (not normalised).
-
-    top-p keeps the smallest set whose share of what top-k left reaches `top_p`. Sorting all of a large vocabulary is
-    avoided: the few best are sorted first, and more only when they do not reach.
+    A sequence with a grammar takes no drafts: its matcher knows the tokens it has accepted, and cannot step back.
     """
-    with np.errstate(over="ignore"):  # a tiny temperature sends all but the largest to minus infinity, which is right
-        weights_V = np.exp((logits_V.astype(np.float64) - float(logits_V.max())) / params.temperature)
-    n_kept = min(params.top_k or len(weights_V), len(weights_V))
-    if params.top_p == 1 and n_kept == len(weights_V):
-        ids = np.flatnonzero(weights_V >= max(params.min_p, np.finfo(np.float64).tiny))
-        return ids, weights_V[ids]
-    total = None if n_kept < len(weights_V) else weights_V.sum()
-    n_sorted = n_kept if total is None else min(_FIRST_CANDIDATES, n_kept)
-    while True:
-        ids = _largest(logits_V, n_sorted)
-        weights = weights_V[ids]
-        before = np.cumsum(weights) - weights
-        goal = params.top_p * (weights.sum() if total is None else total)
-        if n_sorted == n_kept or before[-1] + weights[-1] >= goal:
-            keep = (before < goal) & (weights >= params.min_p)
-            keep[0] = True
-            return ids[keep], weights[keep]
-        n_sorted = min(n_sorted * 8, n_kept)
+
+    sequence: Sequence
+    draft_ids: tuple[int, ...] = ()
 
 
-def _largest(logits_V: F32, n: int) -> NDArray[np.int64]:
-    """Ids of the n largest, largest first; among equals the lower id first and preferred."""
-    if n < len(logits_V):
-        threshold = np.partition(logits_V, len(logits_V) - n)[len(logits_V) - n]
-        ids = np.flatnonzero(logits_V >= threshold)
-    else:
-        ids = np.arange(len(logits_V))
-    return ids[np.argsort(-logits_V[ids], kind="stable")][:n]
+def sample_rows(ops: Ops, logits_SV: F32, rows: list[Row]) -> list[int]:
+    """The token id that follows each row. Changes no sequence, beyond counting the tokens it holds.
+
+    Raises NoTokenLeft for a row whose logits are no numbers, or whose grammar allows no token.
+    """
+    return [int(i) for i in ops.sample(logits_SV, _batch(rows, logits_SV.shape[1]))] if rows else []
+
+
+def _batch(rows: list[Row], vocab_size: int) -> SampleBatch:
+    params = [row.sequence.request.sampling for row in rows]
+    seen = [_seen(row, p) for row, p in zip(rows, params, strict=True)]
+    biases = [p.logit_bias for p in params]
+    return SampleBatch(
+        temperature=np.array([p.temperature for p in params], np.float64),
+        top_k=np.array([p.top_k for p in params], np.int64),
+        top_p=np.array([p.top_p for p in params], np.float64),
+        min_p=np.array([p.min_p for p in params], np.float64),
+        repetition_penalty=np.array([p.repetition_penalty for p in params], np.float32),
+        presence_penalty=np.array([p.presence_penalty for p in params], np.float32),
+        frequency_penalty=np.array([p.frequency_penalty for p in params], np.float32),
+        seeds=np.array([p.seed for p in params], np.uint64),
+        positions=np.array([len(r.sequence.token_ids) + len(r.draft_ids) for r in rows], np.uint64),
+        seen_starts=_starts([len(ids) for ids, _ in seen]),
+        seen_ids=np.concatenate([ids for ids, _ in seen]),
+        seen_counts=np.concatenate([counts for _, counts in seen]),
+        bias_starts=_starts([len(bias) for bias in biases]),
+        bias_ids=np.array([token_id for bias in biases for token_id, _ in bias], np.int64),
+        bias_values=np.array([value for bias in biases for _, value in bias], np.float32),
+        mask_SW=_masks(rows, vocab_size),
+    )
+
+
+def _seen(row: Row, params: SamplingParams) -> tuple[_I64, _I64]:
+    """Distinct ids before the row, and how often each was generated; none where no penalty asks for them."""
+    if not params.has_penalty:
+        return _NO_IDS, _NO_IDS
+    sequence = row.sequence
+    sequence.counts.catch_up(sequence.token_ids, sequence.n_prompt)
+    return sequence.counts.arrays(row.draft_ids)
+
+
+def _masks(rows: list[Row], vocab_size: int) -> NDArray[np.uint32] | None:
+    """What the grammars allow, [S, ceil(V / 32)]; None where there is none."""
+    grammars = [row.sequence.request.grammar for row in rows]
+    if all(grammar is None for grammar in grammars):
+        return None
+    mask_SW = np.full((len(rows), -(-vocab_size // 32)), 0xFFFFFFFF, np.uint32)
+    for row, grammar, mask_W in zip(rows, grammars, mask_SW, strict=True):
+        if grammar is not None:
+            assert not row.draft_ids
+            grammar.mask(mask_W)
+    return mask_SW
+
+
+def _starts(lengths: list[int]) -> _I64:
+    return np.cumsum([0, *lengths], dtype=np.int64)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from samovar.engine.request import FinishReason, Request
+from samovar.engine.token_counts import TokenCounts
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -10,7 +11,8 @@ class Sequence:
     """Changes as the engine works, and is owned by the engine alone.
 
     `token_ids` is the prompt followed by what was generated; the keys and values of the first `n_computed` of them are in
-    `pages`, in order. `n_cached` of the prompt's tokens were computed by an earlier request.
+    `pages`, in order. `n_cached` of the prompt's tokens were computed by an earlier request. `counts` follow `token_ids` as
+    far as penalties have asked for them.
     """
 
     request: Request
@@ -19,6 +21,7 @@ class Sequence:
     n_cached: int = 0
     pages: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    counts: TokenCounts = field(default_factory=TokenCounts)
 
     @property
     def n_prompt(self) -> int:

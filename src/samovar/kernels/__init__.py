@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from samovar.kernels.sample_batch import SampleBatch
 from samovar.tensors.stored import StoredTensor
 
 F32 = NDArray[np.float32]
@@ -104,4 +105,9 @@ class Ops(Protocol):
 
     def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float) -> F32:
         """[T, H, K]: causal attention of each row over positions 0 to its own; query head h reads kv head h // (H / G)."""
+        ...
+
+    def sample(self, logits_SV: F32, batch: SampleBatch) -> NDArray[np.int64]:
+        """[S]: a token id chosen from each row, as `kernels.reference_sample` defines it. Raises NoTokenLeft naming a row that
+        holds a NaN or an infinity, or allows no token."""
         ...

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from samovar.errors import OutOfMemory, SamovarError
 from samovar.kernels import F32, KvPages, Linear, Spans
 from samovar.kernels.cores import usable_cores
+from samovar.kernels.sample_batch import SampleBatch, refuse_failed
 from samovar.tensors.stored import StoredTensor
 
 if TYPE_CHECKING:
@@ -133,6 +134,18 @@ class NativeOps:
         k, v, tables = pages.k_PGKB, pages.v_PGBK, spans.page_tables_SP
         self._engine.attention(q_THK, _KIND[pages.type], k, v, spans.row_starts, spans.positions, tables, scale, out_THK)
         return out_THK
+
+    def sample(self, logits_SV: F32, batch: SampleBatch) -> NDArray[np.int64]:
+        """The same ids as the definition; sorts no more candidates than top-k and top-p need."""
+        ids_S = np.empty(len(logits_SV), np.int64)
+        self._engine.sample(
+            logits_SV, batch.temperature, batch.top_k, batch.top_p, batch.min_p,
+            batch.repetition_penalty, batch.presence_penalty, batch.frequency_penalty, batch.seeds, batch.positions,
+            batch.seen_starts, batch.seen_ids, batch.seen_counts, batch.bias_starts, batch.bias_ids, batch.bias_values,
+            batch.mask_SW, ids_S,
+        )  # fmt: skip
+        refuse_failed(ids_S, logits_SV)
+        return ids_S
 
 
 def _native() -> ModuleType:

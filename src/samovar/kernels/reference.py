@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from samovar.kernels import F32, PAGE_TOKENS, KvPages, Linear, Spans
 from samovar.kernels.dequantise import dequantise
+from samovar.kernels.reference_sample import choose
+from samovar.kernels.sample_batch import SampleBatch, refuse_failed
 from samovar.tensors.stored import StoredTensor
 
 _PANEL_ELEMENTS = 1 << 24  # 64 MiB of float32 at a time
@@ -116,6 +118,12 @@ class ReferenceOps:
                 weights /= weights.sum(axis=-1, keepdims=True)
                 out_THK[row] = np.matmul(weights, v_GCK[:, :n_visible]).reshape(out_THK.shape[1:])
         return out_THK
+
+    def sample(self, logits_SV: F32, batch: SampleBatch) -> NDArray[np.int64]:
+        """Row by row; see `reference_sample`."""
+        ids_S = np.array([choose(logits_V, batch, row) for row, logits_V in enumerate(logits_SV)], np.int64)
+        refuse_failed(ids_S, logits_SV)
+        return ids_S
 
 
 def _to_stored(x: F32, pages: KvPages) -> NDArray[np.generic]:

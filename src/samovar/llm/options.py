@@ -8,7 +8,9 @@ from typing import TypedDict
 from samovar.engine.request import MAX_SEED, SamplingParams
 from samovar.errors import BadRequest, FormatError
 
-SAMPLING_FIELDS = tuple(f.name for f in fields(SamplingParams) if f.name not in ("stop_ids", "max_tokens", "seed"))
+SAMPLING_FIELDS = tuple(
+    f.name for f in fields(SamplingParams) if f.name not in ("stop_ids", "max_tokens", "seed", "logit_bias")
+)
 _PLAIN_DEFAULTS: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.9}
 _QWEN3_THINKING: Mapping[str, float] = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
 _QWEN3_FAST: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
@@ -38,6 +40,7 @@ class Options(TypedDict, total=False):
     repetition_penalty: float | None
     presence_penalty: float | None
     frequency_penalty: float | None
+    logit_bias: Mapping[int, float] | None
     seed: int | None
     max_tokens: int | None
     stop: str | list[str] | None
@@ -101,11 +104,15 @@ def sampling_params(
         isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < vocab_size for i in stop_ids
     ):
         raise BadRequest(f"stop_token_ids is {stop_ids!r}; expected ids from 0 to {vocab_size - 1}", param="stop_token_ids")
+    bias = options.get("logit_bias") or {}
+    if not isinstance(bias, Mapping):
+        raise BadRequest(f"logit_bias is {bias!r}; expected a mapping of token ids to numbers", param="logit_bias")
     values = dict(defaults) | given
     if "top_k" in values and isinstance(values["top_k"], float) and values["top_k"].is_integer():
         values["top_k"] = int(values["top_k"])
     return SamplingParams(
         **values,
+        logit_bias=tuple(bias.items()),
         seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
         max_tokens=options.get("max_tokens"),
         stop_ids=(*eos_ids, *stop_ids),
