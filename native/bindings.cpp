@@ -146,7 +146,10 @@ void attention(Engine& engine, const Array<const float, nb::ndim<3>>& q, int kin
 
 }  // namespace
 
+void bind_cache(nb::module_& m);
+
 NB_MODULE(_native, m) {
+  bind_cache(m);
   m.def("available_isas", &samovar::available_isas, "Names of the instruction sets that this processor runs, best last.");
   nb::class_<Linear>(m, "NativeLinear", "A packed weight [n_out, n_in].")
       .def_prop_ro("n_out", [](const Linear& w) { return w.packed.view.n_out; })

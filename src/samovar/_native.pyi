@@ -9,6 +9,7 @@ _I64 = NDArray[np.int64]
 _Pages = NDArray[np.generic]
 
 def available_isas() -> list[str]: ...
+def checksum(data: NDArray[np.uint8], n_threads: int) -> int: ...
 
 class NativeLinear:
     @property

@@ -1,0 +1,16 @@
+// A 64-bit checksum that runs as fast as memory is read. It finds damage; it is no defence against an adversary.
+//
+// The bytes are taken in chunks of 256 KiB, each a sum over its little-endian 64-bit words w[i] (the last one filled up with zeros):
+//   sum of low32(x) * high32(x) + w[i], x = w[i] ^ key(i mod 1024), folded after each block of 1024 words as
+//   h = (h ^ sum) * P, from h = the chunk's number of bytes. All arithmetic is modulo 2^64.
+// key(i) is output i of splitmix64 from seed 0. The chunks' values fold in order in the same way, from the number of all bytes.
+// The NumPy twin is `samovar.kernels.checksum`. The result does not depend on the number of threads.
+#pragma once
+
+#include <cstdint>
+
+namespace samovar {
+
+uint64_t checksum(const uint8_t* data, int64_t n_bytes, int n_threads);
+
+}  // namespace samovar
