@@ -98,7 +98,7 @@ inline int64_t padded_head(int64_t d_head) { return (d_head + 15) / 16 * 16; }
 inline int64_t state_floats(int64_t d_head) { return 16 + padded_head(d_head); }
 inline int64_t attend_scratch_bytes(int64_t d_head) { return 4 * 8 * (kPartitionKeys + 2 * padded_head(d_head)) + 256; }
 
-// Tables, one for each instruction set that this build holds.
+// Tables, one for each instruction set that this build holds (cpu.cpp).
 namespace scalar {
 const Kernels& kernels();
 }
@@ -106,6 +106,12 @@ namespace avx2 {
 const Kernels& kernels();
 }
 namespace avx512 {
+const Kernels& kernels();
+}
+namespace neon {
+const Kernels& kernels();
+}
+namespace neon_dot {
 const Kernels& kernels();
 }
 

@@ -7,13 +7,16 @@
 //   load_codes, store_codes, bit_or, take_bits, look_up (16-entry byte table),
 //   dot: acc[i] += sum over j < 4 of u[4 i + j] * x[j], exact, for codes up to 127,
 //   dot_wide: the same for any byte; adds (u - 128) * x if kWideShift < 0, else u * x.
-// Float operations are IEEE in every instruction set, so that a kernel gives the same bits in all of them.
+// Float operations are IEEE in every instruction set, so that a kernel gives the same bits in all of them (of a NaN only that it
+// is one: its sign and payload differ between processors).
 #pragma once
 
 #if defined(SAMOVAR_USE_AVX512)
 #include "simd_avx512.h"
 #elif defined(SAMOVAR_USE_AVX2)
 #include "simd_avx2.h"
+#elif defined(SAMOVAR_USE_NEON)
+#include "simd_neon.h"
 #else
 #include "simd_scalar.h"
 #endif

@@ -159,6 +159,15 @@ def test_an_unknown_instruction_set_names_those_there_are(tiny_llm):
         LLM(tiny_llm.path, isa="sse9")
 
 
+def test_a_processor_without_vector_instructions_is_slow_and_says_so(tiny_llm, monkeypatch):
+    monkeypatch.setattr("samovar.llm.llm.available_isas", lambda: ("scalar",))
+    plain = LLM(tiny_llm.path)
+    assert plain.ops.isa == "scalar"
+    assert "AVX2" in plain.warnings[0]
+    assert "slower" in plain.warnings[0]
+    assert LLM(tiny_llm.path, isa="scalar").slow_reason is None
+
+
 def test_an_empty_name_is_not_the_default():
     with pytest.raises(SamovarError):
         LLM("")

@@ -183,6 +183,12 @@ def _drain(stream: Stream) -> Result:
     return stream.result
 
 
+_NO_VECTORS = (
+    "this processor lacks AVX2, FMA or F16C (and is none with NEON): running on the scalar kernels, which are much slower "
+    "than those for newer processors"
+)
+
+
 def _choose_ops(isa: str | None, n_threads: int | None) -> tuple[Ops, str | None]:
     """The native operations, or the NumPy ones with the reason why answers will be slow."""
     if n_threads is not None and (not isinstance(n_threads, int) or not 1 <= n_threads <= MAX_THREADS):
@@ -191,10 +197,12 @@ def _choose_ops(isa: str | None, n_threads: int | None) -> tuple[Ops, str | None
         return ReferenceOps(), "running on the NumPy kernels, as asked for: they are much slower than the native ones"
     if isa is None and (reason := native_missing_reason()) is not None:
         return ReferenceOps(), f"running on the NumPy kernels, which are much slower than the native ones: {reason}"
-    if isa not in (None, *available_isas()):
-        names = ", ".join((*available_isas(), "numpy"))
-        raise BadRequest(f"instruction set {isa!r} is not available here; choose one of {names}, or none", param="isa")
-    return native_ops(isa=isa, n_threads=n_threads or usable_cores()), None
+    names = available_isas()
+    if isa not in (None, *names):
+        choices = ", ".join((*names, "numpy"))
+        raise BadRequest(f"instruction set {isa!r} is not available here; choose one of {choices}, or none", param="isa")
+    is_plain = isa is None and names[-1] == "scalar"
+    return native_ops(isa=isa or names[-1], n_threads=n_threads or usable_cores()), _NO_VECTORS if is_plain else None
 
 
 def _check_choices(kv_type: object, max_context: object) -> None:

@@ -1,0 +1,238 @@
+// Runs every kernel of one instruction set on pseudo-random data at awkward sizes and prints a digest for each case. Needs no
+// Python, so it can be compiled for another processor and run in an emulator; the same cases must give the same digests
+// everywhere. Without arguments: the names of the instruction sets that this processor runs, best last.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "cpu.h"
+#include "ops.h"
+
+namespace {
+
+using namespace samovar;
+
+constexpr int64_t kRowCounts[] = {1, 2, 3, 7, 16, 33};
+
+// splitmix64: the same numbers on every processor.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint64_t next() {
+    uint64_t z = state_ += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+  }
+  uint64_t below(uint64_t n) { return next() % n; }
+  float uniform() { return static_cast<float>(static_cast<int32_t>(below(1 << 24)) - (1 << 23)) * 0x1p-22f; }  // within 2
+  std::vector<float> floats(int64_t n) {
+    std::vector<float> out(static_cast<size_t>(n));
+    for (float& x : out) x = uniform();
+    return out;
+  }
+
+ private:
+  uint64_t state_;
+};
+
+uint64_t digest(const void* data, size_t n_bytes) {  // FNV-1a
+  const auto* bytes = static_cast<const uint8_t*>(data);
+  uint64_t hash = 0xCBF29CE484222325u;
+  for (size_t i = 0; i < n_bytes; ++i) hash = (hash ^ bytes[i]) * 0x100000001B3u;
+  return hash;
+}
+
+template <class T>
+void report(const std::string& name, const std::vector<T>& values) {
+  for (const T x : values) {
+    if (x != x) std::exit((std::fprintf(stderr, "%s: not a number, so its bits mean nothing\n", name.c_str()), 1));
+  }
+  std::printf("%s %016llx\n", name.c_str(), static_cast<unsigned long long>(digest(values.data(), values.size() * sizeof(T))));
+}
+
+struct NamedType {
+  const char* name;
+  Type type;
+  std::vector<int> f16_at;  // where a block's float16 numbers stand; all else may be any bytes
+};
+const NamedType kTypes[] = {
+    {"F32", Type::kF32, {}},           {"F16", Type::kF16, {0}},         {"BF16", Type::kBF16, {}},
+    {"Q4_0", Type::kQ4_0, {0}},        {"Q4_1", Type::kQ4_1, {0, 2}},    {"Q5_0", Type::kQ5_0, {0}},
+    {"Q5_1", Type::kQ5_1, {0, 2}},     {"Q8_0", Type::kQ8_0, {0}},       {"Q2_K", Type::kQ2_K, {80, 82}},
+    {"Q3_K", Type::kQ3_K, {108}},      {"Q4_K", Type::kQ4_K, {0, 2}},    {"Q5_K", Type::kQ5_K, {0, 2}},
+    {"Q6_K", Type::kQ6_K, {208}},      {"IQ4_NL", Type::kIQ4_NL, {0}},   {"IQ4_XS", Type::kIQ4_XS, {0}},
+    {"MXFP4", Type::kMXFP4, {}},       {"NVFP4", Type::kNVFP4, {}},
+};
+
+std::vector<uint8_t> random_blocks(const NamedType& type, const Format& format, int64_t n_blocks, Random& random) {
+  std::vector<uint8_t> out(static_cast<size_t>(n_blocks * format.block_bytes));
+  for (uint8_t& byte : out) byte = static_cast<uint8_t>(random.next());
+  for (int64_t block = 0; block < n_blocks; ++block) {
+    uint8_t* p = out.data() + block * format.block_bytes;
+    for (const int at : type.f16_at) {  // 2^-11 to 2^-3, and now and then 0
+      const uint64_t bits = random.next();
+      const auto half = static_cast<uint16_t>(bits % 16 == 0 ? 0 : (bits & 0x83FF) | ((4 + (bits >> 20) % 8) << 10));
+      std::memcpy(p + at, &half, 2);
+    }
+    if (type.type == Type::kMXFP4) p[0] = static_cast<uint8_t>(110 + random.below(15));
+    if (type.type == Type::kNVFP4) {
+      for (int i = 0; i < 4; ++i) p[i] &= 127;
+    }
+    if (type.type == Type::kF32 || type.type == Type::kBF16) {
+      const float value = random.uniform();
+      std::memcpy(p, reinterpret_cast<const uint8_t*>(&value) + (4 - format.block_bytes), static_cast<size_t>(format.block_bytes));
+    }
+  }
+  return out;
+}
+
+std::string shape(std::initializer_list<int64_t> sizes) {
+  std::string out;
+  for (const int64_t n : sizes) {
+    if (!out.empty()) out += 'x';
+    out += std::to_string(n);
+  }
+  return out;
+}
+
+void linear_case(Engine& engine, const NamedType& type, int64_t n_out, int64_t n_in, int64_t n_rows, Random& random) {
+  const Format& format = *find_format(static_cast<int>(type.type));
+  const auto stored = random_blocks(type, format, n_out * n_in / format.block_elements, random);
+  auto x = random.floats(n_rows * n_in);
+  for (size_t i = 0; i < x.size(); i += 3 + i % 61) x[i] *= 100.0f;  // groups of different size
+  for (int64_t i = 0; i < n_in / 2; ++i) x[static_cast<size_t>(i)] = i % 64 < 32 ? 0.0f : x[static_cast<size_t>(i)];
+  const PackedLinear packed = engine.pack_linear(format, stored, n_out, n_in);
+  std::vector<float> out(static_cast<size_t>(n_rows * n_out));
+  const Product product{&packed.view, out.data()};
+  engine.linears(x.data(), n_rows, n_in, {&product, 1});
+  report(std::string("linear ") + type.name + " " + shape({n_rows, n_in, n_out}), out);
+}
+
+void linears(Engine& engine) {
+  Random random(1);
+  for (const NamedType& type : kTypes) {
+    const int64_t block = find_format(static_cast<int>(type.type))->block_elements;
+    const int64_t unit = block == 1 ? 37 : block;
+    for (const auto& [n_out, n_blocks] : {std::pair<int64_t, int64_t>{1, 1}, {15, 3}, {33, 2}}) {
+      for (const int64_t n_rows : kRowCounts) linear_case(engine, type, n_out, n_blocks * unit, n_rows, random);
+    }
+    linear_case(engine, type, 83, 512, 50, random);
+  }
+  linear_case(engine, kTypes[3], 160, 2048, 70, random);  // several blocks of rows
+}
+
+// Codes and inputs at the ends of their ranges: -128 * 127 has no room to spare.
+void extremes(Engine& engine) {
+  const Format& format = *find_format(static_cast<int>(Type::kQ8_0));
+  for (const int code : {0x80, 0x81, 0x7F}) {
+    std::vector<uint8_t> stored(34 * 16, static_cast<uint8_t>(code));
+    for (size_t i = 0; i < stored.size(); i += 34) stored[i] = 0, stored[i + 1] = 0x3C;  // scale 1
+    const PackedLinear packed = engine.pack_linear(format, stored, 16, 32);
+    for (const float sign : {1.0f, -1.0f}) {
+      const std::vector<float> x(20 * 32, sign * 127.0f);
+      std::vector<float> out(20 * 16);
+      const Product product{&packed.view, out.data()};
+      engine.linears(x.data(), 20, 32, {&product, 1});
+      report("extremes " + std::to_string(code) + (sign > 0 ? "+" : "-"), out);
+    }
+  }
+}
+
+void elementwise(Engine& engine) {
+  Random random(2);
+  for (const int64_t n_in : {1, 7, 64, 129, 576}) {
+    const auto x = random.floats(5 * n_in), weight = random.floats(n_in);
+    std::vector<float> out(x.size());
+    engine.rms_norm(x.data(), weight.data(), 1e-5f, 5, n_in, out.data());
+    report("rms_norm " + shape({5, n_in}), out);
+  }
+  for (const auto& [d_head, n_pairs] : {std::pair<int64_t, int64_t>{64, 32}, {36, 9}, {80, 20}, {128, 64}}) {
+    const auto x = random.floats(7 * 3 * d_head), cos = random.floats(7 * n_pairs), sin = random.floats(7 * n_pairs);
+    std::vector<float> out(x.size());
+    engine.rope(x.data(), cos.data(), sin.data(), 7, 3, d_head, n_pairs, out.data());
+    report("rope " + shape({7, 3, d_head, n_pairs}), out);
+  }
+  auto gate = random.floats(40001);
+  for (size_t i = 0; i < gate.size(); ++i) gate[i] *= i % 4 == 0 ? 60.0f : i % 4 == 1 ? 1e-20f : 1.0f;
+  gate[0] = 0.0f, gate[1] = -0.0f, gate[2] = 1e30f, gate[3] = -1e30f, gate[5] = 88.8f, gate[6] = -88.8f;
+  const auto up = random.floats(40001);
+  std::vector<float> out(gate.size());
+  engine.silu_gate(gate.data(), up.data(), static_cast<int64_t>(gate.size()), out.data());
+  report("silu_gate " + shape({40001}), out);
+}
+
+// Three sequences on scattered pages: a long one that decodes, a prompt in the middle of its chunks, a new prompt.
+void attention_case(Engine& engine, KvKind kind, int64_t n_heads, int64_t n_kv_heads, int64_t d_head, Random& random) {
+  constexpr int64_t kPages = 24, kWidth = 20;
+  const std::vector<int32_t> starts{0, 1, 38, 41}, positions{600, 40, 0};
+  std::vector<int32_t> tables(3 * kWidth);
+  const int64_t n_pages[] = {19, 3, 1};
+  int64_t taken = 0;
+  std::vector<int64_t> slots;
+  for (int64_t s = 0; s < 3; ++s) {
+    for (int64_t p = 0; p < n_pages[s]; ++p, ++taken) tables[static_cast<size_t>(s * kWidth + p)] = static_cast<int32_t>(taken * 7 % kPages);
+    const auto i = static_cast<size_t>(s);
+    for (int64_t t = 0; t < positions[i] + starts[i + 1] - starts[i]; ++t) {
+      slots.push_back(tables[static_cast<size_t>(s * kWidth + t / kPageTokens)] * kPageTokens + t % kPageTokens);
+    }
+  }
+  const int64_t item = kind == KvKind::kF32 ? 4 : 2, n_tokens = static_cast<int64_t>(slots.size());
+  std::vector<uint8_t> k_pages(static_cast<size_t>(kPages * n_kv_heads * d_head * kPageTokens * item), 0xFF), v_pages = k_pages;
+  const KvView kv{kind, n_kv_heads, d_head, k_pages.data(), v_pages.data()};
+  const auto k = random.floats(n_tokens * n_kv_heads * d_head), v = random.floats(n_tokens * n_kv_heads * d_head);
+  engine.write_kv(k.data(), v.data(), kv, slots.data(), n_tokens);
+  const std::string name = std::to_string(static_cast<int>(kind)) + " " + shape({n_heads, n_kv_heads, d_head});
+  report("write_kv keys " + name, k_pages);
+  report("write_kv values " + name, v_pages);
+  const auto q = random.floats(41 * n_heads * d_head);
+  std::vector<float> out(q.size());
+  const SpanView spans{starts.data(), positions.data(), tables.data(), 3, kWidth};
+  engine.attention(q.data(), n_heads, kv, spans, 0.125f, out.data());
+  report("attention " + name, out);
+}
+
+void attentions(Engine& engine) {
+  Random random(3);
+  for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kBF16}) {
+    attention_case(engine, kind, 6, 2, 64, random);
+    attention_case(engine, kind, 3, 3, 36, random);
+    attention_case(engine, kind, 8, 1, 80, random);
+    attention_case(engine, kind, 4, 2, 128, random);
+  }
+}
+
+void sampling(const Kernels& kernels) {
+  Random random(4);
+  for (const int64_t n : {int64_t{1}, int64_t{700}, kSampleBlock}) {
+    const auto x = random.floats(n);
+    std::vector<float> maxima(16);
+    kernels.lane_maxima(x.data(), n, maxima.data());
+    report("lane_maxima " + shape({n}), maxima);
+    std::vector<double> weights(kSampleBlock + 1);
+    weights.back() = kernels.weigh(x.data(), n, 2.0f, 37.5, 1e-30, weights.data());
+    report("weigh " + shape({n}), weights);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc == 1) {
+    for (const std::string& name : available_isas()) std::puts(name.c_str());
+    return 0;
+  }
+  const Kernels* kernels = find_kernels(argv[1]);
+  if (kernels == nullptr) {
+    std::fprintf(stderr, "%s does not run here\n", argv[1]);
+    return 2;
+  }
+  Engine engine(*kernels, 2);
+  linears(engine);
+  extremes(engine);
+  elementwise(engine);
+  attentions(engine);
+  sampling(*kernels);
+}
