@@ -50,6 +50,7 @@ void sample(samovar::Engine& engine, const Array<const float, 2>& logits, const 
   check_lists(seen_starts, seen_ids, seen_counts.size(), n, v);
   check_lists(bias_starts, bias_ids, bias_values.size(), n, v);
   check(!mask || (mask->shape(0) == n_rows && mask->shape(1) == (n_vocabulary + 31) / 32), "the mask does not fit the logits");
+  const samovar::Engine::Timer timer(engine);
   engine.sample(logits.data(),
                 {n, v, temperature.data(), top_p.data(), min_p.data(), top_k.data(), repetition.data(), presence.data(),
                  frequency.data(), seeds.data(), positions.data(), seen_starts.data(), seen_ids.data(), seen_counts.data(),

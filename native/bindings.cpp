@@ -1,4 +1,4 @@
-// samovar._native: one method per operation. Arrays are checked here for dtype, rank, contiguity and lengths that must agree
+// samovar._native: one method per operation, of the engine and of programs. Arrays are checked here for dtype, rank, contiguity and lengths that must agree
 // (in Python that would cost more than a small operation does); samovar.kernels.native checks the rest and allocates outputs.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -9,7 +9,7 @@
 
 #include "bind_sample.h"
 #include "cpu.h"
-#include "ops.h"
+#include "program.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -17,6 +17,7 @@ using namespace nb::literals;
 namespace {
 
 using samovar::Engine;
+using samovar::Program;
 
 template <class T, class... Rest>
 using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu, Rest...>;
@@ -44,60 +45,92 @@ Linear pack(Engine& engine, int type_id, const Array<const uint8_t, nb::ndim<1>>
   return Linear{engine.pack_linear(*format, {stored.data(), stored.size()}, n_out, n_in)};
 }
 
-void embed(Engine& engine, int type_id, const Array<const uint8_t, nb::ndim<1>>& table,
+// Where a call goes: to the engine, now, or into a program. Lengths are checked at once; what is found in buffers, in the call.
+template <class Call>
+void issue(Engine& engine, Call call) {
+  const Engine::Timer timer(engine);
+  call(engine);
+}
+template <class Call>
+void issue(Program& program, Call call) {
+  program.add(std::move(call));
+}
+
+template <class Target>
+void embed(Target& target, int type_id, const Array<const uint8_t, nb::ndim<1>>& table,
            const Array<const int64_t, nb::ndim<1>>& ids, Output out) {
   const samovar::Format* format = samovar::find_format(type_id);
   check(format != nullptr && out.ndim() == 2 && out.shape(0) == ids.size(), "one row for each id is wanted");
-  const auto n_in = static_cast<int64_t>(out.shape(1));
+  const auto n_in = static_cast<int64_t>(out.shape(1)), n_ids = static_cast<int64_t>(ids.size());
   const int64_t n_rows = static_cast<int64_t>(table.size()) / (n_in / format->block_elements * format->block_bytes);
-  for (size_t i = 0; i < ids.size(); ++i) check(ids.data()[i] >= 0 && ids.data()[i] < n_rows, "an id lies outside the table");
-  engine.embed(*format, table.data(), n_in, ids.data(), static_cast<int64_t>(ids.size()), out.data());
+  issue(target, [=, table = table.data(), ids = ids.data(), out = out.data()](Engine& engine) {
+    for (int64_t i = 0; i < n_ids; ++i) check(ids[i] >= 0 && ids[i] < n_rows, "an id lies outside the table");
+    engine.embed(*format, table, n_in, ids, n_ids, out);
+  });
 }
 
-samovar::Product product(const Input& x, const Linear& weight, const Output& out) {
-  const samovar::WeightView& view = weight.packed.view;
-  check(x.ndim() == 2 && last_axis(x) == view.n_in &&
-            static_cast<int64_t>(out.size()) == static_cast<int64_t>(x.shape(0)) * view.n_out,
-        "input, weight and output do not fit each other");
-  return {&view, out.data()};
-}
-
-void linear(Engine& engine, const Input& x, const Linear& weight, const Output& out) {
-  const samovar::Product one = product(x, weight, out);
-  engine.linears(x.data(), static_cast<int64_t>(x.shape(0)), last_axis(x), {&one, 1});
-}
-
-void linears(Engine& engine, const Input& x, const nb::tuple& weights, const nb::list& outs) {
-  std::vector<samovar::Product> products;
+// `norm` [D] makes the rows rms_norm(x), `gate` [T, D] makes them silu(gate) * x; neither leaves x.
+template <class Target>
+void linears(Target& target, const Input& x, const nb::tuple& weights, const nb::tuple& biases, const nb::tuple& outs,
+             const Input& residual, const Input& norm, float eps, const Input& gate) {
   const size_t n = nb::len(weights);
-  check(nb::len(outs) == n, "one output for each weight is wanted");
+  check(nb::len(outs) == n && nb::len(biases) == n, "one output and one bias or None for each weight is wanted");
+  check(x.ndim() == 2 && (!norm.is_valid() || !gate.is_valid()), "rows of x are wanted, with a norm or a gate");
+  const auto n_rows = static_cast<int64_t>(x.shape(0)), n_in = last_axis(x);
+  samovar::Rows rows{samovar::Rows::kPlain, x.data(), nullptr, eps};
+  if (norm.is_valid()) {
+    check(static_cast<int64_t>(norm.size()) == n_in, "input and norm do not fit each other");
+    rows = {samovar::Rows::kNormed, x.data(), norm.data(), eps};
+  } else if (gate.is_valid()) {
+    check(gate.size() == x.size(), "gate and input are not of one size");
+    rows = {samovar::Rows::kGated, gate.data(), x.data(), eps};
+  }
+  std::vector<samovar::Product> products;
   products.reserve(n);
   for (size_t i = 0; i < n; ++i) {
-    products.push_back(product(x, nb::cast<const Linear&>(weights[i], false), nb::cast<Output>(outs[i], false)));
+    const samovar::WeightView& weight = nb::cast<const Linear&>(weights[i], false).packed.view;
+    const auto out = nb::cast<Output>(outs[i], false);
+    const auto bias = biases[i].is_none() ? Input() : nb::cast<Input>(biases[i], false);
+    check(weight.n_in == n_in && static_cast<int64_t>(out.size()) == n_rows * weight.n_out &&
+              (!bias.is_valid() || static_cast<int64_t>(bias.size()) == weight.n_out) &&
+              (!residual.is_valid() || residual.size() == out.size()),
+          "input, weight and output do not fit each other");
+    products.push_back({&weight, out.data(), bias.is_valid() ? bias.data() : nullptr,
+                        residual.is_valid() ? residual.data() : nullptr});
   }
   const nb::gil_scoped_release release;
-  engine.linears(x.data(), static_cast<int64_t>(x.shape(0)), last_axis(x), products);
+  issue(target, [=](Engine& engine) { engine.linears(rows, n_rows, n_in, products); });
 }
 
-void rms_norm(Engine& engine, const Input& x, const Array<const float, nb::ndim<1>>& weight, float eps, Output out) {
-  const int64_t n_in = last_axis(x);
+template <class Target>
+void rms_norm(Target& target, const Input& x, const Array<const float, nb::ndim<1>>& weight, float eps, Output out) {
+  const int64_t n_in = last_axis(x), n_rows = static_cast<int64_t>(x.size()) / n_in;
   check(static_cast<int64_t>(weight.size()) == n_in && out.size() == x.size(),
         "input, weight and output do not fit each other");
-  engine.rms_norm(x.data(), weight.data(), eps, static_cast<int64_t>(x.size()) / n_in, n_in, out.data());
+  issue(target, [=, x = x.data(), weight = weight.data(), out = out.data()](Engine& engine) {
+    engine.rms_norm(x, weight, eps, n_rows, n_in, out);
+  });
 }
 
-void rope(Engine& engine, const Array<const float, nb::ndim<3>>& x, const Array<const float, nb::ndim<2>>& cos,
+template <class Target>
+void rope(Target& target, const Array<const float, nb::ndim<3>>& x, const Array<const float, nb::ndim<2>>& cos,
           const Array<const float, nb::ndim<2>>& sin, Output out) {
   check(cos.shape(0) == x.shape(0) && sin.shape(0) == x.shape(0) && sin.shape(1) == cos.shape(1) &&
             2 * cos.shape(1) <= x.shape(2) && out.size() == x.size(),
         "heads and angles do not fit each other");
-  engine.rope(x.data(), cos.data(), sin.data(), static_cast<int64_t>(x.shape(0)), static_cast<int64_t>(x.shape(1)),
-              static_cast<int64_t>(x.shape(2)), static_cast<int64_t>(cos.shape(1)), out.data());
+  const auto n_tokens = static_cast<int64_t>(x.shape(0)), n_heads = static_cast<int64_t>(x.shape(1)),
+             d_head = static_cast<int64_t>(x.shape(2)), n_pairs = static_cast<int64_t>(cos.shape(1));
+  issue(target, [=, x = x.data(), cos = cos.data(), sin = sin.data(), out = out.data()](Engine& engine) {
+    engine.rope(x, cos, sin, n_tokens, n_heads, d_head, n_pairs, out);
+  });
 }
 
-void silu_gate(Engine& engine, const Input& gate, const Input& up, Output out) {
+template <class Target>
+void silu_gate(Target& target, const Input& gate, const Input& up, Output out) {
   check(gate.size() == up.size() && gate.size() == out.size(), "gate, up and output are not of one size");
-  engine.silu_gate(gate.data(), up.data(), static_cast<int64_t>(gate.size()), out.data());
+  issue(target, [n = static_cast<int64_t>(gate.size()), gate = gate.data(), up = up.data(), out = out.data()](Engine& engine) {
+    engine.silu_gate(gate, up, n, out);
+  });
 }
 
 samovar::KvView kv_view(int kind, const Pages& k, const Pages& v) {
@@ -110,38 +143,73 @@ samovar::KvView kv_view(int kind, const Pages& k, const Pages& v) {
           static_cast<uint8_t*>(k.data()), static_cast<uint8_t*>(v.data())};
 }
 
-void write_kv(Engine& engine, const Input& k, const Input& v, int kind, const Pages& k_pages, const Pages& v_pages,
+template <class Target>
+void write_kv(Target& target, const Input& k, const Input& v, int kind, const Pages& k_pages, const Pages& v_pages,
               const Array<const int64_t, nb::ndim<1>>& slots) {
-  const size_t n_values = slots.size() * k_pages.shape(1) * k_pages.shape(2);
-  check(k.size() == n_values && v.size() == n_values, "keys, values and slots do not fit each other");
+  const samovar::KvView kv = kv_view(kind, k_pages, v_pages);
+  const auto n_tokens = static_cast<int64_t>(slots.size()), n_values = n_tokens * kv.n_kv_heads * kv.d_head;
+  check(static_cast<int64_t>(k.size()) == n_values && static_cast<int64_t>(v.size()) == n_values,
+        "keys, values and slots do not fit each other");
   const auto n_slots = static_cast<int64_t>(k_pages.shape(0)) * samovar::kPageTokens;
-  for (size_t i = 0; i < slots.size(); ++i)
-    check(slots.data()[i] >= 0 && slots.data()[i] < n_slots, "a slot lies outside the pages");
-  engine.write_kv(k.data(), v.data(), kv_view(kind, k_pages, v_pages), slots.data(), static_cast<int64_t>(slots.size()));
+  issue(target, [=, k = k.data(), v = v.data(), slots = slots.data()](Engine& engine) {
+    for (int64_t t = 0; t < n_tokens; ++t) check(slots[t] >= 0 && slots[t] < n_slots, "a slot lies outside the pages");
+    engine.write_kv(k, v, kv, slots, n_tokens);
+  });
 }
 
-void attention(Engine& engine, const Array<const float, nb::ndim<3>>& q, int kind, const Pages& k_pages, const Pages& v_pages,
-               const Array<const int32_t, nb::ndim<1>>& row_starts, const Array<const int32_t, nb::ndim<1>>& positions,
-               const Array<const int32_t, nb::ndim<2>>& page_tables, float scale, Output out) {
-  const auto n_sequences = static_cast<int64_t>(positions.size()), width = static_cast<int64_t>(page_tables.shape(1));
-  const int32_t *starts = row_starts.data(), *tables = page_tables.data();
-  check(q.shape(2) == k_pages.shape(2) && k_pages.shape(1) > 0 && q.shape(1) % k_pages.shape(1) == 0 && out.size() == q.size(),
-        "queries and pages do not fit each other");
-  check(static_cast<int64_t>(row_starts.size()) == n_sequences + 1 &&
-            static_cast<int64_t>(page_tables.shape(0)) == n_sequences && starts[0] == 0 &&
-            starts[n_sequences] == static_cast<int64_t>(q.shape(0)),
-        "spans do not cover the rows");
-  for (int64_t s = 0; s < n_sequences; ++s) {
-    const int64_t n_new = starts[s + 1] - starts[s],
-                  n_pages = (positions.data()[s] + n_new + samovar::kPageTokens - 1) / samovar::kPageTokens;
-    check(n_new >= 0 && positions.data()[s] >= 0 && n_pages <= width, "a sequence is longer than its page table");
-    for (int64_t p = 0; p < n_pages; ++p) {
-      check(tables[s * width + p] >= 0 && tables[s * width + p] < static_cast<int64_t>(k_pages.shape(0)), "no such page");
+void check_spans(const samovar::SpanView& spans, int64_t n_rows, int64_t n_pages) {
+  check(spans.row_starts[0] == 0 && spans.row_starts[spans.n_sequences] == n_rows, "spans do not cover the rows");
+  for (int64_t s = 0; s < spans.n_sequences; ++s) {
+    const int64_t n_new = spans.row_starts[s + 1] - spans.row_starts[s];
+    const int64_t n_used = (spans.positions[s] + n_new + samovar::kPageTokens - 1) / samovar::kPageTokens;
+    check(n_new >= 0 && spans.positions[s] >= 0 && n_used <= spans.table_width, "a sequence is longer than its page table");
+    for (int64_t p = 0; p < n_used; ++p) {
+      const int32_t page = spans.page_tables[s * spans.table_width + p];
+      check(page >= 0 && page < n_pages, "no such page");
     }
   }
+}
+
+template <class Target>
+void attention(Target& target, const Array<const float, nb::ndim<3>>& q, int kind, const Pages& k_pages, const Pages& v_pages,
+               const Array<const int32_t, nb::ndim<1>>& row_starts, const Array<const int32_t, nb::ndim<1>>& positions,
+               const Array<const int32_t, nb::ndim<2>>& page_tables, float scale, Output out) {
+  const samovar::KvView kv = kv_view(kind, k_pages, v_pages);
   const samovar::SpanView spans{row_starts.data(), positions.data(), page_tables.data(), static_cast<int64_t>(positions.size()),
                                 static_cast<int64_t>(page_tables.shape(1))};
-  engine.attention(q.data(), static_cast<int64_t>(q.shape(1)), kv_view(kind, k_pages, v_pages), spans, scale, out.data());
+  check(q.shape(2) == k_pages.shape(2) && k_pages.shape(1) > 0 && q.shape(1) % k_pages.shape(1) == 0 && out.size() == q.size(),
+        "queries and pages do not fit each other");
+  check(row_starts.size() == positions.size() + 1 && page_tables.shape(0) == positions.size(), "spans do not cover the rows");
+  const auto n_rows = static_cast<int64_t>(q.shape(0)), n_heads = static_cast<int64_t>(q.shape(1)),
+             n_pages = static_cast<int64_t>(k_pages.shape(0));
+  issue(target, [=, q = q.data(), out = out.data()](Engine& engine) {
+    check_spans(spans, n_rows, n_pages);
+    engine.attention(q, n_heads, kv, spans, scale, out);
+  });
+}
+
+// The operations, as methods of the engine and of a program alike.
+template <class Target>
+void bind_ops(nb::class_<Target>& target) {
+  using Free = nb::call_guard<nb::gil_scoped_release>;
+  target
+      .def("embed", &embed<Target>, "type_id"_a, "table"_a.noconvert(), "ids"_a.noconvert(), "out"_a.noconvert(), Free(),
+           "out [T, D] = rows ids [T] of a stored [V, D] table.")
+      .def("linears", &linears<Target>, "x"_a.noconvert(), "weights"_a, "biases"_a, "outs"_a, "residual"_a.noconvert().none(),
+           "norm"_a.noconvert().none(), "eps"_a, "gate"_a.noconvert().none(),
+           "Each out [T, N] = residual + (rows times weight [N, D] + bias); rows: x [T, D], rms_norm(x), or silu(gate) * x.")
+      .def("rms_norm", &rms_norm<Target>, "x"_a.noconvert(), "weight"_a.noconvert(), "eps"_a, "out"_a.noconvert(), Free(),
+           "x and out [..., D], weight [D].")
+      .def("rope", &rope<Target>, "x"_a.noconvert(), "cos"_a.noconvert(), "sin"_a.noconvert(), "out"_a.noconvert(), Free(),
+           "x and out [T, H, K], cos and sin [T, R].")
+      .def("silu_gate", &silu_gate<Target>, "gate"_a.noconvert(), "up"_a.noconvert(), "out"_a.noconvert(), Free(),
+           "All of one shape.")
+      .def("write_kv", &write_kv<Target>, "k"_a.noconvert(), "v"_a.noconvert(), "kind"_a, "k_pages"_a.noconvert(),
+           "v_pages"_a.noconvert(), "slots"_a.noconvert(), Free(),
+           "k and v [T, G, K] into pages [P, G, K, B] and [P, G, B, K]; kind 0 f32, 1 f16, 2 bf16.")
+      .def("attention", &attention<Target>, "q"_a.noconvert(), "kind"_a, "k_pages"_a.noconvert(), "v_pages"_a.noconvert(),
+           "row_starts"_a.noconvert(), "positions"_a.noconvert(), "page_tables"_a.noconvert(), "scale"_a, "out"_a.noconvert(),
+           Free(), "q and out [T, H, K]; row_starts [S + 1], positions [S], page_tables [S, width].");
 }
 
 }  // namespace
@@ -171,20 +239,11 @@ NB_MODULE(_native, m) {
       .def_prop_ro("n_threads", &Engine::n_threads)
       .def("pack", &pack, "type_id"_a, "stored"_a.noconvert(), "n_out"_a, "n_in"_a, Free(), nb::keep_alive<0, 1>(),
            "stored: the blocks of n_out rows in GGUF type number `type_id`.")
-      .def("embed", &embed, "type_id"_a, "table"_a.noconvert(), "ids"_a.noconvert(), "out"_a.noconvert(), Free(),
-           "out [T, D] = rows ids [T] of a stored [V, D] table.")
-      .def("linear", &linear, "x"_a.noconvert(), "weight"_a, "out"_a.noconvert(), Free(),
-           "out [T, N] = x [T, D] times weight [N, D].")
-      .def("linears", &linears, "x"_a.noconvert(), "weights"_a, "outs"_a, "linear, for several weights and outputs.")
-      .def("rms_norm", &rms_norm, "x"_a.noconvert(), "weight"_a.noconvert(), "eps"_a, "out"_a.noconvert(), Free(),
-           "x and out [..., D], weight [D].")
-      .def("rope", &rope, "x"_a.noconvert(), "cos"_a.noconvert(), "sin"_a.noconvert(), "out"_a.noconvert(), Free(),
-           "x and out [T, H, K], cos and sin [T, R].")
-      .def("silu_gate", &silu_gate, "gate"_a.noconvert(), "up"_a.noconvert(), "out"_a.noconvert(), Free(), "All of one shape.")
-      .def("write_kv", &write_kv, "k"_a.noconvert(), "v"_a.noconvert(), "kind"_a, "k_pages"_a.noconvert(),
-           "v_pages"_a.noconvert(), "slots"_a.noconvert(), Free(),
-           "k and v [T, G, K] into pages [P, G, K, B] and [P, G, B, K]; kind 0 f32, 1 f16, 2 bf16.")
-      .def("attention", &attention, "q"_a.noconvert(), "kind"_a, "k_pages"_a.noconvert(), "v_pages"_a.noconvert(),
-           "row_starts"_a.noconvert(), "positions"_a.noconvert(), "page_tables"_a.noconvert(), "scale"_a, "out"_a.noconvert(),
-           Free(), "q and out [T, H, K]; row_starts [S + 1], positions [S], page_tables [S, width].");
+      .def_prop_ro("native_seconds", &Engine::seconds, "Time spent in operations so far.");
+  bind_ops(engine);
+  nb::class_<Program> program(m, "Program", "Calls of an engine's operations, to be run together.");
+  program.def(nb::init<Engine&>(), "engine"_a, nb::keep_alive<1, 2>())
+      .def("run", [](const Program& p) { issue(p.engine(), [&](Engine&) { p.run(); }); }, Free())
+      .def("__len__", &Program::size);
+  bind_ops(program);
 }

@@ -44,15 +44,39 @@ void Engine::embed(const Format& format, const uint8_t* table, int64_t n_in, con
   });
 }
 
-void Engine::linears(const float* x, int64_t n_rows, int64_t n_in, std::span<const Product> products) {
+namespace {
+
+// The addends of the outputs [first, last) x [column, column_end).
+void add_to(const Product& p, int64_t first, int64_t last, int64_t column, int64_t column_end) {
+  const int64_t n_out = p.weight->n_out;
+  for (int64_t t = first; t < last; ++t) {
+    float* out = p.out + t * n_out;
+    if (p.bias != nullptr) {
+      for (int64_t i = column; i < column_end; ++i) out[i] += p.bias[i];
+    }
+    if (p.residual != nullptr) {
+      for (int64_t i = column; i < column_end; ++i) out[i] += p.residual[t * n_out + i];
+    }
+  }
+}
+
+}  // namespace
+
+void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products) {
   bool has_quantised = false, has_float = false;
   for (const Product& p : products) (p.weight->format->is_float() ? has_float : has_quantised) = true;
   const int64_t quantised_bytes = has_quantised ? (tile_bytes(n_rows, n_in) + 63) / 64 * 64 : 0;
-  uint8_t* tiles = scratch(Slot::kCall, quantised_bytes + (has_float ? float_tile_bytes(n_rows, n_in) : 0));
+  const int64_t float_bytes = has_float ? float_tile_bytes(n_rows, n_in) : 0;
+  const bool is_plain = rows.kind == Rows::kPlain;
+  uint8_t* tiles = scratch(Slot::kCall, quantised_bytes + float_bytes + (is_plain ? 0 : n_rows * n_in * 4));
   uint8_t* float_tiles = tiles + quantised_bytes;
+  float* made = reinterpret_cast<float*>(float_tiles + float_bytes);
+  const float* x = is_plain ? rows.x : made;
   const int64_t step = std::max<int64_t>(kernels_.tile_rows, kInlineElements / n_in / 8 * 8);
   pool_.for_each(ceil_div(n_rows, step), [&](int64_t item) {
-    const int64_t first = item * step, last = std::min(n_rows, first + step);
+    const int64_t first = item * step, last = std::min(n_rows, first + step), at = first * n_in;
+    if (rows.kind == Rows::kNormed) kernels_.rms_norm(rows.x + at, rows.y, rows.eps, last - first, n_in, made + at);
+    if (rows.kind == Rows::kGated) kernels_.silu_gate(rows.x + at, rows.y + at, (last - first) * n_in, made + at);
     if (has_quantised) kernels_.quantise_rows(x, n_rows, n_in, first, last, tiles);
     if (has_float) kernels_.tile_rows_f32(x, n_rows, n_in, first, last, float_tiles);
   });
@@ -78,6 +102,7 @@ void Engine::linears(const float* x, int64_t n_rows, int64_t n_in, std::span<con
       uint8_t* panel = scratch(Slot::kWork, panel_bytes(n_in));
       kernels_.quant_linear(w, tiles, n_rows, first, last, group_first, group_last, grid.product->out, panel);
     }
+    add_to(*grid.product, first, last, group_first * kRowGroup, std::min(w.n_out, group_last * kRowGroup));
   });
 }
 

@@ -1,6 +1,8 @@
 // The operations: they split work over threads and call one instruction set's kernels. No Python types here.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <span>
 
 #include "kernels.h"
@@ -18,24 +20,45 @@ struct SpanView {
   int64_t n_sequences, table_width;
 };
 
-// One product of a call: a weight and where its [T, n_out] result goes.
+// The rows [T, n_in] that a product takes: x itself; x normalised with the weight y [n_in]; or silu(x) * y.
+struct Rows {
+  enum Kind { kPlain, kNormed, kGated } kind;
+  const float* x;
+  const float* y;
+  float eps;
+};
+
+// One product of a call: out [T, n_out] = residual + (rows times weight + bias). Both addends may be missing.
 struct Product {
   const WeightView* weight;
   float* out;
+  const float* bias;
+  const float* residual;
 };
 
 class Engine {
  public:
+  // Counts the time that it lives as spent in operations.
+  class Timer {
+   public:
+    explicit Timer(Engine& engine) : engine_(engine), start_(std::chrono::steady_clock::now()) {}
+    ~Timer() { engine_.nanoseconds_.fetch_add((std::chrono::steady_clock::now() - start_).count(), std::memory_order_relaxed); }
+
+   private:
+    Engine& engine_;
+    std::chrono::steady_clock::time_point start_;
+  };
+
   Engine(const Kernels& kernels, int n_threads) : kernels_(kernels), pool_(n_threads) {}
 
   int n_threads() const { return pool_.n_threads(); }
+  double seconds() const { return static_cast<double>(nanoseconds_.load(std::memory_order_relaxed)) * 1e-9; }
   PackedLinear pack_linear(const Format& format, std::span<const uint8_t> stored, int64_t n_out, int64_t n_in) {
     return pack(format, stored, n_out, n_in, arena_, pool_);
   }
   // out[t] = row ids[t] of a stored [V, n_in] table. The ids are in range.
   void embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float* out);
-  // Each product of the same x [T, n_in].
-  void linears(const float* x, int64_t n_rows, int64_t n_in, std::span<const Product> products);
+  void linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products);
   void rms_norm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t n_in, float* out);
   void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head,
             int64_t n_pairs, float* out);
@@ -49,6 +72,7 @@ class Engine {
   const Kernels& kernels_;
   Arena arena_;
   ThreadPool pool_;
+  std::atomic<int64_t> nanoseconds_{0};
 };
 
 }  // namespace samovar

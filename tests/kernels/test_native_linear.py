@@ -105,6 +105,35 @@ def test_linears_is_linear_for_each_weight(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_norm_gate_bias_and_residual_have_the_bits_of_separate_steps(isa: str) -> None:
+    ops = ops_on(isa, 2)
+    weights = tuple(ops.pack(random_weight(t, n, 256, seed=n)) for t, n in ((Q8_0, 37), (F32, 16), (Q4_K, 200)))
+    biases = (inputs(1, 37)[0], None, inputs(1, 200)[0])
+    norm_D = inputs(1, 256)[0]
+    for n_rows in (1, 20, 70):
+        x, gate = inputs(n_rows, 256), 2 * inputs(n_rows, 256)[::-1].copy()
+        normed = ops.rms_norm(x, norm_D, 1e-5)
+        for out, weight, bias in zip(ops.linears(x, weights, biases, norm=(norm_D, 1e-5)), weights, biases, strict=True):
+            assert np.array_equal(out, ops.linear(normed, weight) + (0 if bias is None else bias))
+        residual = inputs(n_rows, 200)
+        wanted = residual + (ops.linear(ops.silu_gate(gate, x), weights[2]) + biases[2])
+        assert np.array_equal(ops.linear(x, weights[2], biases[2], gate_TD=gate, residual_TN=residual), wanted)
+
+
+def test_the_definition_adds_bias_and_residual_to_the_product_of_the_gated_or_normalised_input() -> None:
+    ops = ReferenceOps()
+    weight = ops.pack(random_weight(F32, 5, 8))
+    values = weight.tensor.data.view(np.float32).reshape(5, 8)
+    x, gate, bias, residual = inputs(3, 8), inputs(3, 8)[::-1].copy(), inputs(1, 5)[0], inputs(3, 5)
+    gated = gate / (1 + np.exp(-gate)) * x
+    out = ops.linear(x, weight, bias, gate_TD=gate, residual_TN=residual)
+    np.testing.assert_allclose(out, residual + (gated @ values.T + bias), rtol=1e-5, atol=1e-5)
+    (out,) = ops.linears(x, (weight,), norm=(gate[0], 1e-2))
+    normed = x / np.sqrt((x**2).mean(axis=1, keepdims=True) + 1e-2) * gate[0]
+    np.testing.assert_allclose(out, normed @ values.T, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_largest_codes_do_not_overflow(isa: str) -> None:
     ops = ops_on(isa)
     for codes in (0x80, 0x7F, 0x81):

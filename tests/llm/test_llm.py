@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from samovar.engine.runner import Runner
 from samovar.errors import BadRequest, ModelNotFound, PromptTooLong, SamovarError
 from samovar.llm import LLM
 from tests.llm.conftest import with_template
@@ -197,5 +198,5 @@ def follow(llm, monkeypatch, ids):
         return logits_SV
 
     scripted.n_prompt = 0
-    monkeypatch.setattr(llm._engine, "model", scripted)
+    monkeypatch.setattr(llm._engine, "_runner", Runner(scripted, llm.ops, llm._engine.pool))
     llm._engine.drop_kept()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from samovar.engine.batch import Slice
 from samovar.engine.page_pool import PagePool
 from samovar.engine.request import FinishReason, Request, SamplingParams, TokenEvent
-from samovar.engine.runner import Model, Runner
+from samovar.engine.runner import Model, Runner, make_runner
 from samovar.engine.sampler import Row, sample_rows
 from samovar.engine.sequence import Sequence
 from samovar.errors import BadRequest, PromptTooLong
@@ -34,8 +34,12 @@ class Engine:
     vocab_size: int
     max_context: int
     max_step_tokens: int = 512
+    _runner: Runner = field(init=False)
     _kept: Sequence | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self._runner = make_runner(self.model, self.ops, self.pool)
 
     def start(self, request: Request) -> Sequence:
         """Admit a request; nothing is computed and no page held until `run`.
@@ -50,13 +54,12 @@ class Engine:
 
         The first takes up the kept sequence's pages as far as the tokens agree, and computes at least its last token.
         """
-        runner = Runner(self.model, self.ops, self.pool)
         self._take_up_kept(sequences[0])
         while slices := self._plan(sequences):
             with self._lock:
                 for piece in slices:
                     self.pool.grow(piece.sequence.pages, piece.end)
-                logits_SV = runner.run(slices)
+                logits_SV = self._runner.run(slices)
             for piece in slices:
                 piece.sequence.n_computed = piece.end
             current = [piece.sequence for piece in slices if piece.n_logits]
@@ -90,14 +93,13 @@ class Engine:
         sequence = Sequence(request=Request(prompt_ids=token_ids, sampling=SamplingParams()), token_ids=list(token_ids))
         self._check(sequence.request, n_to_come=0)
         self.drop_kept()
-        runner = Runner(self.model, self.ops, self.pool)
         out_TV = np.empty((len(token_ids), self.vocab_size), np.float32)
         try:
             with self._lock:
                 self.pool.grow(sequence.pages, len(token_ids))
                 for start in range(0, len(token_ids), self.max_step_tokens):
                     part = tuple(token_ids[start : start + self.max_step_tokens])
-                    out_TV[start : start + len(part)] = runner.run([Slice(sequence, start, part, len(part))])
+                    out_TV[start : start + len(part)] = self._runner.run([Slice(sequence, start, part, len(part))])
         finally:
             self.release(sequence, keep=False)
         return out_TV

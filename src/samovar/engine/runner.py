@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from samovar.engine.batch import Slice, build_batch
 from samovar.engine.page_pool import PagePool
 from samovar.engine.paged_attend import PagedAttend
-from samovar.kernels import Ops
-
-F32 = NDArray[np.float32]
+from samovar.engine.replay import Replays
+from samovar.kernels import F32, Ops
+from samovar.kernels.native import NativeOps
+from samovar.models.blocks import Decoder
 
 
 class Model(Protocol):
@@ -29,8 +30,18 @@ class Runner:
     model: Model
     ops: Ops
     pool: PagePool
+    replays: Replays | None = None
 
     def run(self, slices: list[Slice]) -> F32:
         """Compute the slices: keys and values go to their pages; logits [S, V] after the last `n_logits` tokens of each."""
         batch = build_batch(slices)
+        if self.replays is not None and (x_TD := self.replays.hidden(batch)) is not None:
+            return self.replays.model.logits(x_TD, batch.output_rows)
         return self.model(batch.ids_T, batch.positions_T, PagedAttend(self.ops, self.pool, batch), batch.output_rows)
+
+
+def make_runner(model: Model, ops: Ops, pool: PagePool) -> Runner:
+    """A runner that replays where model and operations can be recorded."""
+    if isinstance(model, Decoder) and isinstance(ops, NativeOps):
+        return Runner(model, ops, pool, Replays(model, ops, pool))
+    return Runner(model, ops, pool)

@@ -79,12 +79,27 @@ class Ops(Protocol):
         """[T, D]: the rows `ids_T` of a [V, D] table in float32."""
         ...
 
-    def linear(self, x_TD: F32, weight: Linear) -> F32:
-        """[T, N]: x times the transposed weight."""
+    def linear(
+        self,
+        x_TD: F32,
+        weight: Linear,
+        bias_N: F32 | None = None,
+        *,
+        gate_TD: F32 | None = None,
+        residual_TN: F32 | None = None,
+    ) -> F32:
+        """[T, N]: residual + (x times the transposed weight + bias); with a gate, of silu(gate) * x instead of x."""
         ...
 
-    def linears(self, x_TD: F32, weights: tuple[Linear, ...]) -> tuple[F32, ...]:
-        """Several products of the same input in one call."""
+    def linears(
+        self,
+        x_TD: F32,
+        weights: tuple[Linear, ...],
+        biases: tuple[F32 | None, ...] | None = None,
+        *,
+        norm: tuple[F32, float] | None = None,
+    ) -> tuple[F32, ...]:
+        """Several products of the same input in one call; with a `norm` (weight_D, eps), of rms_norm(x) instead of x."""
         ...
 
     def rms_norm(self, x_TD: F32, weight_D: F32, eps: float) -> F32:

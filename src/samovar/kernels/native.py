@@ -19,7 +19,7 @@ from samovar.kernels.sample_batch import SampleBatch, refuse_failed
 from samovar.tensors.stored import StoredTensor
 
 if TYPE_CHECKING:
-    from samovar._native import Engine, NativeLinear
+    from samovar._native import Engine, NativeLinear, Program
 
 _KIND = {"f32": 0, "f16": 1, "bf16": 2}
 
@@ -62,6 +62,7 @@ class NativeOps:
     def __init__(self, isa: str, n_threads: int) -> None:
         self._isa = isa
         self._engine: Engine = _native().Engine(isa, n_threads)
+        self._target: Engine | Program = self._engine
 
     @property
     def isa(self) -> str:
@@ -72,6 +73,11 @@ class NativeOps:
     def n_threads(self) -> int:
         """Threads that share the work, the caller's included."""
         return self._engine.n_threads
+
+    @property
+    def native_seconds(self) -> float:
+        """Time spent in compiled operations so far; the rest of a step is Python's share."""
+        return self._engine.native_seconds
 
     def pack(self, weight: StoredTensor) -> "NativeLinear":
         """Copy a [N, D] weight into the compute layout and release its mapped pages. Raises OutOfMemory."""
@@ -89,50 +95,67 @@ class NativeOps:
     def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
         """Dequantise the rows asked for."""
         assert len(table.shape) == 2, table.name
-        out_TD = np.empty((len(ids_T), table.shape[1]), np.float32)
-        self._engine.embed(table.type.ggml_id, table.data, ids_T, out_TD)
+        out_TD = self._new(len(ids_T), table.shape[1])
+        self._target.embed(table.type.ggml_id, table.data, ids_T, out_TD)
         return out_TD
 
-    def linear(self, x_TD: F32, weight: Linear) -> F32:
-        """Quantised weights: x is rounded to 8 bits with a scale for each 32 values, and sums are exact within such a group."""
-        out_TN = np.empty((len(x_TD), weight.n_out), np.float32)
-        self._engine.linear(x_TD, weight, out_TN)  # type: ignore[arg-type]  # the binding refuses what it did not pack
+    def linear(
+        self,
+        x_TD: F32,
+        weight: Linear,
+        bias_N: F32 | None = None,
+        *,
+        gate_TD: F32 | None = None,
+        residual_TN: F32 | None = None,
+    ) -> F32:
+        """Quantised weights: x is rounded to 15 bits with a scale for each 32 values; sums are exact within such a group."""
+        out_TN = self._new(len(x_TD), weight.n_out)
+        # the binding refuses weights that it did not pack
+        self._target.linears(x_TD, (weight,), (bias_N,), (out_TN,), residual_TN, None, 0.0, gate_TD)  # type: ignore[arg-type]
         return out_TN
 
-    def linears(self, x_TD: F32, weights: tuple[Linear, ...]) -> tuple[F32, ...]:
+    def linears(
+        self,
+        x_TD: F32,
+        weights: tuple[Linear, ...],
+        biases: tuple[F32 | None, ...] | None = None,
+        *,
+        norm: tuple[F32, float] | None = None,
+    ) -> tuple[F32, ...]:
         """As `linear`; the input is rounded once and the threads are woken once."""
-        n_rows = len(x_TD)
-        outs = [np.empty((n_rows, weight.n_out), np.float32) for weight in weights]
-        self._engine.linears(x_TD, weights, outs)  # type: ignore[arg-type]  # the binding refuses what it did not pack
-        return tuple(outs)
+        outs = tuple([self._new(len(x_TD), weight.n_out) for weight in weights])
+        norm_D, eps = norm or (None, 0.0)
+        biases = biases or (None,) * len(weights)
+        self._target.linears(x_TD, weights, biases, outs, None, norm_D, eps, None)  # type: ignore[arg-type]
+        return outs
 
     def rms_norm(self, x_TD: F32, weight_D: F32, eps: float) -> F32:
         """Sums of squares in 16 float32 lanes."""
-        out_TD = np.empty_like(x_TD)
-        self._engine.rms_norm(x_TD, weight_D, eps, out_TD)
+        out_TD = self._new(*x_TD.shape)
+        self._target.rms_norm(x_TD, weight_D, eps, out_TD)
         return out_TD
 
     def rope(self, x_THK: F32, cos_TR: F32, sin_TR: F32) -> F32:
         """Rotates in float32; values past 2R pass unchanged."""
-        out_THK = np.empty_like(x_THK)
-        self._engine.rope(x_THK, cos_TR, sin_TR, out_THK)
+        out_THK = self._new(*x_THK.shape)
+        self._target.rope(x_THK, cos_TR, sin_TR, out_THK)
         return out_THK
 
     def silu_gate(self, gate_TF: F32, up_TF: F32) -> F32:
         """The exponential is within 2 units in the last place."""
-        out_TF = np.empty_like(gate_TF)
-        self._engine.silu_gate(gate_TF, up_TF, out_TF)
+        out_TF = self._new(*gate_TF.shape)
+        self._target.silu_gate(gate_TF, up_TF, out_TF)
         return out_TF
 
     def write_kv(self, k_TGK: F32, v_TGK: F32, pages: KvPages, slots_T: NDArray[np.int64]) -> None:
         """Scatter the rows into their pages."""
-        self._engine.write_kv(k_TGK, v_TGK, _KIND[pages.type], pages.k_PGKB, pages.v_PGBK, slots_T)
+        self._target.write_kv(k_TGK, v_TGK, _KIND[pages.type], pages.k_PGKB, pages.v_PGBK, slots_T)
 
     def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float) -> F32:
         """Keys in partitions of 256 at absolute positions, each with its own softmax, joined in order."""
-        out_THK = np.empty_like(q_THK)
+        out_THK = self._new(*q_THK.shape)
         k, v, tables = pages.k_PGKB, pages.v_PGBK, spans.page_tables_SP
-        self._engine.attention(q_THK, _KIND[pages.type], k, v, spans.row_starts, spans.positions, tables, scale, out_THK)
+        self._target.attention(q_THK, _KIND[pages.type], k, v, spans.row_starts, spans.positions, tables, scale, out_THK)
         return out_THK
 
     def sample(self, logits_SV: F32, batch: SampleBatch) -> NDArray[np.int64]:
@@ -146,6 +169,10 @@ class NativeOps:
         )  # fmt: skip
         refuse_failed(ids_S, logits_SV)
         return ids_S
+
+    def _new(self, *shape: int) -> F32:
+        """Memory for an output."""
+        return np.empty(shape, np.float32)
 
 
 def _native() -> ModuleType:

@@ -54,22 +54,34 @@ class ReferenceOps:
         """Dequantise the rows asked for."""
         return dequantise(table.type, table.rows()[ids_T].reshape(-1)).reshape(len(ids_T), table.shape[1])
 
-    def linear(self, x_TD: F32, weight: Linear) -> F32:
-        """Dequantise panels of rows and multiply, one input row at a time so that a row never depends on its neighbours."""
-        assert isinstance(weight, StoredLinear)
-        tensor, n_out, n_in = weight.tensor, weight.n_out, weight.n_in
-        out_TN = np.empty((len(x_TD), n_out), np.float32)
-        step = max(1, _PANEL_ELEMENTS // n_in)
-        for start in range(0, n_out, step):
-            rows = tensor.rows()[start : start + step]
-            panel_ND = dequantise(tensor.type, rows.reshape(-1)).reshape(len(rows), n_in)
-            for t, x_D in enumerate(x_TD):
-                np.dot(panel_ND, x_D, out=out_TN[t, start : start + step])
+    def linear(
+        self,
+        x_TD: F32,
+        weight: Linear,
+        bias_N: F32 | None = None,
+        *,
+        gate_TD: F32 | None = None,
+        residual_TN: F32 | None = None,
+    ) -> F32:
+        """The product, then bias, then residual."""
+        out_TN = _product(x_TD if gate_TD is None else self.silu_gate(gate_TD, x_TD), weight)
+        if bias_N is not None:
+            out_TN += bias_N
+        if residual_TN is not None:
+            out_TN += residual_TN
         return out_TN
 
-    def linears(self, x_TD: F32, weights: tuple[Linear, ...]) -> tuple[F32, ...]:
+    def linears(
+        self,
+        x_TD: F32,
+        weights: tuple[Linear, ...],
+        biases: tuple[F32 | None, ...] | None = None,
+        *,
+        norm: tuple[F32, float] | None = None,
+    ) -> tuple[F32, ...]:
         """Each product in turn."""
-        return tuple(self.linear(x_TD, w) for w in weights)
+        x_TD = x_TD if norm is None else self.rms_norm(x_TD, *norm)
+        return tuple(self.linear(x_TD, w, b) for w, b in zip(weights, biases or (None,) * len(weights), strict=True))
 
     def rms_norm(self, x_TD: F32, weight_D: F32, eps: float) -> F32:
         """Mean square in float32 over the last axis."""
@@ -124,6 +136,20 @@ class ReferenceOps:
         ids_S = np.array([choose(logits_V, batch, row) for row, logits_V in enumerate(logits_SV)], np.int64)
         refuse_failed(ids_S, logits_SV)
         return ids_S
+
+
+def _product(x_TD: F32, weight: Linear) -> F32:
+    """Dequantise panels of rows and multiply, one input row at a time so that a row never depends on its neighbours."""
+    assert isinstance(weight, StoredLinear)
+    tensor, n_out, n_in = weight.tensor, weight.n_out, weight.n_in
+    out_TN = np.empty((len(x_TD), n_out), np.float32)
+    step = max(1, _PANEL_ELEMENTS // n_in)
+    for start in range(0, n_out, step):
+        rows = tensor.rows()[start : start + step]
+        panel_ND = dequantise(tensor.type, rows.reshape(-1)).reshape(len(rows), n_in)
+        for t, x_D in enumerate(x_TD):
+            np.dot(panel_ND, x_D, out=out_TN[t, start : start + step])
+    return out_TN
 
 
 def _to_stored(x: F32, pages: KvPages) -> NDArray[np.generic]:

@@ -37,18 +37,18 @@ class Layer(Protocol):
     def __call__(self, index: int, x_TD: F32, step: Step) -> F32: ...
 
 
-def project(ops: Ops, x_TD: F32, *projections: Projection) -> tuple[F32, ...]:
-    """The projections of one input, biases added."""
-    outputs = ops.linears(x_TD, tuple(p.weight for p in projections))
-    for out_TN, projection in zip(outputs, projections, strict=True):
-        if projection.bias_N is not None:
-            out_TN += projection.bias_N
-    return outputs
+Norm = tuple[F32, float]
+"""Weight [D] and epsilon of an RMS norm."""
+
+
+def project(ops: Ops, x_TD: F32, norm: Norm, *projections: Projection) -> tuple[F32, ...]:
+    """The projections of the normalised input, biases added."""
+    return ops.linears(x_TD, tuple(p.weight for p in projections), tuple(p.bias_N for p in projections), norm=norm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatedMlp:
-    """down(silu(gate(x)) * up(x)) (Shazeer, 2020, arXiv 2002.05202)."""
+    """x + down(silu(gate(norm(x))) * up(norm(x))) (Shazeer, 2020, arXiv 2002.05202)."""
 
     gate: Projection
     up: Projection
@@ -64,11 +64,10 @@ class GatedMlp:
             down=source.projection(f"{name}.down_proj", narrow, wide, has_bias=has_bias),
         )
 
-    def __call__(self, ops: Ops, x_TD: F32) -> F32:
+    def __call__(self, ops: Ops, x_TD: F32, norm: Norm) -> F32:
         """[T, D] to [T, D]."""
-        gate_TF, up_TF = project(ops, x_TD, self.gate, self.up)
-        (out_TD,) = project(ops, ops.silu_gate(gate_TF, up_TF), self.down)
-        return out_TD
+        gate_TF, up_TF = project(ops, x_TD, norm, self.gate, self.up)
+        return ops.linear(up_TF, self.down.weight, self.down.bias_N, gate_TD=gate_TF, residual_TN=x_TD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +91,14 @@ class AttentionProjections:
             o=source.projection(f"{name}.o_proj", width, d_query, has_bias=has_output_bias),
         )
 
-    def heads(self, ops: Ops, x_TD: F32, d_head: int) -> tuple[F32, F32, F32]:
-        """q_THK, k_TGK and v_TGK, before any norm or rotation."""
-        q, k, v = (out.reshape(len(x_TD), -1, d_head) for out in project(ops, x_TD, self.q, self.k, self.v))
+    def heads(self, ops: Ops, x_TD: F32, norm: Norm, d_head: int) -> tuple[F32, F32, F32]:
+        """q_THK, k_TGK and v_TGK of the normalised input, before their own norms and rotation."""
+        q, k, v = (out.reshape(len(x_TD), -1, d_head) for out in project(ops, x_TD, norm, self.q, self.k, self.v))
         return q, k, v
 
-    def output(self, ops: Ops, o_THK: F32) -> F32:
-        """[T, H, K] to [T, D]."""
-        (out_TD,) = project(ops, o_THK.reshape(len(o_THK), -1), self.o)
-        return out_TD
+    def output(self, ops: Ops, o_THK: F32, x_TD: F32) -> F32:
+        """x + the output projection of [T, H, K]."""
+        return ops.linear(o_THK.reshape(len(o_THK), -1), self.o.weight, self.o.bias_N, residual_TN=x_TD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,11 +127,11 @@ class PlainLayer:
 
     def __call__(self, index: int, x_TD: F32, step: Step) -> F32:
         """[T, D] to [T, D]."""
-        ops = step.ops
-        q_THK, k_TGK, v_TGK = self.attention.heads(ops, ops.rms_norm(x_TD, self.attention_norm_D, self.norm_eps), self.d_head)
+        ops, eps = step.ops, self.norm_eps
+        q_THK, k_TGK, v_TGK = self.attention.heads(ops, x_TD, (self.attention_norm_D, eps), self.d_head)
         q_THK, k_TGK = (ops.rope(heads, step.cos_TR, step.sin_TR) for heads in (q_THK, k_TGK))
-        x_TD = x_TD + self.attention.output(ops, step.attend(index, q_THK, k_TGK, v_TGK))
-        return x_TD + self.mlp(ops, ops.rms_norm(x_TD, self.mlp_norm_D, self.norm_eps))
+        x_TD = self.attention.output(ops, step.attend(index, q_THK, k_TGK, v_TGK), x_TD)
+        return self.mlp(ops, x_TD, (self.mlp_norm_D, eps))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,10 +150,22 @@ class Decoder:
         self, ids_T: NDArray[np.int64], positions_T: NDArray[np.int64], attend: Attend, rows_S: NDArray[np.int64]
     ) -> F32:
         """Logits [S, V] after the tokens at `rows_S` of this pass; `positions_T` are positions in their sequences."""
-        step = Step(self.ops, attend, *self.config.rope.tables(positions_T))
-        x_TD = self.ops.embed(self.embedding, ids_T)
+        step = Step(self.ops, attend, *self.angles(positions_T))
+        return self.logits(self.hidden(ids_T, step), rows_S)
+
+    def angles(self, positions_T: NDArray[np.int64]) -> tuple[F32, F32]:
+        """Cosines and sines [T, R] of the rotation at these positions."""
+        return self.config.rope.tables(positions_T)
+
+    def hidden(self, ids_T: NDArray[np.int64], step: Step) -> F32:
+        """[T, D] after the last layer, by `step.ops`."""
+        x_TD = step.ops.embed(self.embedding, ids_T)
         for index, layer in enumerate(self.layers):
             x_TD = layer(index, x_TD, step)
+        return x_TD
+
+    def logits(self, x_TD: F32, rows_S: NDArray[np.int64]) -> F32:
+        """Logits [S, V] of the rows `rows_S` of `hidden`."""
         if not len(rows_S):
             return np.empty((0, self.config.vocab_size), np.float32)
         x_SD = self.ops.rms_norm(np.ascontiguousarray(x_TD[rows_S]), self.norm_D, self.config.norm_eps)

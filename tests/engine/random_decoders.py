@@ -1,0 +1,71 @@
+"""Small decoders of each architecture over random quantised weights, on the native kernels."""
+
+import numpy as np
+
+from samovar.engine.engine import Engine
+from samovar.engine.page_pool import PagePool
+from samovar.kernels import KvType, Ops
+from samovar.models import ARCHITECTURES
+from samovar.models.blocks import Decoder, load_decoder
+from samovar.models.weights import WeightSource
+from samovar.tensors.dtypes import F32, Q4_0, Q8_0
+from samovar.tensors.stored import StoredTensor
+from tests.kernels.native_cases import random_weight
+
+VOCAB, N_LAYERS, N_HEADS, N_KV_HEADS, D_HEAD, WIDTH, D_FFN = 333, 3, 6, 2, 32, 96, 160
+NAMES = ("qwen3", "qwen2", "llama")
+
+
+def random_decoder(name: str, ops: Ops) -> Decoder:
+    """Biases wherever the architecture may have them; query and key norms where it has those."""
+    config = ARCHITECTURES[name].read_config(
+        {
+            "model_type": name, "vocab_size": VOCAB, "hidden_size": WIDTH, "intermediate_size": D_FFN,
+            "num_hidden_layers": N_LAYERS, "num_attention_heads": N_HEADS, "num_key_value_heads": N_KV_HEADS,
+            "head_dim": D_HEAD, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+            "tie_word_embeddings": True, "hidden_act": "silu",
+            **({"attention_bias": True, "mlp_bias": True} if name == "llama" else {}),
+        },
+        "test",
+    )  # fmt: skip
+    tensors: dict[str, StoredTensor] = {}
+
+    def add(name: str, n_out: int, n_in: int = 0) -> None:
+        seed = len(tensors)
+        if n_in:
+            tensors[name] = random_weight(Q8_0 if seed % 3 else Q4_0, n_out, n_in, seed)
+        else:
+            values = np.random.default_rng(seed).normal(1.0, 0.3, n_out).astype(np.float32)
+            tensors[name] = StoredTensor(name=name, type=F32, shape=(n_out,), data=values.view(np.uint8), source="test")
+
+    d_query, d_key = N_HEADS * D_HEAD, N_KV_HEADS * D_HEAD
+    attention = {"q_proj": (d_query, WIDTH), "k_proj": (d_key, WIDTH), "v_proj": (d_key, WIDTH), "o_proj": (WIDTH, d_query)}
+    mlp = {"gate_proj": (D_FFN, WIDTH), "up_proj": (D_FFN, WIDTH), "down_proj": (WIDTH, D_FFN)}
+    add("model.embed_tokens.weight", VOCAB, WIDTH)
+    add("model.norm.weight", WIDTH)
+    for layer in (f"model.layers.{i}" for i in range(N_LAYERS)):
+        add(f"{layer}.input_layernorm.weight", WIDTH)
+        add(f"{layer}.post_attention_layernorm.weight", WIDTH)
+        for part, shapes, has_bias in (
+            ("self_attn", attention, config.has_attention_bias),
+            ("mlp", mlp, config.has_mlp_bias),
+        ):
+            for projection, (n_out, n_in) in shapes.items():
+                add(f"{layer}.{part}.{projection}.weight", n_out, n_in)
+                if has_bias and not (name == "qwen2" and projection == "o_proj"):
+                    add(f"{layer}.{part}.{projection}.bias", n_out)
+        if name == "qwen3":
+            add(f"{layer}.self_attn.q_norm.weight", D_HEAD)
+            add(f"{layer}.self_attn.k_norm.weight", D_HEAD)
+    source = WeightSource(tensors, ops, where="test")
+    return load_decoder(config, source, ops, ARCHITECTURES[name].load_layer)
+
+
+def random_pool(kv_type: KvType = "f16", n_pages: int = 200) -> PagePool:
+    """Pages for `random_decoder`."""
+    return PagePool(kv_type, n_pages=n_pages, n_layers=N_LAYERS, n_kv_heads=N_KV_HEADS, d_head=D_HEAD)
+
+
+def random_engine(name: str, ops: Ops, max_step_tokens: int = 512) -> Engine:
+    """An engine over a random decoder."""
+    return Engine(random_decoder(name, ops), ops, random_pool(), VOCAB, 512, max_step_tokens)

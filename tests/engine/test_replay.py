@@ -1,0 +1,150 @@
+"""Recorded steps against the same steps computed call by call, and whole generations alone and in company."""
+
+import numpy as np
+import pytest
+
+from samovar.engine.batch import Slice, build_batch
+from samovar.engine.replay import MAX_ROWS, MAX_SHAPES, RecordedStep, Replays
+from samovar.engine.runner import Runner, make_runner
+from samovar.engine.sequence import Sequence
+from samovar.kernels.recorder import RecordingOps, Slabs
+from tests.engine.fakes import generate, request
+from tests.engine.random_decoders import NAMES, VOCAB, random_decoder, random_engine, random_pool
+from tests.kernels.native_cases import ISAS, ops_on
+
+pytestmark = pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
+# Tokens that each sequence of a step brings: together 1, 2, 7, 16 and 33 rows, and the most that are recorded.
+STEPS = ([1], [2], [1, 1], [3, 1, 1, 2], [1] * 16, [1] * 33, [20, 1, 12], [64])
+
+
+def prompt(n, seed=0):
+    return np.random.default_rng(seed).integers(0, VOCAB, n).tolist()
+
+
+class Steps:
+    """Sequences of several lengths that are given the same tokens whatever runs them."""
+
+    def __init__(self, model, ops, *, replayed):
+        self.pool = random_pool()
+        runner = make_runner(model, ops, self.pool)
+        assert runner.replays is not None
+        self.runner = runner if replayed else Runner(model, ops, self.pool)
+        self.sequences = [Sequence(request=request([1]), token_ids=[]) for _ in range(64)]
+        self.rng = np.random.default_rng(3)
+        for i, sequence in enumerate(self.sequences):
+            self.run([sequence], [1 + 5 * i % 70])
+
+    def run(self, sequences, counts):
+        slices = []
+        for sequence, count in zip(sequences, counts, strict=False):
+            start = sequence.n_computed
+            self.pool.grow(sequence.pages, start + count)
+            n_logits = int(self.rng.integers(0, count + 1))
+            slices.append(Slice(sequence, start, tuple(self.rng.integers(0, VOCAB, count).tolist()), n_logits))
+            sequence.n_computed += count
+        return self.runner.run(slices)
+
+    def logits(self):
+        """Each step three times, small ones again after large ones: unseen, recorded, replayed."""
+        results = [self.run(self.sequences[i:] + self.sequences[:i], counts) for counts in STEPS for i in range(2)]
+        return results + [self.run(self.sequences[::-1], counts) for counts in STEPS]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_replayed_step_has_the_bits_of_its_calls_made_one_by_one(name: str, isa: str) -> None:
+    one, two = ops_on(isa, 1), ops_on(isa, 2)
+    wanted = Steps(random_decoder(name, one), one, replayed=False).logits()
+    for ops in (one, two):
+        steps = Steps(random_decoder(name, ops), ops, replayed=True)
+        for ours, theirs in zip(steps.logits(), wanted, strict=True):
+            assert np.array_equal(ours, theirs)
+
+
+def test_a_shape_is_recorded_when_it_comes_again_and_large_steps_never() -> None:
+    ops, pool = ops_on(ISAS[-1]), random_pool()
+    replays = Replays(random_decoder("qwen3", ops), ops, pool)
+    sequence = Sequence(request=request([1]), token_ids=[])
+    pool.grow(sequence.pages, MAX_ROWS + 1)
+
+    def hidden(n):
+        return replays.hidden(build_batch([Slice(sequence, 0, (1,) * n, 0)]))
+
+    assert hidden(5) is None
+    assert hidden(6) is None
+    assert hidden(5) is hidden(5) is not None
+    assert all(hidden(MAX_ROWS + 1) is None for _ in range(3))
+
+
+def test_shapes_not_met_for_long_are_forgotten_and_their_memory_is_used_again() -> None:
+    ops, pool = ops_on(ISAS[-1]), random_pool()
+    replays = Replays(random_decoder("llama", ops), ops, pool)
+    sequences = [Sequence(request=request([1]), token_ids=[]) for _ in range(2)]
+    for sequence in sequences:
+        pool.grow(sequence.pages, MAX_ROWS)
+
+    def hidden(n, m):
+        pieces = [Slice(sequences[0], 0, (1,) * n, 0), Slice(sequences[1], 0, (1,) * m, 0)]
+        return replays.hidden(build_batch(pieces[: 2 if m else 1]))
+
+    def record_all():
+        for n, m in ((n, m) for m in (0, 1) for n in range(1, MAX_SHAPES // 2 + 3)):
+            hidden(n, m)
+            assert hidden(n, m) is not None
+
+    record_all()
+    assert hidden(1, 0) is None
+    size_bytes = replays.slabs.size_bytes
+    record_all()
+    assert replays.slabs.size_bytes == size_bytes
+
+
+def test_a_slab_is_free_again_only_when_no_view_of_it_is_left() -> None:
+    slabs = Slabs()
+    view = slabs.new(4, 6).reshape(2, 12)[1:].reshape(3, 4)
+    other = slabs.new(24)
+    assert not np.shares_memory(view, other)
+    address = view.__array_interface__["data"][0] - 12 * 4
+    del view
+    assert slabs.new(10).__array_interface__["data"][0] == address
+
+
+@pytest.mark.parametrize("fault", ["ids_T", "slots_T", "row_starts", "positions", "page_tables_SP"])
+def test_a_number_that_points_nowhere_is_refused_at_each_run(fault: str) -> None:
+    ops, pool = ops_on(ISAS[-1], 2), random_pool()
+    model = random_decoder("qwen3", ops)
+    sequence = Sequence(request=request([1]), token_ids=[])
+    pool.grow(sequence.pages, 40)
+    batch = build_batch([Slice(sequence, 30, (1, 2, 3), 1)])
+    step = RecordedStep.record(model, RecordingOps(ops, Slabs()), pool, batch)
+    angles = model.angles(batch.positions_T)
+    step.run(batch, angles)
+    numbers = getattr(batch, fault) if hasattr(batch, fault) else getattr(batch.spans, fault)
+    for wrong in (-1, 1 << 30):
+        kept, numbers.flat[-1] = numbers.flat[-1], wrong
+        with pytest.raises(ValueError, match=r"outside|no such page|page table|cover the rows"):
+            step.run(batch, angles)
+        numbers.flat[-1] = kept
+    step.run(batch, angles)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_request_gets_the_same_ids_alone_and_among_32_others_whole_or_in_chunks(name: str) -> None:
+    ops = ops_on(ISAS[-1], 2)
+    requests = [
+        request(prompt(1 + 7 * i % 90, seed=i), temperature=0.0 if i % 2 else 0.8, seed=i, max_tokens=6 + i % 9)
+        for i in range(33)
+    ]
+
+    def ids(engine, *some):
+        return [s.token_ids[s.n_prompt :] for s in generate(engine, *some)]
+
+    together = ids(random_engine(name, ops), *requests)
+    chunked = ids(random_engine(name, ops, max_step_tokens=19), *requests)
+    engine = random_engine(name, ops)
+    alone = [ids(engine, one)[0] for one in requests]
+    assert together == alone
+    assert chunked == alone
+    assert len({tuple(a) for a in alone}) > 25  # the model says different things
+    one_thread = ids(random_engine(name, ops_on(ISAS[-1], 1)), *requests[:5])
+    assert one_thread == alone[:5]
