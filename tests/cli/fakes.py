@@ -84,7 +84,7 @@ class FakeStream:
             reasoning=reasoning or None,
             token_ids=tuple(range(len(self._given))),
             finish_reason="cancelled" if self._rest else "stop",
-            usage=Usage(n_prompt=10, n_completion=len(self._given), n_thinking=0, n_cached=4),
+            usage=Usage(n_prompt=10, n_completion=len(self._given), n_thinking=0, n_cached=4, n_drafted=7, n_accepted=2),
             timing=Timing(prefill_s=2.0, decode_s=0.5),
             seed=1,
         )

@@ -89,6 +89,7 @@ def test_stats_give_tokens_and_rates_of_the_last_answer(session: ChatSession) ->
     assert "10 tokens, 4 of them kept from before; 3.0 tokens/s" in outcome.text  # 6 tokens in 2 s
     assert "3 tokens, 0 of them thoughts; 4.0 tokens/s" in outcome.text  # 2 after the first in 0.5 s
     assert "13 of 128 tokens" in outcome.text
+    assert "7 tokens ahead, 2 of them right" in outcome.text
 
 
 def test_exit_and_quit_end_the_program(session: ChatSession) -> None:

@@ -38,9 +38,10 @@ def test_json_reports_the_whole_result(tiny_model: Path, llm: LLM) -> None:
     assert report["token_ids"] == list(expected.token_ids)
     assert report["finish_reason"] == expected.finish_reason
     assert report["seed"] == 7
-    assert report["usage"] == {"n_prompt": 3, "n_completion": 9, "n_thinking": 0, "n_cached": 0} | {
-        "n_prompt": len(llm.tokenizer.encode("The tea"))
-    }
+    usage = report["usage"]
+    assert 0 <= usage.pop("n_accepted") <= usage.pop("n_drafted")  # how many are guessed depends on the clock
+    n_prompt = len(llm.tokenizer.encode("The tea"))
+    assert usage == {"n_prompt": n_prompt, "n_completion": 9, "n_thinking": 0, "n_cached": 0}
     assert set(report["timing"]) == {"prefill_s", "decode_s"}
 
 

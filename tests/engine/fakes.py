@@ -6,6 +6,7 @@ from samovar.engine.engine import Engine
 from samovar.engine.page_pool import PagePool
 from samovar.engine.request import Request, SamplingParams
 from samovar.engine.sequence import Sequence
+from samovar.engine.step_cost import StepCost
 from samovar.kernels.reference import ReferenceOps
 
 VOCAB, N_LAYERS, N_HEADS, N_KV_HEADS, D_HEAD = 97, 2, 4, 2, 8
@@ -21,9 +22,11 @@ class TinyModel:
         self.positions = rng.normal(size=(512, width)).astype(np.float32)
         self.to_kv = rng.normal(size=(N_LAYERS, 2, width, N_KV_HEADS * D_HEAD)).astype(np.float32) / 3
         self.n_tokens_per_call = []
+        self.last_position = 0
 
     def __call__(self, ids_T, positions_T, attend, rows_S):
         self.n_tokens_per_call.append(len(ids_T))
+        self.last_position = max(self.last_position, *positions_T.tolist())
         x_TD = self.embedding[ids_T] + self.positions[positions_T]
         for layer in range(N_LAYERS):
             k, v = (
@@ -34,9 +37,23 @@ class TinyModel:
         return np.stack([self.embedding @ row for row in x_TD[rows_S]]) if len(rows_S) else np.empty((0, VOCAB), np.float32)
 
 
-def tiny_engine(*, n_pages=32, max_context=256, max_step_tokens=512, model=None):
+class FixedCost(StepCost):
+    """A step of one row takes a second, each further row `row_s`, whatever the clock says."""
+
+    def __init__(self, row_s=0.0):
+        super().__init__(one_row_s=1.0, row_s=row_s)
+
+    is_known = True
+
+    def observe(self, n_rows, seconds):
+        pass
+
+
+def tiny_engine(*, n_pages=32, max_context=256, max_step_tokens=512, model=None, start_drafters=(), row_s=0.0):
     pool = PagePool("f32", n_pages=n_pages, n_layers=N_LAYERS, n_kv_heads=N_KV_HEADS, d_head=D_HEAD)
-    return Engine(model or TinyModel(), ReferenceOps(), pool, VOCAB, max_context, max_step_tokens)
+    return Engine(
+        model or TinyModel(), ReferenceOps(), pool, VOCAB, max_context, max_step_tokens, start_drafters, FixedCost(row_s)
+    )
 
 
 def request(prompt, **sampling):

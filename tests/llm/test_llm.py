@@ -192,9 +192,10 @@ def follow(llm, monkeypatch, ids):
 
     def scripted(ids_T, positions_T, attend, rows_S):
         logits_SV = decoder(ids_T, positions_T, attend, rows_S) * 0
-        n_prompt = scripted.n_prompt = max(scripted.n_prompt, len(ids_T) + int(positions_T[0]) if len(ids_T) > 1 else 0)
+        scripted.n_prompt = scripted.n_prompt or len(ids_T)  # the first pass reads the prompt
         for row, logits_V in zip(rows_S, logits_SV, strict=True):
-            logits_V[ids[int(positions_T[row]) + 1 - n_prompt]] = 100
+            at = int(positions_T[row]) + 1 - scripted.n_prompt
+            logits_V[ids[min(at, len(ids) - 1)]] = 100  # a wrong guess may go past the end
         return logits_SV
 
     scripted.n_prompt = 0

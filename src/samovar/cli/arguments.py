@@ -5,13 +5,14 @@ What can be judged without the model is judged here, before it is loaded; such m
 
 import argparse
 from dataclasses import dataclass
-from typing import NoReturn, TypeAlias, cast
+from typing import NoReturn, TypeAlias, cast, get_args
 
 from samovar.engine.request import SamplingParams
 from samovar.errors import BadRequest, SamovarError
 from samovar.kernels import KvType
 from samovar.llm.llm import MAX_THREADS
 from samovar.llm.options import Options
+from samovar.llm.speculation import SpeculationMode, check_speculation
 
 MAX_UNWATCHED_TOKENS = 4096  # an answer can go round in circles, and outside a dialogue nobody watches
 MODEL_HELP = "a GGUF file, a Hugging Face folder, or the name of a model in the store (default: smollm2:135m)"
@@ -25,6 +26,8 @@ class ModelArguments:
     n_threads: int | None
     max_context: int | None
     kv_type: KvType | None
+    draft: str | None
+    speculation: SpeculationMode
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,6 +51,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     group.add_argument("--threads", type=int, metavar="N", help="compute threads (default: the cores this process may use)")
     group.add_argument("--ctx-size", type=int, metavar="N", help="most tokens of prompt and answer together")
+    group.add_argument("--draft", metavar="MODEL", help="a smaller model of the same family that guesses ahead, to save time")
+    group.add_argument(
+        "--speculation",
+        choices=get_args(SpeculationMode),
+        default="auto",
+        help="what may guess ahead: what was said before (ngram), the draft model, whatever pays (auto, the default), or "
+        "nothing (off); the answer is the same",
+    )
     group.add_argument("--kv-type", choices=("f32", "f16", "bf16"), help="number format of the stored keys and values")
 
 
@@ -83,7 +94,18 @@ def read_model_arguments(args: argparse.Namespace) -> ModelArguments:
         args.parser.error(f"--threads is {args.threads}; expected 1 to {MAX_THREADS}")
     if args.ctx_size is not None and args.ctx_size < 1:
         args.parser.error(f"--ctx-size is {args.ctx_size}; expected 1 or more")
-    return ModelArguments(name=args.model, n_threads=args.threads, max_context=args.ctx_size, kv_type=args.kv_type)
+    try:
+        check_speculation(args.speculation, args.draft)
+    except BadRequest as error:
+        args.parser.error(option_message(error))
+    return ModelArguments(
+        name=args.model,
+        n_threads=args.threads,
+        max_context=args.ctx_size,
+        kv_type=args.kv_type,
+        draft=args.draft,
+        speculation=args.speculation,
+    )
 
 
 def read_sampling_options(args: argparse.Namespace) -> Options:

@@ -129,6 +129,7 @@ def _stats(argument: str, session: ChatSession) -> Outcome:
             f"prompt     {usage.n_prompt:,} tokens, {usage.n_cached:,} of them kept from before; {read_rate}",
             f"answer     {usage.n_completion:,} tokens, {usage.n_thinking:,} of them thoughts; "
             + _rate(usage.n_completion - 1, timing.decode_s),
+            f"guessed    {_count(usage.n_drafted, 'token')} ahead, {usage.n_accepted:,} of them right",
         ]
     return Outcome(text="\n".join(lines))
 

@@ -105,6 +105,8 @@ def _report(result: Result, model: str) -> dict[str, object]:
             "n_completion": usage.n_completion,
             "n_thinking": usage.n_thinking,
             "n_cached": usage.n_cached,
+            "n_drafted": usage.n_drafted,
+            "n_accepted": usage.n_accepted,
         },
         "seed": result.seed,
         "timing": {"prefill_s": timing.prefill_s, "decode_s": timing.decode_s},

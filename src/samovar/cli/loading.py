@@ -15,6 +15,8 @@ def load_llm(arguments: ModelArguments, streams: Streams) -> LLM:
             max_context=arguments.max_context,
             kv_type=arguments.kv_type,
             isa=streams.isa,
+            draft=arguments.draft,
+            speculation=arguments.speculation,
             progress=progress,
         )
     for warning in llm.warnings:

@@ -27,6 +27,11 @@ class Slice:
         """The position after the last token."""
         return self.start + len(self.token_ids)
 
+    @property
+    def drafts(self) -> tuple[int, ...]:
+        """The tokens after the first whose logits are wanted, which the sequence may turn out not to have."""
+        return self.token_ids[len(self.token_ids) - self.n_logits + 1 :]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from samovar.engine.request import FinishReason, Request
+from samovar.engine.speculate import Speculation
 from samovar.engine.token_counts import TokenCounts
 
 
@@ -12,7 +13,7 @@ class Sequence:
 
     `token_ids` is the prompt followed by what was generated; the keys and values of the first `n_computed` of them are in
     `pages`, in order. `n_cached` of the prompt's tokens were computed by an earlier request. `counts` follow `token_ids` as
-    far as penalties have asked for them.
+    far as penalties have asked for them. `speculation` guesses ahead.
     """
 
     request: Request
@@ -22,6 +23,7 @@ class Sequence:
     pages: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     counts: TokenCounts = field(default_factory=TokenCounts)
+    speculation: Speculation = field(default_factory=lambda: Speculation(()))
 
     @property
     def n_prompt(self) -> int:

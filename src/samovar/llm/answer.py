@@ -62,6 +62,8 @@ class Answer:
                 n_completion=sequence.n_generated,
                 n_thinking=self._parser.n_thinking if self._parser else 0,
                 n_cached=sequence.n_cached,
+                n_drafted=sequence.speculation.n_drafted,
+                n_accepted=sequence.speculation.n_accepted,
             ),
             timing=Timing(prefill_s=self._first - self._started, decode_s=self._last - self._first),
             seed=sequence.request.sampling.seed,

@@ -7,7 +7,9 @@ from typing import Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.engine.engine import Engine
+from samovar.engine.draft_model import DraftModel
+from samovar.engine.engine import Engine, StartDrafter
+from samovar.engine.ngram_drafter import NgramDrafter
 from samovar.engine.page_pool import PagePool, n_pages_for
 from samovar.engine.request import Request
 from samovar.errors import BadRequest
@@ -22,6 +24,7 @@ from samovar.llm.memory import available_bytes, choose_context
 from samovar.llm.model_text import ModelText, read_model_text
 from samovar.llm.options import Defaults, Options, own_defaults, sampling_params, stop_strings, unread_defaults
 from samovar.llm.result import Result
+from samovar.llm.speculation import SpeculationMode, check_same_vocabulary, check_speculation
 from samovar.models.blocks import Decoder
 from samovar.models.loader import load_model
 from samovar.text.output_parser import OutputParser
@@ -46,16 +49,21 @@ class LLM:
         max_context: int | None = None,
         kv_type: KvType | None = None,
         isa: str | None = None,
+        draft: str | Path | None = None,
+        speculation: SpeculationMode = "auto",
         progress: Progress | None = None,
     ) -> None:
         """Load a GGUF file, a Hugging Face folder, or a name in the model store; None is the embedded default.
 
         `n_threads` defaults to the usable cores, `max_context` (tokens) to the model's own as far as memory goes, `kv_type`
         to f32 for f32 weights, bf16 for bf16 weights, else f16. `isa` forces an instruction set, `numpy` the reference.
+        `draft` is a smaller model with the same vocabulary, which guesses ahead; `speculation` says what may (see
+        `SpeculationMode`). Neither changes an answer, only how soon it comes.
         Raises a SamovarError for whatever is wrong with the path, the file, or these values.
         """
         self.path = resolve(EMBEDDED_DEFAULT if path_or_name is None else str(path_or_name), default_store())
         _check_choices(kv_type, max_context)
+        check_speculation(speculation, draft)
         checkpoint = open_checkpoint(self.path)
         self._text: ModelText = read_model_text(checkpoint)
         self.ops, self.slow_reason = _choose_ops(isa, n_threads)
@@ -71,7 +79,14 @@ class LLM:
             n_kv_heads=config.n_kv_heads,
             d_head=config.d_head,
         )
-        self._engine = Engine(self.model, self.ops, pool, config.vocab_size, self.max_context)
+        drafters: list[StartDrafter] = [lambda _: NgramDrafter()] if speculation in ("auto", "ngram") else []
+        self.draft: LLM | None = None
+        if draft is not None:
+            self.draft = LLM(draft, n_threads=n_threads, kv_type=kv_type, isa=isa, speculation="off", progress=progress)
+            check_same_vocabulary(self.tokenizer, self.draft.tokenizer, self.draft.path)
+            drafters.append(DraftModel(self.draft._engine).start)
+        vocab_size = config.vocab_size
+        self._engine: Engine = Engine(self.model, self.ops, pool, vocab_size, self.max_context, start_drafters=tuple(drafters))
         own = own_defaults(self._text.generation_config, self._text.metadata, str(self.path))
         self._defaults = Defaults(own=own, architecture=config.architecture)
 

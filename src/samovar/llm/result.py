@@ -8,12 +8,17 @@ from samovar.engine.request import FinishReason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens. `n_thinking` is part of `n_completion`, `n_cached` part of `n_prompt`."""
+    """Tokens. `n_thinking` is part of `n_completion`, `n_cached` part of `n_prompt`.
+
+    `n_drafted` were guessed ahead while decoding; `n_accepted` of those were right, and are part of `n_completion`.
+    """
 
     n_prompt: int
     n_completion: int
     n_thinking: int
     n_cached: int
+    n_drafted: int = 0
+    n_accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
