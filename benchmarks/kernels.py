@@ -10,7 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from samovar.engine.request import Request, SamplingParams
+from samovar.engine.sampler import Row, sample_rows
+from samovar.engine.sequence import Sequence
 from samovar.kernels import PAGE_TOKENS, KvPages, Spans
 from samovar.kernels.native import NativeOps, native_ops
 from samovar.tensors.dtypes import Q4_1, Q4_K, Q5_0, Q6_K, Q8_0, TensorType
@@ -34,6 +38,13 @@ class Shape:
     head_type: TensorType
 
 
+SAMPLINGS: dict[str, dict[str, float]] = {
+    "greedy": {"temperature": 0.0},
+    "top-k, top-p": {"temperature": 0.6, "top_k": 20, "top_p": 0.95},
+    "top-p": {"temperature": 0.3, "top_p": 0.9},
+    "top-p, flat": {"temperature": 5.0, "top_p": 0.95},
+    "all": {"temperature": 1.0, "top_p": 1.0},
+}
 SHAPES = (
     Shape(
         name="SmolLM2-135M", d=576, d_ffn=1536, n_heads=9, n_kv_heads=3, d_head=64, n_layers=30, n_vocabulary=49152,
@@ -131,6 +142,22 @@ def measure_attention(ops: NativeOps, shape: Shape, n_rows: int, n_keys: int, se
     )
 
 
+def measure_sampling(ops: NativeOps, shape: Shape, seconds: float) -> None:
+    """A token from each of 1 and of 16 rows of normal logits; flatter than what a model gives."""
+    for n_rows in (1, 16):
+        logits = np.random.default_rng(0).normal(0, 2.5, (n_rows, shape.n_vocabulary)).astype(np.float32)
+        for name, settings in SAMPLINGS.items():
+            params = SamplingParams(**settings)  # type: ignore[arg-type]
+            request = Request(prompt_ids=(0,), sampling=params)
+            rows = [Row(Sequence(request=request, token_ids=list(range(n)))) for n in range(1, n_rows + 1)]
+
+            def run(logits: NDArray[np.float32] = logits, rows: list[Row] = rows) -> None:
+                sample_rows(ops, logits, rows)
+
+            median, spread = timed(run, seconds)
+            print(f"{shape.name:14} {name:12} rows {n_rows:2}: {1e6 * median / n_rows:8.1f} us a row +-{100 * spread:3.0f} %")
+
+
 def measure_calls(ops: NativeOps, seconds: float) -> None:
     """What a call costs when there is next to nothing to compute."""
     x, weight = np.ones((1, 64), np.float32), np.ones(64, np.float32)
@@ -155,6 +182,7 @@ def main() -> None:
         for n_rows in options.rows:
             measure_products(ops, shape, n_rows, options.seconds)
         measure_head(ops, shape, options.seconds)
+        measure_sampling(ops, shape, options.seconds / 8)
         for n_rows, n_keys in ((1, 256), (1, 4096), (512, 512)):
             measure_attention(ops, shape, n_rows, n_keys, options.seconds / 2)
 

@@ -46,7 +46,7 @@ void sample(samovar::Engine& engine, const Array<const float, 2>& logits, const 
                               frequency.size(), seeds.size(), positions.size(), ids.size()}) {
     check(length == n_rows, "one value for each row is wanted");
   }
-  check(v > 0, "a row without logits");
+  check(v > 0 && v <= samovar::kMostSampled, "a row without logits, or with too many");
   check_lists(seen_starts, seen_ids, seen_counts.size(), n, v);
   check_lists(bias_starts, bias_ids, bias_values.size(), n, v);
   check(!mask || (mask->shape(0) == n_rows && mask->shape(1) == (n_vocabulary + 31) / 32), "the mask does not fit the logits");

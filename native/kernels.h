@@ -83,7 +83,7 @@ struct Kernels {
   // Sampling, over a block of kSampleBlock logits, or the n that are left (sample.h). maxima[j] = the largest of x[j],
   // x[j + 16], ..., and whether there is no NaN.
   bool (*lane_maxima)(const float* x, int64_t n, float* maxima);
-  // The weights of a block (0 past its end), and their sum: 16 lanes ascending, then halves added down to one.
+  // The weights of a block, 0 where below `floor` and past its end; and their sum, which is exact.
   double (*weigh)(const float* x, int64_t n, float top, double inverse_temperature, double floor, double* weights);
 };
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <numeric>
 #include <vector>
 
 #include "ops.h"
@@ -15,7 +16,9 @@ namespace {
 constexpr int64_t kLanes = 16;           // maxima of a block
 constexpr int64_t kBlocksPerItem = 16;   // 64 KiB of logits
 constexpr int64_t kFirstCandidates = 64;  // of top-p; more are taken where these do not reach
-constexpr double kSmallest = 1e-300;
+constexpr int64_t kMostCandidates = 512;  // sorting more would be slower than counting them in buckets
+constexpr double kBucketsPerNat = 64;
+constexpr size_t kBuckets = static_cast<size_t>(-kWeightless * kBucketsPerNat) + 1;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -63,9 +66,25 @@ struct Row {
   bool has_top_k() const { return top_k > 0 && top_k < n; }
   bool needs_sums() const { return temperature > 0 && !has_top_k(); }
   bool is_cut() const { return has_top_k() || top_p < 1; }
-  double floor() const { return std::max(min_p, kSmallest); }
   double inverse_temperature() const { return std::min(1 / temperature, 1e300); }
-  double weight(float score, double floor) const { return sample_weight(score, top, inverse_temperature(), floor); }
+  double weight(float score) const { return sample_weight(score, top, inverse_temperature(), 0); }
+  double if_kept(double weight) const { return weight >= min_p ? weight : 0; }
+  double goal(double kept) const { return std::min(u * kept, kept - kSampleUnit); }
+  // Buckets of equal width in (top - score) / temperature, in which scores only fall; the last holds all without weight.
+  size_t bucket(float score) const {
+    const double scaled = (static_cast<double>(score) - static_cast<double>(top)) * inverse_temperature();
+    return static_cast<size_t>((scaled > kWeightless ? scaled : kWeightless) * -kBucketsPerNat);
+  }
+  // f(score, id) for each element of a lane.
+  template <class Function>
+  void for_lane(int64_t group, Function f) const {
+    const int64_t end = std::min(n, (group / kLanes + 1) * kSampleBlock);
+    for (int64_t id = group / kLanes * kSampleBlock + group % kLanes; id < end; id += kLanes) f(scores[id], id);
+  }
+  bool is_weightless(int64_t block) const {
+    const float* of_block = maxima + block * kLanes;
+    return bucket(*std::max_element(of_block, of_block + kLanes)) == kBuckets - 1;
+  }
 };
 
 bool has_mask(const SampleView& view, int64_t s) {
@@ -106,32 +125,20 @@ int64_t first_largest(const Row& row) {
   return id;
 }
 
-// All ids with a weight, in ascending order.
+double sum(const double* first, int64_t n) { return std::accumulate(first, first + n, 0.0); }
+
+// All ids that min-p leaves, in ascending order.
 int64_t draw_from_all(const Row& row, const Kernels& kernels) {
-  double total = 0;
-  for (int64_t block = 0; block < row.n_blocks(); ++block) total += row.sums[block];
-  const double goal = row.u * total;
-  int64_t chosen = 0;
-  double before = 0, running = 0;
-  for (int64_t block = 0; block < row.n_blocks(); ++block) {
-    if (row.sums[block] == 0) continue;
-    chosen = block;
-    before = running;
-    running += row.sums[block];
-    if (running > goal) break;
-  }
+  const double goal = row.goal(sum(row.sums, row.n_blocks()));
+  double running = 0;
+  int64_t block = 0;
+  while (running + row.sums[block] <= goal) running += row.sums[block++];
   double weights[kSampleBlock];
-  const int64_t first = chosen * kSampleBlock;
-  kernels.weigh(row.scores + first, row.n - first, row.top, row.inverse_temperature(), row.floor(), weights);
-  int64_t id = 0;
-  running = 0;
-  for (int64_t i = 0; i < kSampleBlock; ++i) {
-    if (weights[i] == 0) continue;
-    id = first + i;
-    running += weights[i];
-    if (before + running > goal) break;
-  }
-  return id;
+  const int64_t first = block * kSampleBlock;
+  kernels.weigh(row.scores + first, row.n - first, row.top, row.inverse_temperature(), row.min_p, weights);
+  int64_t i = 0;
+  while (running + weights[i] <= goal) running += weights[i++];
+  return first + i;
 }
 
 // At least the `count` first candidates, unsorted. The count-th largest of the lanes' maxima is a lower bound of the count-th
@@ -147,44 +154,97 @@ void collect(const Row& row, int64_t count, std::vector<float>& maxima, std::vec
   out.clear();
   for (int64_t group = 0; group < n_groups; ++group) {
     if (!(row.maxima[group] >= limit)) continue;
-    const int64_t first = group / kLanes * kSampleBlock + group % kLanes;
-    const int64_t end = std::min(row.n, (group / kLanes + 1) * kSampleBlock);
-    for (int64_t id = first; id < end; id += kLanes) {
-      if (row.scores[id] >= limit) out.push_back({row.scores[id], id});
-    }
+    row.for_lane(group, [&](float score, int64_t id) {
+      if (score >= limit) out.push_back({score, id});
+    });
   }
 }
 
-// Candidates by descending score, as many as top-k and top-p can need; `running` gets the sums of their weights.
-int64_t draw_from_first(const Row& row) {
+// Walks along candidates in order while the sum of weights before is below `reach`, and stops where that of the kept ones exceeds
+// `goal`. Returns the place where it stopped.
+struct Walk {
+  double before = 0, kept = 0;
+
+  size_t go(const Row& row, const std::vector<Candidate>& candidates, size_t n, double reach, double goal) {
+    size_t i = 0;
+    for (; i < n && before < reach; ++i) {
+      const double weight = row.weight(candidates[i].score);
+      if (kept + row.if_kept(weight) > goal) break;
+      before += weight;
+      kept += row.if_kept(weight);
+    }
+    return i;
+  }
+};
+
+// top-p where its ids are many. Sums of weights by bucket tell in which bucket it ends, and in which the draw falls; only the
+// ids of these two are put in order.
+int64_t draw_from_buckets(const Row& row, const Kernels& kernels, double reach) {
+  thread_local std::vector<double> all, kept;
+  thread_local std::vector<Candidate> candidates;
+  all.assign(kBuckets, 0);
+  kept.assign(kBuckets, 0);
+  for (int64_t block = 0; block < row.n_blocks(); ++block) {
+    if (row.is_weightless(block)) continue;
+    const int64_t first = block * kSampleBlock, n = std::min(kSampleBlock, row.n - first);
+    double weights[kSampleBlock];
+    kernels.weigh(row.scores + first, n, row.top, row.inverse_temperature(), 0, weights);
+    for (int64_t i = 0; i < n; ++i) {
+      const size_t bucket = row.bucket(row.scores[first + i]);
+      all[bucket] += weights[i];
+      kept[bucket] += row.if_kept(weights[i]);
+    }
+  }
+  const auto take = [&](size_t bucket) {
+    candidates.clear();
+    for (int64_t group = 0; group < row.n_blocks() * kLanes; ++group) {
+      if (row.bucket(row.maxima[group]) > bucket) continue;
+      row.for_lane(group, [&](float score, int64_t id) {
+        if (row.bucket(score) == bucket) candidates.push_back({score, id});
+      });
+    }
+    std::sort(candidates.begin(), candidates.end(), is_before);
+  };
+  Walk end;
+  size_t last = 0;
+  for (; end.before + all[last] < reach; ++last) {
+    end.before += all[last];
+    end.kept += kept[last];
+  }
+  take(last);
+  end.go(row, candidates, candidates.size(), reach, INFINITY);
+  const double goal = row.goal(end.kept);
+  Walk draw;
+  size_t bucket = 0;
+  for (; bucket < last && draw.kept + kept[bucket] <= goal; ++bucket) {
+    draw.before += all[bucket];
+    draw.kept += kept[bucket];
+  }
+  if (bucket < last) take(bucket);
+  return candidates[draw.go(row, candidates, candidates.size(), reach, goal)].id;
+}
+
+// The first ids by descending score, as many as top-k and top-p can need.
+int64_t draw_from_first(const Row& row, const Kernels& kernels) {
   thread_local std::vector<float> maxima;
   thread_local std::vector<Candidate> candidates;
-  thread_local std::vector<double> running;
-  double total = 0;
-  if (!row.has_top_k()) {
-    for (int64_t block = 0; block < row.n_blocks(); ++block) total += row.sums[block];
-  }
+  const double reach = row.has_top_k() ? INFINITY : row.top_p * sum(row.sums, row.n_blocks());
   for (int64_t count = row.has_top_k() ? row.top_k : std::min(row.n, kFirstCandidates);; count = std::min(row.n, count * 8)) {
+    if (!row.has_top_k() && count > kMostCandidates) return draw_from_buckets(row, kernels, reach);
     collect(row, count, maxima, candidates);
-    const auto first = candidates.begin(), end = first + count;
-    if (end < candidates.end()) std::nth_element(first, end, candidates.end(), is_before);
-    std::sort(first, end, is_before);
-    double sum = 0;
-    running.clear();
-    for (int64_t i = 0; i < count; ++i) {
-      sum += row.weight(first[i].score, kSmallest);
-      running.push_back(sum);
+    const auto end = candidates.begin() + count;
+    if (end < candidates.end()) std::nth_element(candidates.begin(), end, candidates.end(), is_before);
+    std::sort(candidates.begin(), end, is_before);
+    const auto n = static_cast<size_t>(count);
+    Walk whole;
+    whole.go(row, candidates, n, reach, INFINITY);
+    if (row.has_top_k()) {
+      const double of_k = row.top_p * whole.before;
+      whole = {};
+      whole.go(row, candidates, n, of_k, INFINITY);
+      return candidates[Walk().go(row, candidates, n, of_k, row.goal(whole.kept))].id;
     }
-    const double reach = row.top_p * (row.has_top_k() ? sum : total);
-    if (!row.has_top_k() && sum < reach && count < row.n) continue;
-    size_t n_kept = 1;
-    while (n_kept < running.size() && running[n_kept - 1] < reach &&
-           row.weight(candidates[n_kept].score, row.floor()) > 0) {
-      ++n_kept;
-    }
-    const auto kept_end = running.begin() + static_cast<int64_t>(n_kept);
-    const auto found = std::upper_bound(running.begin(), kept_end, row.u * running[n_kept - 1]) - running.begin();
-    return candidates[std::min(static_cast<size_t>(found), n_kept - 1)].id;
+    if (whole.before >= reach) return candidates[Walk().go(row, candidates, n, reach, row.goal(whole.kept))].id;
   }
 }
 
@@ -233,8 +293,9 @@ void Engine::sample(const float* logits, const SampleView& view, int64_t* ids) {
   if (std::any_of(rows.begin(), rows.end(), [&](const Row& row) { return is_sound(row) && row.needs_sums(); })) {
     for_blocks([&](Row& row, int64_t block, const float* x, int64_t left) {
       if (!is_sound(row) || !row.needs_sums()) return;
+      if (row.is_weightless(block)) return;  // the sum is 0 already
       double weights[kSampleBlock];
-      const double floor = row.is_cut() ? kSmallest : row.floor();
+      const double floor = row.is_cut() ? 0 : row.min_p;
       row.sums[block] = kernels_.weigh(x, left, row.top, row.inverse_temperature(), floor, weights);
     });
   }
@@ -245,7 +306,7 @@ void Engine::sample(const float* logits, const SampleView& view, int64_t* ids) {
     } else if (row.temperature == 0) {
       ids[s] = first_largest(row);
     } else {
-      ids[s] = row.is_cut() ? draw_from_first(row) : draw_from_all(row, kernels_);
+      ids[s] = row.is_cut() ? draw_from_first(row, kernels_) : draw_from_all(row, kernels_);
     }
   });
 }

@@ -34,17 +34,12 @@ bool lane_maxima(const float* x, int64_t n, float* maxima) {
 double weigh(const float* x, int64_t n, float top, double inverse_temperature, double floor, double* weights) {
   float copy[kSampleBlock];
   x = whole_block(x, n, copy);
+  for (int64_t i = 0; i < kSampleBlock; ++i) weights[i] = sample_weight(x[i], top, inverse_temperature, floor);
   double sums[kLanes] = {};
   for (int64_t i = 0; i < kSampleBlock; i += kLanes) {
-    double* const out = weights + i;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      out[lane] = sample_weight(x[i + lane], top, inverse_temperature, floor);
-      sums[lane] += out[lane];
-    }
+    for (int lane = 0; lane < kLanes; ++lane) sums[lane] += weights[i + lane];
   }
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) sums[lane] += sums[lane + width];
-  }
+  for (int lane = 1; lane < kLanes; ++lane) sums[0] += sums[lane];
   return sums[0];
 }
 

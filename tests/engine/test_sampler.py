@@ -17,7 +17,7 @@ from samovar.engine.sequence import Sequence
 from samovar.errors import BadRequest, NoTokenLeft
 from samovar.kernels.native import available_isas, native_ops
 from samovar.kernels.reference import ReferenceOps
-from samovar.kernels.reference_sample import adjusted, first_kept
+from samovar.kernels.reference_sample import adjusted, kept
 from tests.engine.fakes import VOCAB, generate, request, tiny_engine
 
 LOGITS_V = np.random.default_rng(3).normal(scale=3, size=5000).astype(np.float32)
@@ -61,7 +61,7 @@ def test_probabilities_equal_those_of_transformers(temperature, top_k, top_p, mi
     for warper in warpers:
         scores = warper(None, scores)
     batch = batch_for(Row(sequence(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)))
-    ids, weights = first_kept(LOGITS_V, batch, 0)
+    ids, weights = kept(LOGITS_V, batch, 0)
     ours = np.zeros(len(LOGITS_V))
     ours[ids] = weights / weights.sum()
     np.testing.assert_allclose(ours, torch.softmax(scores.double(), -1)[0].numpy(), atol=1e-6)
