@@ -66,5 +66,6 @@ void bind_sample(nb::class_<samovar::Engine>& engine) {
              "frequency"_a.noconvert(), "seeds"_a.noconvert(), "positions"_a.noconvert(), "seen_starts"_a.noconvert(),
              "seen_ids"_a.noconvert(), "seen_counts"_a.noconvert(), "bias_starts"_a.noconvert(), "bias_ids"_a.noconvert(),
              "bias_values"_a.noconvert(), "mask"_a.noconvert().none(), "ids"_a.noconvert(),
-             nb::call_guard<nb::gil_scoped_release>(), "ids [S] chosen from logits [S, V]; -1: none allowed, -2: a NaN or infinity.");
+             nb::call_guard<nb::gil_scoped_release>(),
+             "ids [S] chosen from logits [S, V]; -1: none allowed, -2: a NaN or infinity.");
 }

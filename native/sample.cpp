@@ -160,8 +160,8 @@ void collect(const Row& row, int64_t count, std::vector<float>& maxima, std::vec
   }
 }
 
-// Walks along candidates in order while the sum of weights before is below `reach`, and stops where that of the kept ones exceeds
-// `goal`. Returns the place where it stopped.
+// Walks along candidates in order while the sum of weights before is below `reach`, and stops where that of the kept ones
+// exceeds `goal`. Returns the place where it stopped.
 struct Walk {
   double before = 0, kept = 0;
 
@@ -278,11 +278,13 @@ void Engine::sample(const float* logits, const SampleView& view, int64_t* ids) {
     pool_.for_each(view.n_rows * n_items, [&](int64_t item) {
       Row& row = rows[static_cast<size_t>(item / n_items)];
       const int64_t first = item % n_items * kBlocksPerItem, last = std::min(n_blocks, first + kBlocksPerItem);
-      for (int64_t block = first; block < last; ++block) f(row, block, row.scores + block * kSampleBlock, n - block * kSampleBlock);
+      for (int64_t block = first; block < last; ++block) {
+        f(row, block, row.scores + block * kSampleBlock, n - block * kSampleBlock);
+      }
     });
   };
   for_blocks([&](Row& row, int64_t block, const float* x, int64_t left) {
-    // A sum is a number only where the block has no NaN; it is replaced below where weights are wanted.
+    // A block with a NaN gets it as its sum; other sums are replaced below where weights are wanted.
     row.sums[block] = kernels_.lane_maxima(x, left, row.maxima + block * kLanes) ? 0 : NAN;
   });
   for (Row& row : rows) {
