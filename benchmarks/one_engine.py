@@ -79,9 +79,10 @@ class Samovar:
     @property
     def kv_bytes(self) -> int:
         """As the config and the type of keys and values say."""
-        c = self._llm.model.config
-        width = 4 if self._llm.kv_type == "f32" else 2
-        return 2 * c.n_layers * c.n_kv_heads * c.d_head * N_CONTEXT * width
+        from samovar.engine.page_pool import n_pages_for
+        from samovar.llm.memory import kv_page_bytes
+
+        return n_pages_for(N_CONTEXT) * kv_page_bytes(self._llm.model.config, self._llm.kv_type)
 
     def run(self, prompt: str, n_tokens: int) -> tuple[int, float, int, float]:
         """As the result's own timing says."""

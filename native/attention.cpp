@@ -3,6 +3,10 @@
 // Keys are taken in partitions of 256 at absolute positions. Within one: scores (sum over the head width in order), their
 // maximum, weights e^(score - maximum), their sum (16 lanes, a fixed tree), and the weighted sum of values, key by key. A
 // partition's result joins the running state by rescaling. So a query's result depends on its visible keys alone.
+// int8 pages: a score is (sum q * code) * (scale * key scale); a weight takes the value's scale before it meets the codes.
+//
+// Lanes are handled in tiles that stay in registers. Where there are several tiles, a page is widened to float32 once (the
+// panel) and serves them all from the first-level cache; one tile reads the page itself. Widening is exact: same bits.
 #include "isa_kernels.h"
 
 namespace samovar::SAMOVAR_ISA {
@@ -10,21 +14,38 @@ namespace {
 
 constexpr float kMinusInfinity = -__builtin_inff();
 
+// Where a tile reads elements from: pages of one type, with the next page asked for ahead of time, or the panel.
 struct PagesF32 {
   using Element = float;
+  static constexpr bool kAhead = true;
   static F32x16 read(const float* p) { return load(p); }
-  static F32x16 read_n(const float* p, int64_t n) { return load_n(p, n); }
 };
-template <F32x16 (*kWiden)(const uint16_t*)>
-struct Pages16 {
-  using Element = uint16_t;
-  static F32x16 read(const uint16_t* p) { return kWiden(p); }
-  static F32x16 read_n(const uint16_t* p, int64_t n) {
-    uint16_t padded[16] = {};
-    for (int64_t i = 0; i < n; ++i) padded[i] = p[i];
-    return kWiden(padded);
-  }
+struct PanelF32 {
+  using Element = float;
+  static constexpr bool kAhead = false;
+  static F32x16 read(const float* p) { return load(p); }
 };
+template <class T, F32x16 (*kWiden)(const T*)>
+struct PagesOf {
+  using Element = T;
+  static constexpr bool kAhead = true;
+  static F32x16 read(const T* p) { return kWiden(p); }
+};
+
+template <class Source>
+F32x16 read_n(const typename Source::Element* p, int64_t n) {
+  typename Source::Element padded[16] = {};
+  for (int64_t i = 0; i < n; ++i) padded[i] = p[i];
+  return Source::read(padded);
+}
+
+template <class Source>
+void ask_for(const typename Source::Element* p) {
+  if constexpr (Source::kAhead) prefetch(reinterpret_cast<const uint8_t*>(p));
+}
+
+int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t clamp64(int64_t x, int64_t low, int64_t high) { return x < low ? low : min64(x, high); }
 
 int64_t n_visible(const AttendView& a, int64_t lane) { return a.position + lane / a.n_group + 1; }
 
@@ -33,29 +54,29 @@ int64_t head_offset(const AttendView& a, int64_t lane) {
   return (row * a.n_heads + head) * a.kv.d_head;
 }
 
-template <class Pages>
-const typename Pages::Element* page_at(const uint8_t* pages, const AttendView& a, int64_t page) {
-  const int64_t size = kPageTokens * a.kv.d_head;
-  return reinterpret_cast<const typename Pages::Element*>(pages) + (a.pages[page] * a.kv.n_kv_heads + a.kv_head) * size;
-}
-
-// scores[r][key] for the keys of one page.
-template <class Pages, int kLanes>
-void page_scores(const AttendView& a, const typename Pages::Element* k, const float* q, float* scores) {
+// scores[r][key] for the keys of one page; q is [d_head][kLanes], `key_scales` [32] or null.
+template <class Source, int kLanes>
+void page_scores(const AttendView& a, const typename Source::Element* k, const typename Source::Element* next,
+                 const float* key_scales, const float* q, float* scores) {
   F32x16 low[kLanes], high[kLanes];
   for (int r = 0; r < kLanes; ++r) low[r] = high[r] = set1(0.0f);
-  for (int64_t i = 0; i < a.kv.d_head; ++i, k += kPageTokens) {
-    const F32x16 k_low = Pages::read(k), k_high = Pages::read(k + 16);
+  for (int64_t i = 0; i < a.kv.d_head; ++i, k += kPageTokens, next += kPageTokens, q += kLanes) {
+    ask_for<Source>(next);
+    const F32x16 k_low = Source::read(k), k_high = Source::read(k + 16);
     for (int r = 0; r < kLanes; ++r) {
-      const F32x16 x = set1(q[i * kLanes + r]);
+      const F32x16 x = set1(q[r]);
       low[r] = fma(k_low, x, low[r]);
       high[r] = fma(k_high, x, high[r]);
     }
   }
-  const F32x16 scale = set1(a.scale);
+  F32x16 scale_low = set1(a.scale), scale_high = scale_low;
+  if (key_scales != nullptr) {
+    scale_low = mul(scale_low, load(key_scales));
+    scale_high = mul(scale_high, load(key_scales + 16));
+  }
   for (int r = 0; r < kLanes; ++r) {
-    store(scores + r * kPartitionKeys, mul(low[r], scale));
-    store(scores + r * kPartitionKeys + 16, mul(high[r], scale));
+    store(scores + r * kPartitionKeys, mul(low[r], scale_low));
+    store(scores + r * kPartitionKeys + 16, mul(high[r], scale_high));
   }
 }
 
@@ -78,31 +99,62 @@ void soften(float* scores, int64_t n, int64_t visible, float& largest, float& su
   sum = sum_lanes(total);
 }
 
-// values[r][column ..] = sum over keys of weight * value, for kVectors vectors of columns.
-template <class Pages, int kLanes, int kVectors>
-void weigh_columns(const AttendView& a, int64_t page_first, int64_t n_keys, const float* weights, int64_t column,
-                   float* values) {
-  const int64_t d_head = a.kv.d_head, d_out = padded_head(d_head), left = d_head - column;
-  F32x16 acc[kLanes][kVectors];
+// The keys of one page that the lanes of a tile see: all of them the first `n_all`, lane r the first n[r], none more than `n_any`.
+template <int kLanes>
+struct Sight {
+  int64_t n[kLanes], n_all, n_any;
+};
+
+// values[r][0 .. 16 kVectors) += sum over a page's keys of weight * value. `v`, `next` and `values` stand at one column.
+// A lane never meets the value of a key that it does not see, which could be infinite or no number.
+template <class Source, int kLanes, int kVectors>
+void weigh(const typename Source::Element* v, const typename Source::Element* next, int64_t d_head, int64_t n_columns,
+           const Sight<kLanes>& sight, const float* weights, float* values, int64_t d_out) {
+  constexpr int kLineVectors = 4 / sizeof(typename Source::Element);  // vectors of elements in one line of 64 bytes
+  F32x16 acc[kLanes][kVectors], value[kVectors];
+  const auto read = [&] {
+    for (int c = 0; c < kVectors; ++c) {
+      value[c] = kVectors == 1 && n_columns < 16 ? read_n<Source>(v, n_columns) : Source::read(v + 16 * c);
+      if (c % kLineVectors == 0) ask_for<Source>(next + 16 * c);
+    }
+    v += d_head, next += d_head;
+  };
   for (int r = 0; r < kLanes; ++r) {
-    for (int c = 0; c < kVectors; ++c) acc[r][c] = set1(0.0f);
+    for (int c = 0; c < kVectors; ++c) acc[r][c] = load(values + r * d_out + 16 * c);
   }
-  for (int64_t start = 0; start < n_keys; start += kPageTokens) {
-    const auto* v = page_at<Pages>(a.kv.v_PGBK, a, page_first + start / kPageTokens) + column;
-    const int64_t end = start + kPageTokens < n_keys ? start + kPageTokens : n_keys;
-    for (int64_t key = start; key < end; ++key, v += d_head) {
-      F32x16 value[kVectors];
-      for (int c = 0; c < kVectors; ++c) {
-        value[c] = 16 * c + 16 <= left ? Pages::read(v + 16 * c) : Pages::read_n(v + 16 * c, left - 16 * c);
-      }
-      for (int r = 0; r < kLanes; ++r) {
-        const F32x16 weight = set1(weights[r * kPartitionKeys + key]);
-        for (int c = 0; c < kVectors; ++c) acc[r][c] = fma(weight, value[c], acc[r][c]);
-      }
+  int64_t key = 0;
+  for (; key < sight.n_all; ++key) {
+    read();
+    for (int r = 0; r < kLanes; ++r) {
+      const F32x16 weight = set1(weights[r * kPartitionKeys + key]);
+      for (int c = 0; c < kVectors; ++c) acc[r][c] = fma(weight, value[c], acc[r][c]);
+    }
+  }
+  for (; key < sight.n_any; ++key) {
+    read();
+    for (int r = 0; r < kLanes; ++r) {
+      if (key >= sight.n[r]) continue;
+      const F32x16 weight = set1(weights[r * kPartitionKeys + key]);
+      for (int c = 0; c < kVectors; ++c) acc[r][c] = fma(weight, value[c], acc[r][c]);
     }
   }
   for (int r = 0; r < kLanes; ++r) {
-    for (int c = 0; c < kVectors; ++c) store(values + r * d_out + column + 16 * c, acc[r][c]);
+    for (int c = 0; c < kVectors; ++c) store(values + r * d_out + 16 * c, acc[r][c]);
+  }
+}
+
+// As many columns at a time as registers hold.
+template <class Source, int kLanes>
+void weigh_page(const AttendView& a, const typename Source::Element* v, const typename Source::Element* next,
+                const Sight<kLanes>& sight, const float* weights, float* values) {
+  constexpr int kMost = 2 * kAttendLanes / kLanes, kVectors = kMost >= 8 ? 8 : kMost >= 4 ? 4 : 2;
+  const int64_t d_head = a.kv.d_head, d_out = padded_head(d_head);
+  int64_t at = 0;
+  for (; at + 16 * kVectors <= d_head; at += 16 * kVectors) {
+    weigh<Source, kLanes, kVectors>(v + at, next + at, d_head, d_head - at, sight, weights, values + at, d_out);
+  }
+  for (; at < d_head; at += 16) {
+    weigh<Source, kLanes, 1>(v + at, next + at, d_head, d_head - at, sight, weights, values + at, d_out);
   }
 }
 
@@ -122,65 +174,123 @@ void join(int64_t d_out, float* state, float largest, float sum, const float* va
   }
 }
 
-template <class Pages, int kLanes>
-void attend_tile(const AttendView& a, int64_t lane, int64_t partition, float* states, float* scratch) {
-  const int64_t d_head = a.kv.d_head, d_out = padded_head(d_head);
-  float* q = scratch;
-  float* values = q + kLanes * d_out;
-  float* scores = values + kLanes * d_out;
-  const int64_t first_key = partition * kPartitionKeys;
-  int64_t n_keys = n_visible(a, lane + kLanes - 1) - first_key;
-  if (n_keys <= 0) return;
-  if (n_keys > kPartitionKeys) n_keys = kPartitionKeys;
-  for (int r = 0; r < kLanes; ++r) {
-    const float* source = a.q_THK + head_offset(a, lane + r);
-    for (int64_t i = 0; i < d_head; ++i) q[i * kLanes + r] = source[i];
+// Call f with the width of a tile as a constant.
+template <int kLanes>
+struct Width {
+  static constexpr int value = kLanes;
+};
+template <int kLanes = kAttendLanes, class Function>
+void with_width(int64_t width, Function f) {
+  if constexpr (kLanes > 1) {
+    if (width < kLanes) return with_width<kLanes - 1>(width, f);
   }
-  const int64_t page_first = first_key / kPageTokens;
-  for (int64_t start = 0; start < n_keys; start += kPageTokens) {
-    page_scores<Pages, kLanes>(a, page_at<Pages>(a.kv.k_PGKB, a, page_first + start / kPageTokens), q, scores + start);
-  }
-  const int64_t n_padded = (n_keys + kPageTokens - 1) / kPageTokens * kPageTokens;
-  float largest[kLanes], sum[kLanes];
-  for (int r = 0; r < kLanes; ++r) {
-    soften(scores + r * kPartitionKeys, n_padded, n_visible(a, lane + r) - first_key, largest[r], sum[r]);
-  }
-  int64_t column = 0;
-  for (; column + 32 <= d_out; column += 32) {
-    weigh_columns<Pages, kLanes, 2>(a, page_first, n_keys, scores, column, values);
-  }
-  if (column < d_out) weigh_columns<Pages, kLanes, 1>(a, page_first, n_keys, scores, column, values);
-  for (int r = 0; r < kLanes; ++r) join(d_out, states + r * state_floats(d_head), largest[r], sum[r], values + r * d_out);
+  f(Width<kLanes>());
 }
 
-template <class Pages, int kLanes>
-void attend_many(const AttendView& a, int64_t lane, int64_t width, int64_t partition, float* states, float* scratch) {
-  if constexpr (kLanes > 3) {
-    if (width == kLanes) return attend_tile<Pages, kLanes>(a, lane, partition, states, scratch);
-    attend_many<Pages, kLanes - 1>(a, lane, width, partition, states, scratch);
+// The lanes [first, last) of one call and the memory they need.
+struct Lanes {
+  int64_t first, last;
+  float *q, *scores, *values, *panel, *states;
+
+  template <class Function>  // f(width, index of a tile's first lane)
+  void for_each_tile(Function f) const {
+    for (int64_t at = 0; at < last - first; at += kAttendLanes) {
+      with_width(min64(last - first - at, kAttendLanes), [&](auto width) { f(width, at); });
+    }
   }
-}
+};
 
 template <class Pages>
-void attend_lanes(const AttendView& a, int64_t first, int64_t last, int64_t partition, float* states, float* scratch) {
-  const int64_t stride = state_floats(a.kv.d_head);
-  for (int64_t lane = first; lane < last;) {
-    float* s = states + (lane - first) * stride;
-    const int64_t width = last - lane < kAttendLanes ? last - lane : kAttendLanes;
-    switch (width) {
-      case 1:
-        attend_tile<Pages, 1>(a, lane, partition, s, scratch);
-        break;
-      case 2:
-        attend_tile<Pages, 2>(a, lane, partition, s, scratch);
-        break;
-      case 3:
-        attend_tile<Pages, 3>(a, lane, partition, s, scratch);
-        break;
-      default:
-        attend_many<Pages, kAttendLanes>(a, lane, width, partition, s, scratch);
+struct Partition {
+  using Element = typename Pages::Element;
+  const AttendView& a;
+  int64_t first_key, n_keys;  // n_keys: of the last lane
+
+  int64_t n_pages() const { return (n_keys + kPageTokens - 1) / kPageTokens; }
+  int64_t slot(int64_t page) const { return a.pages[first_key / kPageTokens + page] * a.kv.n_kv_heads + a.kv_head; }
+  const Element* page_at(const uint8_t* pages, int64_t page) const {
+    return reinterpret_cast<const Element*>(pages) + slot(page) * kPageTokens * a.kv.d_head;
+  }
+  const float* scales_at(const float* scales, int64_t page) const {
+    return scales == nullptr ? nullptr : scales + slot(page) * kPageTokens;
+  }
+  // f(width, at, source): for each tile that sees a key of the page, with the page itself or its panel.
+  template <class Function>
+  void for_each_tile(const Lanes& lanes, int64_t page, const Element* p, const Element* next, Function f) const {
+    if (lanes.last - lanes.first <= kAttendLanes) {
+      return lanes.for_each_tile([&](auto width, int64_t at) { f(width, at, Pages(), p, next); });
     }
-    lane += width;
+    for (int64_t i = 0; i < kPageTokens * a.kv.d_head; i += 16) store(lanes.panel + i, Pages::read(p + i));
+    lanes.for_each_tile([&](auto width, int64_t at) {
+      if (n_visible(a, lanes.first + at + width.value - 1) > first_key + page * kPageTokens) {
+        f(width, at, PanelF32(), lanes.panel, lanes.panel);
+      }
+    });
+  }
+
+  void score(const Lanes& lanes) const {
+    const int64_t n = n_pages();
+    for (int64_t p = 0; p < n; ++p) {
+      const Element* next = p + 1 < n ? page_at(a.kv.k_PGKB, p + 1) : page_at(a.kv.v_PGBK, 0);
+      for_each_tile(lanes, p, page_at(a.kv.k_PGKB, p), next, [&](auto width, int64_t at, auto source, auto* k, auto* ahead) {
+        page_scores<decltype(source), width.value>(a, k, ahead, scales_at(a.kv.k_scale_PGB, p), lanes.q + at * a.kv.d_head,
+                                                   lanes.scores + at * kPartitionKeys + p * kPageTokens);
+      });
+    }
+  }
+
+  void weigh_values(const Lanes& lanes) const {
+    const int64_t n = n_pages(), d_out = padded_head(a.kv.d_head);
+    for (int64_t i = 0; i < (lanes.last - lanes.first) * d_out; i += 16) store(lanes.values + i, set1(0.0f));
+    for (int64_t p = 0; p < n; ++p) {
+      const int64_t start = first_key + p * kPageTokens;
+      const Element* next = page_at(a.kv.v_PGBK, p + 1 < n ? p + 1 : p);
+      for_each_tile(lanes, p, page_at(a.kv.v_PGBK, p), next, [&](auto width, int64_t at, auto source, auto* v, auto* ahead) {
+        Sight<width.value> sight;
+        for (int r = 0; r < width.value; ++r) {
+          sight.n[r] = clamp64(n_visible(a, lanes.first + at + r) - start, 0, kPageTokens);
+        }
+        sight.n_all = sight.n[0], sight.n_any = sight.n[width.value - 1];
+        weigh_page<decltype(source), width.value>(a, v, ahead, sight, lanes.scores + at * kPartitionKeys + p * kPageTokens,
+                                                  lanes.values + at * d_out);
+      });
+    }
+  }
+
+  void run(const Lanes& lanes) const {
+    const int64_t d_head = a.kv.d_head, d_out = padded_head(d_head);
+    score(lanes);
+    float sums[kItemLanes], tops[kItemLanes];
+    for (int64_t r = 0; r < lanes.last - lanes.first; ++r) {
+      const int64_t visible = n_visible(a, lanes.first + r) - first_key;
+      const int64_t n_padded = clamp64((visible + 15) / 16 * 16, 16, kPartitionKeys);
+      float* weights = lanes.scores + r * kPartitionKeys;
+      soften(weights, n_padded, visible, tops[r], sums[r]);
+      if (a.kv.v_scale_PGB == nullptr) continue;
+      for (int64_t i = 0; i < n_padded; i += 16) {
+        const float* scales = scales_at(a.kv.v_scale_PGB, i / kPageTokens) + i % kPageTokens;
+        store(weights + i, mul(load(weights + i), load(scales)));
+      }
+    }
+    weigh_values(lanes);
+    for (int64_t r = 0; r < lanes.last - lanes.first; ++r) {
+      join(d_out, lanes.states + r * state_floats(d_head), tops[r], sums[r], lanes.values + r * d_out);
+    }
+  }
+};
+
+template <class Pages>
+void attend_pages(const AttendView& a, const Lanes& lanes, int64_t part_first, int64_t part_last) {
+  lanes.for_each_tile([&](auto width, int64_t at) {
+    for (int r = 0; r < width.value; ++r) {
+      const float* source = a.q_THK + head_offset(a, lanes.first + at + r);
+      float* q = lanes.q + at * a.kv.d_head + r;
+      for (int64_t i = 0; i < a.kv.d_head; ++i) q[i * width.value] = source[i];
+    }
+  });
+  for (int64_t p = part_first; p < part_last; ++p) {
+    const int64_t first_key = p * kPartitionKeys, n_keys = n_visible(a, lanes.last - 1) - first_key;
+    if (n_keys > 0) Partition<Pages>{a, first_key, min64(n_keys, kPartitionKeys)}.run(lanes);
   }
 }
 
@@ -188,19 +298,20 @@ void attend_lanes(const AttendView& a, int64_t first, int64_t last, int64_t part
 
 void attend(const AttendView& a, int64_t first, int64_t last, int64_t part_first, int64_t part_last, float* states,
             uint8_t* scratch) {
-  float* floats = reinterpret_cast<float*>(scratch);
-  for (int64_t p = part_first; p < part_last; ++p) {
-    switch (a.kv.kind) {
-      case KvKind::kF32:
-        attend_lanes<PagesF32>(a, first, last, p, states, floats);
-        break;
-      case KvKind::kF16:
-        attend_lanes<Pages16<load_f16>>(a, first, last, p, states, floats);
-        break;
-      case KvKind::kBF16:
-        attend_lanes<Pages16<load_bf16>>(a, first, last, p, states, floats);
-        break;
-    }
+  const int64_t d_out = padded_head(a.kv.d_head);
+  float* panel = reinterpret_cast<float*>(scratch);
+  float* scores = panel + kPageTokens * d_out;
+  float* values = scores + kItemLanes * kPartitionKeys;
+  const Lanes lanes{first, last, values + kItemLanes * d_out, scores, values, panel, states};
+  switch (a.kv.kind) {
+    case KvKind::kF32:
+      return attend_pages<PagesF32>(a, lanes, part_first, part_last);
+    case KvKind::kF16:
+      return attend_pages<PagesOf<uint16_t, load_f16>>(a, lanes, part_first, part_last);
+    case KvKind::kBF16:
+      return attend_pages<PagesOf<uint16_t, load_bf16>>(a, lanes, part_first, part_last);
+    case KvKind::kI8:
+      return attend_pages<PagesOf<uint8_t, load_i8>>(a, lanes, part_first, part_last);
   }
 }
 

@@ -24,6 +24,7 @@ using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu, Rest...>;
 using Input = Array<const float>;
 using Output = Array<float>;
 using Pages = nb::ndarray<nb::c_contig, nb::device::cpu, nb::ndim<4>>;
+using Scales = Array<float, nb::ndim<3>>;
 
 // A packed weight as Python holds it.
 struct Linear {
@@ -133,20 +134,28 @@ void silu_gate(Target& target, const Input& gate, const Input& up, Output out) {
   });
 }
 
-samovar::KvView kv_view(int kind, const Pages& k, const Pages& v) {
-  const size_t item_bytes = kind == 0 ? 4 : 2;
-  check(kind >= 0 && kind <= 2 && k.itemsize() == item_bytes && v.itemsize() == item_bytes &&
+samovar::KvView kv_view(int kind, const Pages& k, const Pages& v, const Scales& k_scale, const Scales& v_scale) {
+  const size_t item_bytes = kind == 0 ? 4 : kind == 3 ? 1 : 2;
+  check(kind >= 0 && kind <= 3 && k.itemsize() == item_bytes && v.itemsize() == item_bytes &&
             k.shape(3) == samovar::kPageTokens && v.shape(2) == samovar::kPageTokens && v.shape(0) == k.shape(0) &&
             v.shape(1) == k.shape(1) && v.shape(3) == k.shape(2),
         "pages of keys and values do not fit each other or their type");
-  return {static_cast<samovar::KvKind>(kind), static_cast<int64_t>(k.shape(1)), static_cast<int64_t>(k.shape(2)),
-          static_cast<uint8_t*>(k.data()), static_cast<uint8_t*>(v.data())};
+  const size_t n_scales = kind == 3 ? k.shape(0) * k.shape(1) * k.shape(3) : 0;
+  check(n_scales == k_scale.size() && n_scales == v_scale.size(), "int8 pages need a scale for each token and head, others none");
+  const bool has_scales = kind == 3;
+  return {static_cast<samovar::KvKind>(kind),
+          static_cast<int64_t>(k.shape(1)),
+          static_cast<int64_t>(k.shape(2)),
+          static_cast<uint8_t*>(k.data()),
+          static_cast<uint8_t*>(v.data()),
+          has_scales ? k_scale.data() : nullptr,
+          has_scales ? v_scale.data() : nullptr};
 }
 
 template <class Target>
 void write_kv(Target& target, const Input& k, const Input& v, int kind, const Pages& k_pages, const Pages& v_pages,
-              const Array<const int64_t, nb::ndim<1>>& slots) {
-  const samovar::KvView kv = kv_view(kind, k_pages, v_pages);
+              const Scales& k_scale, const Scales& v_scale, const Array<const int64_t, nb::ndim<1>>& slots) {
+  const samovar::KvView kv = kv_view(kind, k_pages, v_pages, k_scale, v_scale);
   const auto n_tokens = static_cast<int64_t>(slots.size()), n_values = n_tokens * kv.n_kv_heads * kv.d_head;
   check(static_cast<int64_t>(k.size()) == n_values && static_cast<int64_t>(v.size()) == n_values,
         "keys, values and slots do not fit each other");
@@ -172,9 +181,10 @@ void check_spans(const samovar::SpanView& spans, int64_t n_rows, int64_t n_pages
 
 template <class Target>
 void attention(Target& target, const Array<const float, nb::ndim<3>>& q, int kind, const Pages& k_pages, const Pages& v_pages,
-               const Array<const int32_t, nb::ndim<1>>& row_starts, const Array<const int32_t, nb::ndim<1>>& positions,
+               const Scales& k_scale, const Scales& v_scale, const Array<const int32_t, nb::ndim<1>>& row_starts,
+               const Array<const int32_t, nb::ndim<1>>& positions,
                const Array<const int32_t, nb::ndim<2>>& page_tables, float scale, Output out) {
-  const samovar::KvView kv = kv_view(kind, k_pages, v_pages);
+  const samovar::KvView kv = kv_view(kind, k_pages, v_pages, k_scale, v_scale);
   const samovar::SpanView spans{row_starts.data(), positions.data(), page_tables.data(), static_cast<int64_t>(positions.size()),
                                 static_cast<int64_t>(page_tables.shape(1))};
   check(q.shape(2) == k_pages.shape(2) && k_pages.shape(1) > 0 && q.shape(1) % k_pages.shape(1) == 0 && out.size() == q.size(),
@@ -205,10 +215,10 @@ void bind_ops(nb::class_<Target>& target) {
       .def("silu_gate", &silu_gate<Target>, "gate"_a.noconvert(), "up"_a.noconvert(), "out"_a.noconvert(), Free(),
            "All of one shape.")
       .def("write_kv", &write_kv<Target>, "k"_a.noconvert(), "v"_a.noconvert(), "kind"_a, "k_pages"_a.noconvert(),
-           "v_pages"_a.noconvert(), "slots"_a.noconvert(), Free(),
-           "k and v [T, G, K] into pages [P, G, K, B] and [P, G, B, K]; kind 0 f32, 1 f16, 2 bf16.")
+           "v_pages"_a.noconvert(), "k_scale"_a.noconvert(), "v_scale"_a.noconvert(), "slots"_a.noconvert(), Free(),
+           "k and v [T, G, K] into pages [P, G, K, B] and [P, G, B, K]; kind 0 f32, 1 f16, 2 bf16, 3 int8 with scales [P, G, B].")
       .def("attention", &attention<Target>, "q"_a.noconvert(), "kind"_a, "k_pages"_a.noconvert(), "v_pages"_a.noconvert(),
-           "row_starts"_a.noconvert(), "positions"_a.noconvert(), "page_tables"_a.noconvert(), "scale"_a, "out"_a.noconvert(),
+           "k_scale"_a.noconvert(), "v_scale"_a.noconvert(), "row_starts"_a.noconvert(), "positions"_a.noconvert(), "page_tables"_a.noconvert(), "scale"_a, "out"_a.noconvert(),
            Free(), "q and out [T, H, K]; row_starts [S + 1], positions [S], page_tables [S, width].");
 }
 

@@ -69,6 +69,45 @@ void write_pages(const float* k, const float* v, const KvView& kv, const int64_t
   }
 }
 
+uint16_t saturate_f16(float x) {
+  constexpr float kMost = 65504.0f;
+  const float size = __builtin_fabsf(x);
+  return f32_to_f16(size > kMost && size < __builtin_inff() ? __builtin_copysignf(kMost, x) : x);
+}
+
+// Codes of one row, `stride` apart; returns the scale.
+float quantise_row(const float* x, int64_t n, int8_t* codes, int64_t stride) {
+  constexpr uint32_t kInfinity = 0x7F800000u;
+  uint32_t top = 0;  // bits order as sizes do, with what is no number above infinity
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t size = bits_from_f32(x[i]) & 0x7FFFFFFFu;
+    top = size > top ? size : top;
+  }
+  const float scale = top < kInfinity ? f32_from_bits(top) / 127.0f : __builtin_nanf("");
+  const F32x16 divisor = set1(scale), most = set1(127.0f);
+  const bool is_zero = !(scale > 0.0f);
+  for (int64_t i = 0; i < n; i += 16) {
+    const int64_t count = n - i < 16 ? n - i : 16;
+    int8_t row[16] = {};
+    if (!is_zero) store_i8(row, to_i32(round_even(max(neg(most), min(most, div(load_n(x + i, count), divisor))))));
+    for (int64_t j = 0; j < count; ++j) codes[(i + j) * stride] = row[j];
+  }
+  return scale;
+}
+
+void write_i8(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last) {
+  for (int64_t t = first; t < last; ++t) {
+    const int64_t page = slots[t] / kPageTokens, offset = slots[t] % kPageTokens;
+    for (int64_t g = 0; g < kv.n_kv_heads; ++g) {
+      const int64_t row = (t * kv.n_kv_heads + g) * kv.d_head, at = (page * kv.n_kv_heads + g) * kPageTokens;
+      auto* k_page = reinterpret_cast<int8_t*>(kv.k_PGKB) + at * kv.d_head;
+      auto* v_page = reinterpret_cast<int8_t*>(kv.v_PGBK) + at * kv.d_head;
+      kv.k_scale_PGB[at + offset] = quantise_row(k + row, kv.d_head, k_page + offset, kPageTokens);
+      kv.v_scale_PGB[at + offset] = quantise_row(v + row, kv.d_head, v_page + offset * kv.d_head, 1);
+    }
+  }
+}
+
 }  // namespace
 
 void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last) {
@@ -76,9 +115,11 @@ void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* s
     case KvKind::kF32:
       return write_pages<float>(k, v, kv, slots, first, last, [](float x) { return x; });
     case KvKind::kF16:
-      return write_pages<uint16_t>(k, v, kv, slots, first, last, [](float x) { return f32_to_f16(x); });
+      return write_pages<uint16_t>(k, v, kv, slots, first, last, [](float x) { return saturate_f16(x); });
     case KvKind::kBF16:
       return write_pages<uint16_t>(k, v, kv, slots, first, last, [](float x) { return f32_to_bf16(x); });
+    case KvKind::kI8:
+      return write_i8(k, v, kv, slots, first, last);
   }
 }
 

@@ -23,18 +23,21 @@ struct WeightView {
 // x ~ d * q, q = 128 high + low (15 bits), d_sum = d * sum(q), n_sum = -sum(q), n_sum_first = -sum of the first 16. Float tile: float x[n_in][W].
 inline constexpr int64_t kTileGroupBytes = 80;  // one row, one group
 
-enum class KvKind : int { kF32, kF16, kBF16 };
+enum class KvKind : int { kF32, kF16, kBF16, kI8 };
 
 struct KvView {
   KvKind kind;
   int64_t n_kv_heads, d_head;
   uint8_t* k_PGKB;
   uint8_t* v_PGBK;
+  float* k_scale_PGB;  // of int8 pages, else null: value = code * scale
+  float* v_scale_PGB;
 };
 
 inline constexpr int64_t kPageTokens = 32;
 inline constexpr int64_t kPartitionPages = 8;  // keys are summed in partitions of 256, then partitions in order
 inline constexpr int64_t kPartitionKeys = kPageTokens * kPartitionPages;
+inline constexpr int64_t kItemLanes = 96;  // most lanes of a call: whole tiles of 12 or 3, which share each widened page
 
 // One sequence's queries for one kv head: lane l is row l / n_group, query head first_head + l % n_group.
 struct AttendView {
@@ -68,10 +71,12 @@ struct Kernels {
   void (*rope)(const float* x_THK, const float* cos_TR, const float* sin_TR, int64_t n_tokens, int64_t n_heads, int64_t d_head,
                int64_t n_pairs, float* out_THK);
   void (*silu_gate)(const float* gate, const float* up, int64_t n, float* out);
+  // Rounded to nearest even. float16: finite values beyond 65504 become 65504. int8: a row of one token and head takes the
+  // scale max |x| / 127, codes are x / scale; a row that holds an infinity or no number takes codes 0 and a scale of no number.
   void (*write_kv)(const float* k_TGK, const float* v_TGK, const KvView& kv, const int64_t* slots, int64_t first, int64_t last);
 
   // Continue the `states` (lanes x state_floats(d_head)) of lanes [first, last) with the keys of partitions
-  // [part_first, part_last). `scratch`: attend_scratch_bytes(d_head).
+  // [part_first, part_last); at most kItemLanes of them. `scratch`: attend_scratch_bytes(d_head).
   void (*attend)(const AttendView& a, int64_t first, int64_t last, int64_t part_first, int64_t part_last, float* states,
                  uint8_t* scratch);
   void (*start_states)(int64_t n, int64_t d_head, float* states);
@@ -96,7 +101,9 @@ inline int64_t panel_bytes(int64_t n_in) { return n_groups(n_in) * (kGroup * kRo
 // A state is the running maximum, the sum of weights, padding, and the weighted sum of values (padded to whole vectors).
 inline int64_t padded_head(int64_t d_head) { return (d_head + 15) / 16 * 16; }
 inline int64_t state_floats(int64_t d_head) { return 16 + padded_head(d_head); }
-inline int64_t attend_scratch_bytes(int64_t d_head) { return 4 * 8 * (kPartitionKeys + 2 * padded_head(d_head)) + 256; }
+inline int64_t attend_scratch_bytes(int64_t d_head) {
+  return 4 * (kItemLanes * (kPartitionKeys + 2 * padded_head(d_head)) + kPageTokens * padded_head(d_head));
+}
 
 // Tables, one for each instruction set that this build holds (cpu.cpp).
 namespace scalar {

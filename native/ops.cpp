@@ -9,7 +9,6 @@ namespace {
 constexpr int64_t kInlineElements = 16384;  // element-wise work below this is not worth waking a thread
 constexpr int64_t kItemBytes = 256 << 10;   // weights of one item in decode: long runs suit the prefetchers, many items balance
 constexpr int64_t kBlockBytes = 512 << 10;  // input rows of one item in prefill: they stay in the second-level cache
-constexpr int64_t kLanesPerItem = 64;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -149,8 +148,8 @@ std::vector<AttendItem> attend_items(const SpanView& spans, int64_t n_kv_heads, 
   for (int64_t s = 0; s < spans.n_sequences; ++s) {
     const int64_t n_lanes = (spans.row_starts[s + 1] - spans.row_starts[s]) * n_group;
     for (int64_t g = 0; g < n_kv_heads; ++g) {
-      for (int64_t lane = 0; lane < n_lanes; lane += kLanesPerItem) {
-        const int64_t last = std::min(n_lanes, lane + kLanesPerItem);
+      for (int64_t lane = 0; lane < n_lanes; lane += kItemLanes) {
+        const int64_t last = std::min(n_lanes, lane + kItemLanes);
         const int64_t n_keys = spans.positions[s] + (last - 1) / n_group + 1;
         items.push_back({s, g, lane, last, ceil_div(n_keys, kPartitionKeys)});
       }
@@ -195,7 +194,7 @@ void Engine::attention(const float* q, int64_t n_heads, const KvView& kv, const 
     pool_.for_each(n_items, [&](int64_t i) {
       const AttendItem& item =
           items[static_cast<size_t>(n_items - 1 - i)];  // the longest come last in a prompt: start with them
-      float* states = reinterpret_cast<float*>(scratch(Slot::kStates, kLanesPerItem * stride * 4));
+      float* states = reinterpret_cast<float*>(scratch(Slot::kStates, kItemLanes * stride * 4));
       attend(item, 0, item.n_partitions, states);
       kernels_.finish_states(view(item), item.first_lane, item.last_lane, states);
     });
@@ -212,12 +211,13 @@ void Engine::attention(const float* q, int64_t n_heads, const KvView& kv, const 
     const int64_t partition = piece - first_piece[i];
     attend(items[i], partition, partition + 1, states_of(i, partition));
   });
-  for (size_t i = 0; i < items.size(); ++i) {
+  pool_.for_each(n_items, [&](int64_t item) {
+    const auto i = static_cast<size_t>(item);
     const int64_t n_lanes = items[i].last_lane - items[i].first_lane;
     for (int64_t p = 1; p < items[i].n_partitions; ++p)
       kernels_.merge_states(n_lanes, d_head, states_of(i, 0), states_of(i, p));
     kernels_.finish_states(view(items[i]), items[i].first_lane, items[i].last_lane, states_of(i, 0));
-  }
+  });
 }
 
 }  // namespace samovar

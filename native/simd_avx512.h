@@ -11,7 +11,7 @@
 namespace samovar::SAMOVAR_ISA {
 
 inline constexpr int kTileRows = 8;     // input rows that a linear tile keeps in registers
-inline constexpr int kAttendLanes = 8;  // query vectors that an attention tile keeps in registers
+inline constexpr int kAttendLanes = 12;  // query vectors that an attention tile keeps in registers
 inline constexpr int kWideShift = 7;    // wide codes enter dot_wide as value + 128
 
 struct F32x16 {

@@ -35,7 +35,17 @@ class _Operations:
     def rms_norm(self, x: _F32, weight: _F32, eps: float, out: _F32) -> None: ...
     def rope(self, x: _F32, cos: _F32, sin: _F32, out: _F32) -> None: ...
     def silu_gate(self, gate: _F32, up: _F32, out: _F32) -> None: ...
-    def write_kv(self, k: _F32, v: _F32, kind: int, k_pages: _Pages, v_pages: _Pages, slots: NDArray[np.int64]) -> None: ...
+    def write_kv(
+        self,
+        k: _F32,
+        v: _F32,
+        kind: int,
+        k_pages: _Pages,
+        v_pages: _Pages,
+        k_scale: _F32,
+        v_scale: _F32,
+        slots: NDArray[np.int64],
+    ) -> None: ...
     def sample(
         self,
         logits: _F32,
@@ -63,6 +73,8 @@ class _Operations:
         kind: int,
         k_pages: _Pages,
         v_pages: _Pages,
+        k_scale: _F32,
+        v_scale: _F32,
         row_starts: NDArray[np.int32],
         positions: NDArray[np.int32],
         page_tables: NDArray[np.int32],

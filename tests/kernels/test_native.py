@@ -1,54 +1,22 @@
-"""Native norm, rope, gate, pages and attention against the NumPy definition; threads, instruction sets and errors."""
+"""Native norm, rope and gate against the NumPy definition; threads, instruction sets and errors."""
 
 import multiprocessing
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from samovar.errors import SamovarError
-from samovar.kernels import PAGE_TOKENS, KvPages, KvType, Spans
+from samovar.kernels import PAGE_TOKENS
 from samovar.kernels.native import NativeOps, available_isas, native_missing_reason, native_ops
 from samovar.kernels.reference import ReferenceOps
 from samovar.tensors.dtypes import Q8_0
+from tests.kernels.kv_cases import cache_of, randn, spans_of
 from tests.kernels.native_cases import ISAS, ops_on, random_weight
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
-DTYPES = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
-KV_TYPES: tuple[KvType, ...] = ("f32", "f16", "bf16")
-
-
-def randn(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def garbage_pages(kind: KvType, n_pages: int, n_kv_heads: int, d_head: int) -> KvPages:
-    """Pages as an allocator leaves them: full of not-a-number."""
-    k = np.full((n_pages, n_kv_heads, d_head, PAGE_TOKENS), 0xFFFF if kind == "bf16" else np.nan, DTYPES[kind])
-    return KvPages(type=kind, k_PGKB=k, v_PGBK=np.ascontiguousarray(k.swapaxes(2, 3)))
-
-
-def cache_of(
-    ops: NativeOps | ReferenceOps, kind: KvType, lengths: list[int], n_kv_heads: int, d_head: int
-) -> tuple[KvPages, np.ndarray]:
-    """Pages that hold sequences of these lengths on shuffled pages, and their page tables."""
-    n_pages_each = [-(-n // PAGE_TOKENS) for n in lengths]
-    order = np.random.default_rng(5).permutation(sum(n_pages_each) + 1).astype(np.int32)
-    pages = garbage_pages(kind, len(order), n_kv_heads, d_head)
-    tables = np.zeros((len(lengths), max(n_pages_each)), np.int32)
-    at = 0
-    for s, (n, n_pages) in enumerate(zip(lengths, n_pages_each, strict=True)):
-        tables[s, :n_pages] = order[at : at + n_pages]
-        at += n_pages
-        t = np.arange(n)
-        slots = tables[s, t // PAGE_TOKENS].astype(np.int64) * PAGE_TOKENS + t % PAGE_TOKENS
-        ops.write_kv(randn(n, n_kv_heads, d_head, seed=s), randn(n, n_kv_heads, d_head, seed=100 + s), pages, slots)
-    return pages, tables
-
-
-def spans_of(counts: list[int], positions: list[int], tables: np.ndarray) -> Spans:
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    return Spans(row_starts=starts, positions=np.array(positions, np.int32), page_tables_SP=tables)
+NO_SCALES = np.empty((0, 0, 0), np.float32)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -89,64 +57,14 @@ def test_no_number_in_is_no_number_out(isa: str) -> None:
     assert np.isnan(ops.rms_norm(x, x[0], 1e-5)).all()
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kind", KV_TYPES)
-def test_write_kv_has_the_bits_of_the_reference(isa: str, kind: KvType) -> None:
-    edge = np.array([0, -0.0, 1e-8, 6e-8, 3e-5, 65504, 65519, 1.00048828125, 2049, -1e-40], np.float32)
-    k, v = randn(40, 2, 20), randn(40, 2, 20, seed=1)
-    k[0, 0, :10] = v[1, 1, :10] = edge
-    slots = np.random.default_rng(2).permutation(4 * PAGE_TOKENS)[:40].astype(np.int64)
-    ours, theirs = garbage_pages(kind, 4, 2, 20), garbage_pages(kind, 4, 2, 20)
-    ops_on(isa, 2).write_kv(k, v, ours, slots)
-    ReferenceOps().write_kv(k, v, theirs, slots)
-    assert ours.k_PGKB.tobytes() == theirs.k_PGKB.tobytes()
-    assert ours.v_PGBK.tobytes() == theirs.v_PGBK.tobytes()
-
-
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kind", KV_TYPES)
-@pytest.mark.parametrize(("n_heads", "n_kv_heads", "d_head"), [(3, 1, 64), (14, 2, 36), (4, 4, 80), (8, 1, 128), (1, 1, 4)])
-def test_attention_matches_the_reference(isa: str, kind: KvType, n_heads: int, n_kv_heads: int, d_head: int) -> None:
-    lengths, counts = [1, 33, 300, 64, 290], [1, 20, 3, 1, 17]
-    pages, tables = cache_of(ReferenceOps(), kind, lengths, n_kv_heads, d_head)
-    spans = spans_of(counts, [n - c for n, c in zip(lengths, counts, strict=True)], tables)
-    q = 2 * randn(sum(counts), n_heads, d_head, seed=9)
-    with np.errstate(invalid="ignore"):
-        k_page, v_page = (
-            np.nan_to_num(p) if kind != "bf16" else np.where(p == 0xFFFF, 0, p) for p in (pages.k_PGKB, pages.v_PGBK)
-        )
-    clean = KvPages(type=kind, k_PGKB=k_page, v_PGBK=v_page)
-    wanted = ReferenceOps().attention(q, clean, spans, d_head**-0.5)
-    np.testing.assert_allclose(ops_on(isa, 2).attention(q, pages, spans, d_head**-0.5), wanted, rtol=0, atol=5e-6)
-
-
-@pytest.mark.parametrize("isa", ISAS)
-def test_attention_in_chunks_alone_or_in_company_has_the_bits_of_the_whole(isa: str) -> None:
-    n, n_heads, n_kv_heads, d_head = 600, 6, 2, 64
-    pages, tables = cache_of(ops_on(isa), "f16", [n, 45], n_kv_heads, d_head)
-    q = randn(n, n_heads, d_head, seed=3)
-    alone, pair = ops_on(isa), ops_on(isa, 2)
-    whole = pair.attention(q, pages, spans_of([n], [0], tables[:1]), 0.125)
-    assert np.array_equal(alone.attention(q, pages, spans_of([n], [0], tables[:1]), 0.125), whole)
-    for ops in (alone, pair):
-        for start, stop in ((0, 1), (31, 33), (250, 260), (255, 256), (256, 257), (511, 599), (599, 600), (100, 113)):
-            part = ops.attention(q[start:stop], pages, spans_of([stop - start], [start], tables[:1]), 0.125)
-            assert np.array_equal(part, whole[start:stop]), (start, stop)
-            both = np.concatenate([q[start:stop], q[:7]])
-            mixed = ops.attention(both, pages, spans_of([stop - start, 7], [start, 38], tables), 0.125)
-            assert np.array_equal(mixed[: stop - start], whole[start:stop]), (start, stop)
-
-
 def test_every_instruction_set_gives_the_same_bits() -> None:
     x, weight, angle = randn(3, 4, 72), randn(72, seed=1), randn(3, 36, seed=2)
-    pages, tables = cache_of(ReferenceOps(), "bf16", [300], 2, 72)
     results = set()
     for ops in map(ops_on, ISAS):
         outs = [
             ops.rms_norm(x, weight, 1e-6),
             ops.rope(x, np.cos(angle), np.sin(angle)),
             ops.silu_gate(x, x),
-            ops.attention(x, pages, spans_of([3], [297], tables), 0.1),
         ]
         results.add(b"".join(out.tobytes() for out in outs))
     assert len(results) == 1
@@ -190,6 +108,7 @@ def test_arrays_that_do_not_fit_are_refused_before_any_memory_is_touched() -> No
     ops = ops_on(ISAS[0])
     packed = ops.pack(random_weight(Q8_0, 16, 64))
     pages, tables = cache_of(ops, "f16", [40], 2, 8)
+    int8_pages, _ = cache_of(ops, "int8", [40], 2, 8)
     x, q = randn(2, 64), randn(1, 4, 8)
     wrong_page, short_table = np.array([[0, 99]], np.int32), tables[:, :1].copy()
     calls = [
@@ -204,9 +123,10 @@ def test_arrays_that_do_not_fit_are_refused_before_any_memory_is_touched() -> No
         lambda: ops.attention(q, pages, spans_of([1], [39], short_table), 1.0),
         lambda: ops.attention(q, pages, spans_of([2], [3], tables), 1.0),
         lambda: ops.attention(randn(1, 3, 8), pages, spans_of([1], [3], tables), 1.0),
-        lambda: ops.attention(
-            q, KvPages(type="f32", k_PGKB=pages.k_PGKB, v_PGBK=pages.v_PGBK), spans_of([1], [3], tables), 1.0
-        ),
+        lambda: ops.attention(q, replace(pages, type="f32"), spans_of([1], [3], tables), 1.0),
+        lambda: ops.attention(q, replace(int8_pages, k_scale_PGB=NO_SCALES), spans_of([1], [3], tables), 1.0),
+        lambda: ops.write_kv(randn(1, 2, 8), randn(1, 2, 8), replace(int8_pages, v_scale_PGB=NO_SCALES), np.array([0])),
+        lambda: ops.attention(q, replace(pages, k_scale_PGB=int8_pages.k_scale_PGB), spans_of([1], [3], tables), 1.0),
     ]
     for call in calls:
         with pytest.raises(ValueError, match=r"\w"):

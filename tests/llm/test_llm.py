@@ -41,6 +41,14 @@ def test_a_second_turn_reuses_the_first_and_answers_as_a_fresh_model_does(tiny_f
     assert second.token_ids == alone.token_ids
 
 
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16", "int8"])
+def test_each_type_of_keys_and_values_gives_nearly_the_logits_of_float32(tiny_folder, kv_type):
+    ids = list(range(5, 65))
+    wanted, ours = (LLM(tiny_folder, kv_type=kind).logits(ids) for kind in ("f32", kv_type))
+    tolerance = {"f32": 0, "f16": 2e-3, "bf16": 2e-2, "int8": 5e-2}[kv_type]
+    assert np.abs(ours - wanted).max() <= tolerance * np.abs(wanted).max()
+
+
 def test_a_closed_stream_leaves_the_model_ready_and_counts_as_cancelled(tiny_llm):
     stream = tiny_llm.stream_chat(QUESTION, temperature=1.0, seed=1, max_tokens=50)
     next(stream)
@@ -146,6 +154,7 @@ def test_bad_requests_are_refused_by_name(tiny_llm):
         lambda m: m.logits([[1, 2]]),
         lambda m: m.generate("a", stop_token_ids=5),
         lambda m: LLM(m.path, kv_type="q8"),
+        lambda m: LLM(m.path, kv_type=["int8"]),
         lambda m: LLM(m.path, n_threads=1.5),
         lambda m: LLM(m.path, max_context="5"),
     ],

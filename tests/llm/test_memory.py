@@ -1,5 +1,6 @@
 import pytest
 
+from samovar.engine.page_pool import PagePool, page_bytes
 from samovar.errors import BadRequest, OutOfMemory
 from samovar.llm.memory import available_bytes, choose_context, kv_page_bytes
 from samovar.models.config import read_decoder_config
@@ -15,6 +16,14 @@ CONFIG = read_decoder_config(
 
 def test_a_page_holds_keys_and_values_of_all_layers():
     assert kv_page_bytes(CONFIG, "f16") == 32 * 3 * 2 * 2 * 64 * 2
+    assert kv_page_bytes(CONFIG, "int8") == 32 * 3 * 2 * 2 * (64 + 4)  # with a float32 scale
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16", "int8"])
+def test_a_pool_takes_the_bytes_that_its_pages_are_said_to_take(kv_type):
+    pool = PagePool(kv_type, n_pages=5, n_layers=3, n_kv_heads=2, d_head=20)
+    arrays = [a for p in pool.layers for a in (p.k_PGKB, p.v_PGBK, p.k_scale_PGB, p.v_scale_PGB)]
+    assert sum(a.nbytes for a in arrays) == 5 * page_bytes(kv_type, n_layers=3, n_kv_heads=2, d_head=20)
 
 
 def test_the_models_own_context_is_the_default_where_half_of_the_free_memory_holds_it():

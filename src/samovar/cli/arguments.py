@@ -9,7 +9,7 @@ from typing import NoReturn, TypeAlias, cast, get_args
 
 from samovar.engine.request import SamplingParams
 from samovar.errors import BadRequest, SamovarError
-from samovar.kernels import KvType
+from samovar.kernels import KV_DTYPES, KvType
 from samovar.llm.llm import MAX_THREADS
 from samovar.llm.options import Options
 from samovar.llm.speculation import SpeculationMode, check_speculation
@@ -59,7 +59,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="what may guess ahead: what was said before (ngram), the draft model, whatever pays (auto, the default), or "
         "nothing (off); the answer is the same",
     )
-    group.add_argument("--kv-type", choices=("f32", "f16", "bf16"), help="number format of the stored keys and values")
+    group.add_argument("--kv-type", choices=tuple(KV_DTYPES), help="number format of the stored keys and values")
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:

@@ -4,21 +4,14 @@ A page holds PAGE_TOKENS tokens of all layers. The arrays are reserved at once, 
 first written, so an idle pool costs nothing.
 """
 
-import numpy as np
-
 from samovar.errors import OutOfMemory
-from samovar.kernels import PAGE_TOKENS, KvPages, KvType
-
-_NUMPY_TYPES: dict[KvType, np.dtype[np.generic]] = {
-    "f32": np.dtype(np.float32),
-    "f16": np.dtype(np.float16),
-    "bf16": np.dtype(np.uint16),
-}
+from samovar.kernels import KV_DTYPES, PAGE_TOKENS, SCALE_BYTES, KvPages, KvType
 
 
 def page_bytes(kv_type: KvType, *, n_layers: int, n_kv_heads: int, d_head: int) -> int:
-    """Bytes of one page over all layers, keys and values together."""
-    return 2 * n_layers * n_kv_heads * d_head * PAGE_TOKENS * _NUMPY_TYPES[kv_type].itemsize
+    """Bytes of one page over all layers, keys and values together, with the scales of int8."""
+    row_bytes = d_head * KV_DTYPES[kv_type].itemsize + (SCALE_BYTES if kv_type == "int8" else 0)
+    return 2 * n_layers * n_kv_heads * PAGE_TOKENS * row_bytes
 
 
 def n_pages_for(n_tokens: int) -> int:
@@ -30,16 +23,8 @@ class PagePool:
     """Pages by number. Shapes as in `KvPages`; one such pair of arrays a layer."""
 
     def __init__(self, kv_type: KvType, *, n_pages: int, n_layers: int, n_kv_heads: int, d_head: int) -> None:
-        dtype = _NUMPY_TYPES[kv_type]
         try:
-            self.layers = tuple(
-                KvPages(
-                    type=kv_type,
-                    k_PGKB=np.empty((n_pages, n_kv_heads, d_head, PAGE_TOKENS), dtype),
-                    v_PGBK=np.empty((n_pages, n_kv_heads, PAGE_TOKENS, d_head), dtype),
-                )
-                for _ in range(n_layers)
-            )
+            self.layers = tuple(KvPages.empty(kv_type, n_pages, n_kv_heads, d_head) for _ in range(n_layers))
         except MemoryError as error:
             size = n_pages * page_bytes(kv_type, n_layers=n_layers, n_kv_heads=n_kv_heads, d_head=d_head)
             raise OutOfMemory(

@@ -7,7 +7,8 @@ Laws for each implementation: a row's result depends on that row alone, never on
 of threads, or on how a prompt was cut into calls. Activations are float32, C-contiguous.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -17,8 +18,20 @@ from samovar.kernels.sample_batch import SampleBatch
 from samovar.tensors.stored import StoredTensor
 
 F32 = NDArray[np.float32]
-KvType = Literal["f32", "f16", "bf16"]
+KvType = Literal["f32", "f16", "bf16", "int8"]
+KV_DTYPES: dict[KvType, np.dtype[np.generic]] = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(np.uint16),
+    "int8": np.dtype(np.int8),
+}
 PAGE_TOKENS = 32
+SCALE_BYTES = 4
+_LINE_BYTES = 64  # vectors that lie across two cache lines are read at half the speed
+
+
+def _no_scales() -> F32:
+    return np.empty((0, 0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +39,35 @@ class KvPages:
     """Keys and values of one layer, in pages of B = PAGE_TOKENS tokens.
 
     `k_PGKB` has the tokens innermost, so that scores are formed for many keys at once; `v_PGBK` has the head width innermost.
-    Their dtype is float32, float16, or uint16 holding bfloat16 bits, as `type` says.
+    Their dtype is `KV_DTYPES[type]`; uint16 holds bfloat16 bits. int8 pages have a float32 scale for each token and head, apart
+    for keys and values: a value is code * scale. Other types have empty arrays there.
     """
 
     type: KvType
     k_PGKB: NDArray[np.generic]
     v_PGBK: NDArray[np.generic]
+    k_scale_PGB: F32 = field(default_factory=_no_scales)
+    v_scale_PGB: F32 = field(default_factory=_no_scales)
+
+    @classmethod
+    def empty(cls, kv_type: KvType, n_pages: int, n_kv_heads: int, d_head: int) -> "KvPages":
+        """Pages that are not initialised. Raises MemoryError."""
+        dtype, n_scaled = KV_DTYPES[kv_type], n_pages if kv_type == "int8" else 0
+        return cls(
+            type=kv_type,
+            k_PGKB=_aligned((n_pages, n_kv_heads, d_head, PAGE_TOKENS), dtype),
+            v_PGBK=_aligned((n_pages, n_kv_heads, PAGE_TOKENS, d_head), dtype),
+            k_scale_PGB=np.empty((n_scaled, n_kv_heads, PAGE_TOKENS), np.float32),
+            v_scale_PGB=np.empty((n_scaled, n_kv_heads, PAGE_TOKENS), np.float32),
+        )
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """An array that starts on a cache line."""
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(n_bytes + _LINE_BYTES, np.uint8)
+    start = -memory.ctypes.data % _LINE_BYTES
+    return memory[start : start + n_bytes].view(dtype).reshape(shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +151,11 @@ class Ops(Protocol):
         ...
 
     def write_kv(self, k_TGK: F32, v_TGK: F32, pages: KvPages, slots_T: NDArray[np.int64]) -> None:
-        """Store keys and values at `slots_T` (page * B + offset), rounded to the pages' type (nearest even)."""
+        """Store keys and values at `slots_T` (page * B + offset), rounded to the pages' type (nearest even).
+
+        f16: finite values beyond 65504 become 65504 with their sign. int8: a row of one token and head has scale max |x| / 127
+        and codes x / scale; one that holds an infinity or no number has codes 0 and no number as scale, and reads as no number.
+        """
         ...
 
     def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float) -> F32:

@@ -21,7 +21,7 @@ from samovar.tensors.stored import StoredTensor
 if TYPE_CHECKING:
     from samovar._native import Engine, NativeLinear, Program
 
-_KIND = {"f32": 0, "f16": 1, "bf16": 2}
+_KIND = {"f32": 0, "f16": 1, "bf16": 2, "int8": 3}
 
 
 def native_missing_reason() -> str | None:
@@ -149,13 +149,13 @@ class NativeOps:
 
     def write_kv(self, k_TGK: F32, v_TGK: F32, pages: KvPages, slots_T: NDArray[np.int64]) -> None:
         """Scatter the rows into their pages."""
-        self._target.write_kv(k_TGK, v_TGK, _KIND[pages.type], pages.k_PGKB, pages.v_PGBK, slots_T)
+        self._target.write_kv(k_TGK, v_TGK, *_arrays(pages), slots_T)
 
     def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float) -> F32:
         """Keys in partitions of 256 at absolute positions, each with its own softmax, joined in order."""
         out_THK = self._new(*q_THK.shape)
-        k, v, tables = pages.k_PGKB, pages.v_PGBK, spans.page_tables_SP
-        self._target.attention(q_THK, _KIND[pages.type], k, v, spans.row_starts, spans.positions, tables, scale, out_THK)
+        tables = spans.page_tables_SP
+        self._target.attention(q_THK, *_arrays(pages), spans.row_starts, spans.positions, tables, scale, out_THK)
         return out_THK
 
     def sample(self, logits_SV: F32, batch: SampleBatch) -> NDArray[np.int64]:
@@ -173,6 +173,11 @@ class NativeOps:
     def _new(self, *shape: int) -> F32:
         """Memory for an output."""
         return np.empty(shape, np.float32)
+
+
+def _arrays(pages: KvPages) -> tuple[int, NDArray[np.generic], NDArray[np.generic], F32, F32]:
+    """Pages as the compiled code takes them."""
+    return _KIND[pages.type], pages.k_PGKB, pages.v_PGBK, pages.k_scale_PGB, pages.v_scale_PGB
 
 
 def _native() -> ModuleType:

@@ -107,6 +107,9 @@ class ReferenceOps:
     def write_kv(self, k_TGK: F32, v_TGK: F32, pages: KvPages, slots_T: NDArray[np.int64]) -> None:
         """Scatter the rows into their pages."""
         page, offset = slots_T // PAGE_TOKENS, slots_T % PAGE_TOKENS
+        if pages.type == "int8":
+            k_TGK, pages.k_scale_PGB[page, :, offset] = _quantise(k_TGK)
+            v_TGK, pages.v_scale_PGB[page, :, offset] = _quantise(v_TGK)
         pages.k_PGKB[page, :, :, offset] = _to_stored(k_TGK, pages)
         pages.v_PGBK[page, :, offset, :] = _to_stored(v_TGK, pages)
 
@@ -118,10 +121,12 @@ class ReferenceOps:
             start, stop = int(spans.row_starts[s]), int(spans.row_starts[s + 1])
             n_keys = int(position) + stop - start
             table = spans.page_tables_SP[s, : -(-n_keys // PAGE_TOKENS)]
-            k_GKC = _from_stored(pages.k_PGKB[table], pages).transpose(1, 2, 0, 3)
-            k_GKC = k_GKC.reshape(*k_GKC.shape[:2], -1)
-            v_GCK = _from_stored(pages.v_PGBK[table], pages).transpose(1, 0, 2, 3)
-            v_GCK = v_GCK.reshape(n_kv_heads, -1, v_GCK.shape[-1])
+            k_PGKB, v_PGBK = _from_stored(pages.k_PGKB[table], pages), _from_stored(pages.v_PGBK[table], pages)
+            if pages.type == "int8":
+                k_PGKB *= pages.k_scale_PGB[table][:, :, None, :]
+                v_PGBK *= pages.v_scale_PGB[table][..., None]
+            k_GKC = k_PGKB.transpose(1, 2, 0, 3).reshape(n_kv_heads, q_THK.shape[-1], -1)
+            v_GCK = v_PGBK.transpose(1, 0, 2, 3).reshape(n_kv_heads, -1, q_THK.shape[-1])
             for row in range(start, stop):
                 n_visible = int(position) + row - start + 1
                 q_GMK = q_THK[row].reshape(n_kv_heads, -1, q_THK.shape[-1])
@@ -154,12 +159,22 @@ def _product(x_TD: F32, weight: Linear) -> F32:
 
 def _to_stored(x: F32, pages: KvPages) -> NDArray[np.generic]:
     """Round float32 to the pages' type, to nearest even."""
-    if pages.type == "f32":
+    if pages.type in ("f32", "int8"):
         return x
     if pages.type == "f16":
-        return x.astype(np.float16)
+        return np.where(np.isfinite(x), x.clip(-65504, 65504), x).astype(np.float16)
     bits = x.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _quantise(x_TGK: F32) -> tuple[F32, F32]:
+    """int8 codes as whole float32 numbers, and a scale for each row."""
+    top_TG = np.abs(x_TGK).max(axis=-1)
+    is_finite = np.isfinite(top_TG)
+    scale_TG = (np.where(is_finite, top_TG, np.nan) / np.float32(127)).astype(np.float32, copy=False)
+    divisor_TG = np.where(scale_TG > 0, scale_TG, np.inf)  # codes 0 where there is no scale to divide by
+    codes_TGK = np.where(is_finite[..., None], x_TGK, 0) / divisor_TG[..., None]
+    return np.rint(codes_TGK.clip(-127, 127)).astype(np.float32, copy=False), scale_TG
 
 
 def _from_stored(x: NDArray[np.generic], pages: KvPages) -> F32:

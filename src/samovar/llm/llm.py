@@ -15,7 +15,7 @@ from samovar.engine.request import Request
 from samovar.errors import BadRequest
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, resolve
-from samovar.kernels import KvType, Ops
+from samovar.kernels import KV_DTYPES, KvType, Ops
 from samovar.kernels.cores import usable_cores
 from samovar.kernels.native import available_isas, native_missing_reason, native_ops
 from samovar.kernels.reference import ReferenceOps
@@ -56,7 +56,8 @@ class LLM:
         """Load a GGUF file, a Hugging Face folder, or a name in the model store; None is the embedded default.
 
         `n_threads` defaults to the usable cores, `max_context` (tokens) to the model's own as far as memory goes, `kv_type`
-        to f32 for f32 weights, bf16 for bf16 weights, else f16. `isa` forces an instruction set, `numpy` the reference.
+        to f32 for f32 weights, bf16 for bf16 weights, else f16; int8 halves their memory. `isa` forces an
+        instruction set, `numpy` the reference.
         `draft` is a smaller model with the same vocabulary, which guesses ahead; `speculation` says what may (see
         `SpeculationMode`). Neither changes an answer, only how soon it comes.
         Raises a SamovarError for whatever is wrong with the path, the file, or these values.
@@ -222,8 +223,8 @@ def _choose_ops(isa: str | None, n_threads: int | None) -> tuple[Ops, str | None
 
 def _check_choices(kv_type: object, max_context: object) -> None:
     """What a type checker would see, for those who have none."""
-    if kv_type not in (None, "f32", "f16", "bf16"):
-        raise BadRequest(f"kv_type is {kv_type!r}; expected f32, f16, bf16 or None", param="kv_type")
+    if kv_type is not None and kv_type not in tuple(KV_DTYPES):
+        raise BadRequest(f"kv_type is {kv_type!r}; expected {', '.join(KV_DTYPES)} or None", param="kv_type")
     if max_context is not None and (isinstance(max_context, bool) or not isinstance(max_context, int)):
         raise BadRequest(f"max_context is {max_context!r}; expected a whole number of tokens or None", param="max_context")
 
