@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "bind_linear.h"
 #include "bind_sample.h"
 #include "cpu.h"
 #include "program.h"
@@ -26,25 +27,12 @@ using Output = Array<float>;
 using Pages = nb::ndarray<nb::c_contig, nb::device::cpu, nb::ndim<4>>;
 using Scales = Array<float, nb::ndim<3>>;
 
-// A packed weight as Python holds it.
-struct Linear {
-  samovar::PackedLinear packed;
-};
-
 // What fails here is a bug of the caller, and must not become an access to foreign memory.
 void check(bool is_sound, const char* what) {
   if (!is_sound) throw nb::value_error(what);
 }
 
 int64_t last_axis(const Input& x) { return static_cast<int64_t>(x.shape(x.ndim() - 1)); }
-
-Linear pack(Engine& engine, int type_id, const Array<const uint8_t, nb::ndim<1>>& stored, int64_t n_out, int64_t n_in) {
-  const samovar::Format* format = samovar::find_format(type_id);
-  check(format != nullptr && n_out > 0 && n_in > 0 && n_in % format->block_elements == 0 &&
-            static_cast<int64_t>(stored.size()) == n_out * (n_in / format->block_elements) * format->block_bytes,
-        "a weight's type, shape and bytes do not agree");
-  return Linear{engine.pack_linear(*format, {stored.data(), stored.size()}, n_out, n_in)};
-}
 
 // Where a call goes: to the engine, now, or into a program. Lengths are checked at once; what is found in buffers, in the call.
 template <class Call>
@@ -89,7 +77,7 @@ void linears(Target& target, const Input& x, const nb::tuple& weights, const nb:
   std::vector<samovar::Product> products;
   products.reserve(n);
   for (size_t i = 0; i < n; ++i) {
-    const samovar::WeightView& weight = nb::cast<const Linear&>(weights[i], false).packed.view;
+    const samovar::WeightView& weight = nb::cast<const Linear&>(weights[i], false).view();
     const auto out = nb::cast<Output>(outs[i], false);
     const auto bias = biases[i].is_none() ? Input() : nb::cast<Input>(biases[i], false);
     check(weight.n_in == n_in && static_cast<int64_t>(out.size()) == n_rows * weight.n_out &&
@@ -229,10 +217,6 @@ void bind_cache(nb::module_& m);
 NB_MODULE(_native, m) {
   bind_cache(m);
   m.def("available_isas", &samovar::available_isas, "Names of the instruction sets that this processor runs, best last.");
-  nb::class_<Linear>(m, "NativeLinear", "A packed weight [n_out, n_in].")
-      .def_prop_ro("n_out", [](const Linear& w) { return w.packed.view.n_out; })
-      .def_prop_ro("n_in", [](const Linear& w) { return w.packed.view.n_in; })
-      .def_prop_ro("size_bytes", [](const Linear& w) { return w.packed.size_bytes; });
 
   using Free = nb::call_guard<nb::gil_scoped_release>;
   nb::class_<Engine> engine(m, "Engine", "Kernels of one instruction set, a thread pool, and memory for weights.");
@@ -247,9 +231,8 @@ NB_MODULE(_native, m) {
           },
           "isa"_a, "n_threads"_a)
       .def_prop_ro("n_threads", &Engine::n_threads)
-      .def("pack", &pack, "type_id"_a, "stored"_a.noconvert(), "n_out"_a, "n_in"_a, Free(), nb::keep_alive<0, 1>(),
-           "stored: the blocks of n_out rows in GGUF type number `type_id`.")
       .def_prop_ro("native_seconds", &Engine::seconds, "Time spent in operations so far.");
+  bind_linear(m, engine);
   bind_ops(engine);
   nb::class_<Program> program(m, "Program", "Calls of an engine's operations, to be run together.");
   program.def(nb::init<Engine&>(), "engine"_a, nb::keep_alive<1, 2>())

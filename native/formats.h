@@ -36,6 +36,9 @@ enum class Type : int {  // numbers are those of GGUF
   kNVFP4 = 40,
 };
 
+// Counts the changes of the packed form, in formats.h or pack.cpp: packed weights on disk are used by builds of the same number only.
+inline constexpr int kPackedLayout = 1;
+
 inline constexpr int64_t kGroup = 32;      // k values that share scales, and one activation scale
 inline constexpr int64_t kRowGroup = 16;   // output rows packed together
 inline constexpr int64_t kHeadGroups = 8;  // groups of a 256-value block

@@ -53,9 +53,7 @@ class Engine {
 
   int n_threads() const { return pool_.n_threads(); }
   double seconds() const { return static_cast<double>(nanoseconds_.load(std::memory_order_relaxed)) * 1e-9; }
-  PackedLinear pack_linear(const Format& format, std::span<const uint8_t> stored, int64_t n_out, int64_t n_in) {
-    return pack(format, stored, n_out, n_in, arena_, pool_);
-  }
+  void pack(PackedLinear& weight, std::span<const uint8_t> stored) { samovar::pack(weight, stored, arena_, pool_); }
   // out[t] = row ids[t] of a stored [V, n_in] table. The ids are in range.
   void embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float* out);
   void linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products);

@@ -89,27 +89,42 @@ void pack_float_row_group(const WeightView& w, std::span<const uint8_t> stored, 
 
 int64_t aligned(int64_t n) { return (n + 63) / 64 * 64; }
 
+int64_t payload_bytes(const WeightView& w) {
+  const int64_t rows = n_row_groups(w.n_out);
+  return aligned(w.format->is_float() ? rows * kRowGroup * w.n_in * w.format->block_bytes
+                                      : rows * n_groups(w.n_in) * w.format->payload_bytes());
+}
+
+int64_t heads_bytes(const WeightView& w) {
+  return aligned(n_row_groups(w.n_out) * (n_groups(w.n_in) / kHeadGroups) * w.format->head_bytes());
+}
+
+int64_t scales_bytes(const WeightView& w) {
+  return aligned(n_row_groups(w.n_out) * n_groups(w.n_in) * w.format->scales_bytes());
+}
+
 }  // namespace
 
-PackedLinear pack(const Format& format, std::span<const uint8_t> stored, int64_t n_out, int64_t n_in, Arena& arena,
-                  ThreadPool& pool) {
-  const int64_t rows = n_row_groups(n_out), n = n_groups(n_in);
-  const int64_t payload =
-      aligned(format.is_float() ? rows * kRowGroup * n_in * format.block_bytes : rows * n * format.payload_bytes());
-  const int64_t heads = aligned(rows * (n / kHeadGroups) * format.head_bytes());
-  const int64_t scales = aligned(rows * n * format.scales_bytes());
-  PackedLinear out{
-      {&format, n_out, n_in, nullptr, nullptr, nullptr}, arena.take(payload + heads + scales), payload + heads + scales};
-  out.view.payload = out.memory.data;
-  out.view.heads = out.memory.data + payload;
-  out.view.scales = out.memory.data + payload + heads;
+PackedLinear::PackedLinear(const Format& format, int64_t n_out, int64_t n_in)
+    : view{&format, n_out, n_in, nullptr, nullptr, nullptr}, size_bytes(payload_bytes(view) + heads_bytes(view) + scales_bytes(view)) {}
+
+void PackedLinear::adopt(const uint8_t* data) {
+  view.heads = data + payload_bytes(view);
+  view.scales = view.heads + heads_bytes(view);
+  view.payload = data;
+}
+
+void pack(PackedLinear& out, std::span<const uint8_t> stored, Arena& arena, ThreadPool& pool) {
+  const Format& format = *out.view.format;
+  const int64_t rows = n_row_groups(out.view.n_out);
+  out.memory = arena.take(out.size_bytes);
+  out.adopt(out.memory.data);
   constexpr int64_t kRowGroupsPerItem = 4;
   pool.for_each((rows + kRowGroupsPerItem - 1) / kRowGroupsPerItem, [&](int64_t item) {
     for (int64_t i = item * kRowGroupsPerItem; i < (item + 1) * kRowGroupsPerItem && i < rows; ++i) {
       format.is_float() ? pack_float_row_group(out.view, stored, i) : pack_row_group(out.view, stored, i);
     }
   });
-  return out;
 }
 
 }  // namespace samovar

@@ -9,15 +9,21 @@
 
 namespace samovar {
 
-// A packed weight and the memory it lies in.
+// A packed weight. Until memory is given to it, its view's pointers are null.
 struct PackedLinear {
   WeightView view;
-  Piece memory;
-  int64_t size_bytes;
+  Piece memory;        // none where it lies in memory of the caller's
+  int64_t size_bytes;  // payload, heads and scales, each padded to 64 bytes, in this order
+
+  PackedLinear(const Format& format, int64_t n_out, int64_t n_in);
+  bool is_packed() const { return view.payload != nullptr; }
+  const uint8_t* data() const { return view.payload; }
+  // Point at `size_bytes` of packed weights that outlive this; 64-byte aligned, with at least 4 KiB readable behind them.
+  void adopt(const uint8_t* data);
 };
 
-// `stored` holds n_out rows of n_in values in `format`, exactly (the caller has checked). Throws std::bad_alloc.
-PackedLinear pack(const Format& format, std::span<const uint8_t> stored, int64_t n_out, int64_t n_in, Arena& arena,
-                  ThreadPool& pool);
+// Fill `out` with `stored`: n_out rows of n_in values in its format, exactly (the caller has checked). Memory comes from the
+// arena. Throws std::bad_alloc.
+void pack(PackedLinear& out, std::span<const uint8_t> stored, Arena& arena, ThreadPool& pool);
 
 }  // namespace samovar

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
+from samovar.formats.cache import CacheStore
 from samovar.formats.gguf import MAGIC, GgufCheckpoint, read_gguf, split_heads
 from samovar.formats.hf_folder import CONFIG, HfCheckpoint, has_safetensors, pickle_files, pickle_refusal, read_hf_folder
 from samovar.formats.mapped_file import open_plain, unreadable
@@ -15,8 +16,8 @@ _OLD_GGML: Final = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt and 
 _ARCHIVES: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"\x28\xb5\x2f\xfd")
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a GGUF file, a folder that holds one, or a Hugging Face folder with safetensors weights.
+def open_checkpoint(path: Path, cache: CacheStore | None = None) -> Checkpoint:
+    """Open a GGUF file, a folder that holds one, or a Hugging Face folder with safetensors weights. A cache saves time.
 
     Raises ModelNotFound for absent paths, StoreError for unreadable ones, UnsupportedModel for formats that are known and
     not read (pickle among them), FormatError for everything else.
@@ -29,10 +30,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
             raise ModelNotFound(f"{path}: no such file or folder; check the path")
     except OSError as error:
         raise unreadable(path, error) from None
-    return _open_folder(path) if is_folder else _open_file(path)
+    return _open_folder(path, cache) if is_folder else _open_file(path, cache)
 
 
-def _open_folder(path: Path) -> Checkpoint:
+def _open_folder(path: Path, cache: CacheStore | None) -> Checkpoint:
     """A Hugging Face folder, or the one GGUF model in a folder."""
     try:
         names = sorted(p.name for p in path.iterdir() if p.suffix == ".gguf" and p.is_file())
@@ -43,7 +44,7 @@ def _open_folder(path: Path) -> Checkpoint:
         return read_hf_folder(path)
     models = split_heads(names)
     if len(models) == 1:
-        return read_gguf(path / models[0])
+        return read_gguf(path / models[0], cache)
     if models:
         more = f" and {len(models) - 5} more" if len(models) > 5 else ""
         raise FormatError(f"{path}: holds {len(models)} GGUF models; give the path of one: {', '.join(models[:5])}{more}")
@@ -52,7 +53,7 @@ def _open_folder(path: Path) -> Checkpoint:
     raise FormatError(f"{path}: no model folder: {CONFIG} with safetensors weights, or a .gguf file, is expected in it")
 
 
-def _open_file(path: Path) -> Checkpoint:
+def _open_file(path: Path, cache: CacheStore | None) -> Checkpoint:
     """A GGUF file; for anything else the error that tells what it is."""
     try:
         with open_plain(path) as file:
@@ -60,7 +61,7 @@ def _open_file(path: Path) -> Checkpoint:
     except OSError as error:
         raise unreadable(path, error) from None
     if head.startswith(MAGIC):
-        return read_gguf(path)
+        return read_gguf(path, cache)
     raise _refusal(path, head)
 
 

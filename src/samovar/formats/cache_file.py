@@ -8,6 +8,7 @@ The header is checked when a file is opened, a section by `CacheFile.is_sound`. 
 never an error: what it held is made again.
 """
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -71,6 +72,11 @@ class CacheFile:
             name: data[s.offset : s.offset + s.size] for name, s in header.sections.items()
         }
         self._checksums = {name: s.checksum for name, s in header.sections.items()}
+
+    def discard(self) -> None:
+        """Delete the file, which does not hold what it should; what is mapped stays mapped."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
     def is_sound(self, name: str) -> bool:
         """Whether a section's bytes are those that were written. Reads all of them."""

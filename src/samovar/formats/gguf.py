@@ -4,14 +4,17 @@ Everything a header promises about tensors is checked here against the size of t
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
+from samovar.formats.cache import CacheStore
 from samovar.formats.gguf_header import MAGIC, GgufHeader, MetadataValue, TensorEntry, read_header
-from samovar.formats.mapped_file import MappedFile, stored_size
+from samovar.formats.gguf_header_cache import facts_of, read_header_once
+from samovar.formats.mapped_file import MappedFile, identity_of, stored_size
 from samovar.tensors.dtypes import TENSOR_TYPES, TYPE_BY_GGML_ID, TensorType
 from samovar.tensors.stored import StoredTensor
 
@@ -30,13 +33,31 @@ _UNREAD_TYPES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufCheckpoint:
-    """A model in GGUF. `path` is the file that was asked for; `size_bytes` counts all files of a split model."""
+    """A model in GGUF. `path` is the file that was asked for; `files` are all files of a split model.
+
+    `metadata` may read its long lists when they are first asked for.
+    """
 
     path: Path
     version: int
-    metadata: dict[str, MetadataValue]
+    metadata: Mapping[str, MetadataValue]
     tensors: dict[str, StoredTensor]
-    size_bytes: int
+    files: tuple[MappedFile, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files of the model."""
+        return sum(file.size_bytes for file in self.files)
+
+    @property
+    def facts(self) -> dict[str, MetadataValue]:
+        """The metadata without the tokenizer's long lists, which are slow to read."""
+        return facts_of(self.metadata)
+
+    @property
+    def identity(self) -> str:
+        """Stands for the bytes of the model, see `MappedFile.identity`."""
+        return identity_of(self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +69,14 @@ class _Part:
     tensors: dict[str, StoredTensor]
 
 
-def read_gguf(path: Path) -> GgufCheckpoint:
+def read_gguf(path: Path, cache: CacheStore | None = None) -> GgufCheckpoint:
     """Open a GGUF file, and with it all the files of the split model that it belongs to.
 
+    With a cache, a large header is read once.
     Raises FormatError for damage, UnsupportedModel for versions and tensor types that are not read, ModelNotFound for
     absent files, StoreError for unreadable ones.
     """
-    part = _read_part(path)
+    part = _read_part(path, cache)
     parts = _all_parts(path, part)
     tensors: dict[str, StoredTensor] = {}
     for other in parts:
@@ -67,14 +89,14 @@ def read_gguf(path: Path) -> GgufCheckpoint:
         version=parts[0].header.version,
         metadata=parts[0].header.metadata,
         tensors=tensors,
-        size_bytes=sum(p.file.size_bytes for p in parts),
+        files=tuple(p.file for p in parts),
     )
 
 
-def _read_part(path: Path) -> _Part:
+def _read_part(path: Path, cache: CacheStore | None = None) -> _Part:
     """Open one file and check every tensor it lists."""
     file = MappedFile(path)
-    header = read_header(path, file.memory)
+    header = read_header(path, file.memory) if cache is None else read_header_once(file, cache)
     tensors: dict[str, StoredTensor] = {}
     ranges: list[tuple[int, int, str]] = []
     for entry in header.tensors:

@@ -6,6 +6,7 @@ Source: the GGUF specification (docs/gguf.md of ggml).
 """
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
@@ -49,7 +50,7 @@ class GgufHeader:
     """What stands before the tensor data, which begins at byte `data_start`."""
 
     version: int
-    metadata: dict[str, MetadataValue]
+    metadata: Mapping[str, MetadataValue]
     tensors: tuple[TensorEntry, ...]
     alignment: int
     data_start: int

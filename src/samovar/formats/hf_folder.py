@@ -10,8 +10,8 @@ from typing import Final
 
 from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
 from samovar.formats.json_object import read_json_object, read_limited
-from samovar.formats.mapped_file import unreadable
-from samovar.formats.safetensors import read_safetensors
+from samovar.formats.mapped_file import MappedFile, identity_of, unreadable
+from samovar.formats.safetensors import tensors_of
 from samovar.tensors.stored import StoredTensor
 
 CONFIG: Final = "config.json"
@@ -25,7 +25,7 @@ _QUANTISATION_KEYS: Final = ("quantization_config", "compression_config")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HfCheckpoint:
-    """A model folder. Configs are raw JSON objects, empty where the file is absent; `size_bytes` counts the tensors' files."""
+    """A model folder. Configs are raw JSON objects, empty where the file is absent; `files` hold the tensors."""
 
     path: Path
     config: dict[str, object]
@@ -34,7 +34,17 @@ class HfCheckpoint:
     tokenizer_json: Path | None
     chat_template: str | None
     tensors: dict[str, StoredTensor]
-    size_bytes: int
+    files: tuple[MappedFile, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the tensors' files."""
+        return sum(file.size_bytes for file in self.files)
+
+    @property
+    def identity(self) -> str:
+        """Stands for the bytes of all tensors, see `MappedFile.identity`."""
+        return identity_of(self.files)
 
 
 def read_hf_folder(path: Path) -> HfCheckpoint:
@@ -50,7 +60,7 @@ def read_hf_folder(path: Path) -> HfCheckpoint:
                 f"{path / CONFIG}: the weights are quantised ({key}: {_quantisation_method(config[key])}), which is not read "
                 "from folders; use the model's unquantised folder or a GGUF file"
             )
-    tensors, size_bytes = _read_tensors(path)
+    tensors, files = _read_tensors(path)
     tokenizer_config = _optional_json(path / "tokenizer_config.json")
     tokenizer_json = path / "tokenizer.json"
     return HfCheckpoint(
@@ -61,7 +71,7 @@ def read_hf_folder(path: Path) -> HfCheckpoint:
         tokenizer_json=tokenizer_json if tokenizer_json.is_file() else None,
         chat_template=_chat_template(path, tokenizer_config),
         tensors=tensors,
-        size_bytes=size_bytes,
+        files=files,
     )
 
 
@@ -96,12 +106,13 @@ def _optional_json(path: Path) -> dict[str, object]:
     return read_json_object(path) if path.exists() else {}
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, StoredTensor], int]:
-    """All tensors, and the bytes of their files."""
+def _read_tensors(path: Path) -> tuple[dict[str, StoredTensor], tuple[MappedFile, ...]]:
+    """All tensors, and their files."""
     if (path / _INDEX).exists():
         return _read_shards(path)
     if (path / _SINGLE).exists():
-        return read_safetensors(path / _SINGLE), (path / _SINGLE).stat().st_size
+        file = MappedFile(path / _SINGLE)
+        return tensors_of(file), (file,)
     if pickles := pickle_files(path):
         raise pickle_refusal(str(path / pickles[0]))
     others = sorted(p.name for p in path.glob("*.safetensors"))
@@ -109,7 +120,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, StoredTensor], int]:
     raise FormatError(f"{path}: no weights: {_SINGLE} or {_INDEX} is expected beside {CONFIG}{found}")
 
 
-def _read_shards(path: Path) -> tuple[dict[str, StoredTensor], int]:
+def _read_shards(path: Path) -> tuple[dict[str, StoredTensor], tuple[MappedFile, ...]]:
     """The tensors of a sharded checkpoint: each exactly in the file that the index names."""
     shard_of = _weight_map(path / _INDEX)
     shards = sorted(set(shard_of.values()))
@@ -120,8 +131,9 @@ def _read_shards(path: Path) -> tuple[dict[str, StoredTensor], int]:
             f"{path}: holds both {_SINGLE} and {_INDEX}, which does not name it: remove the one that is out of date"
         )
     tensors: dict[str, StoredTensor] = {}
-    for shard in shards:
-        for name, tensor in read_safetensors(path / shard).items():
+    files = tuple(MappedFile(path / shard) for shard in shards)
+    for shard, file in zip(shards, files, strict=True):
+        for name, tensor in tensors_of(file).items():
             if shard_of.get(name) != shard:
                 expected = f"in {shard_of[name]}" if name in shard_of else "nowhere"
                 raise FormatError(f"{path / shard}: holds tensor {name!r}, which {_INDEX} expects {expected}")
@@ -131,7 +143,7 @@ def _read_shards(path: Path) -> tuple[dict[str, StoredTensor], int]:
             f"{path / shard_of[absent[0]]}: lacks tensor {absent[0]!r}, which {_INDEX} expects there "
             f"({len(absent)} are lacking in all)"
         )
-    return tensors, sum((path / shard).stat().st_size for shard in shards)
+    return tensors, files
 
 
 def _weight_map(path: Path) -> dict[str, str]:

@@ -24,7 +24,12 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
 
     Raises FormatError for damage, UnsupportedModel for other element types and for tensors without axes or values.
     """
-    file = MappedFile(path)
+    return tensors_of(MappedFile(path))
+
+
+def tensors_of(file: MappedFile) -> dict[str, StoredTensor]:
+    """As `read_safetensors`, of a file that is open."""
+    path = file.path
     data_start, header = _read_header(file)
     _check_metadata(path, header.pop(_METADATA, {}))
     found: list[tuple[int, int, StoredTensor]] = []

@@ -56,6 +56,11 @@ def native_ops(isa: str | None = None, n_threads: int | None = None) -> "NativeO
     return NativeOps(isa or names[-1], n_threads or usable_cores())
 
 
+def packed_layout() -> int:
+    """Number of the packed layout that this build computes on; packed weights of another are of no use to it."""
+    return int(_native().packed_layout)
+
+
 class NativeOps:
     """Implements `samovar.kernels.Ops` in compiled code. Made by `native_ops`."""
 
@@ -81,16 +86,26 @@ class NativeOps:
 
     def pack(self, weight: StoredTensor) -> "NativeLinear":
         """Copy a [N, D] weight into the compute layout and release its mapped pages. Raises OutOfMemory."""
+        packed = self.empty_linear(weight)
+        self.fill(packed, weight)
+        return packed
+
+    def empty_linear(self, weight: StoredTensor) -> "NativeLinear":
+        """What `pack` will make of a [N, D] weight, its size known, to be filled before it is computed on."""
         assert len(weight.shape) == 2, weight.name
+        linear: NativeLinear = _native().NativeLinear(weight.type.ggml_id, *weight.shape)
+        return linear
+
+    def fill(self, linear: "NativeLinear", weight: StoredTensor) -> None:
+        """Pack `weight` into what `empty_linear` made for it, and release its mapped pages. Raises OutOfMemory."""
         try:
-            packed = self._engine.pack(weight.type.ggml_id, weight.data, *weight.shape)
+            self._engine.pack(linear, weight.data)
         except MemoryError as error:
             raise OutOfMemory(
                 f"{weight.source}: no memory for tensor {weight.name} ({weight.size_bytes} bytes): close other programs, "
                 "or choose a smaller model or quantisation"
             ) from error
         weight.release()
-        return packed
 
     def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
         """Dequantise the rows asked for."""

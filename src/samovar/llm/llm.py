@@ -1,6 +1,7 @@
 """Text in, text out: a model, its tokenizer and its chat template behind two verbs, chat and generate."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Unpack, overload
 
@@ -14,6 +15,7 @@ from samovar.engine.page_pool import PagePool, n_pages_for
 from samovar.engine.request import Request
 from samovar.errors import BadRequest
 from samovar.formats import open_checkpoint
+from samovar.formats.cache import CacheStore
 from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, resolve
 from samovar.kernels import KV_DTYPES, KvType, Ops
 from samovar.kernels.cores import usable_cores
@@ -27,6 +29,7 @@ from samovar.llm.result import Result
 from samovar.llm.speculation import SpeculationMode, check_same_vocabulary, check_speculation
 from samovar.models.blocks import Decoder
 from samovar.models.loader import load_model
+from samovar.models.packing import BackgroundPacker
 from samovar.text.output_parser import OutputParser
 from samovar.text.tokenizer import Tokenizer
 
@@ -51,6 +54,7 @@ class LLM:
         isa: str | None = None,
         draft: str | Path | None = None,
         speculation: SpeculationMode = "auto",
+        cache: bool = True,
         progress: Progress | None = None,
     ) -> None:
         """Load a GGUF file, a Hugging Face folder, or a name in the model store; None is the embedded default.
@@ -60,36 +64,52 @@ class LLM:
         instruction set, `numpy` the reference.
         `draft` is a smaller model with the same vocabulary, which guesses ahead; `speculation` says what may (see
         `SpeculationMode`). Neither changes an answer, only how soon it comes.
+        Packed weights are kept in the store's cache and mapped at the next start, unless `cache` is False. Where they are not
+        there, they are packed in the background, while the first prompt is computed as far as they have come.
+        `progress(done_bytes, total_bytes, tensor)` is called from the thread that does so.
         Raises a SamovarError for whatever is wrong with the path, the file, or these values.
         """
         self.path = resolve(EMBEDDED_DEFAULT if path_or_name is None else str(path_or_name), default_store())
         _check_choices(kv_type, max_context)
         check_speculation(speculation, draft)
-        checkpoint = open_checkpoint(self.path)
-        self._text: ModelText = read_model_text(checkpoint)
+        self._cache = CacheStore(default_store() / "cache") if cache else None
+        checkpoint = open_checkpoint(self.path, self._cache)
         self.ops, self.slow_reason = _choose_ops(isa, n_threads)
-        self.model: Decoder = load_model(checkpoint, self.ops, progress)
+        free_bytes = available_bytes()
+        loaded = load_model(checkpoint, self.ops, self._cache, progress)
+        self.model: Decoder = loaded.decoder
+        self.packer = loaded.packer
+        with _stopping(self.packer):
+            self._text: ModelText = read_model_text(checkpoint)
+            self.kv_type: KvType = kv_type or kv_type_for(self.model.embedding.type.name)
+            pool = self._make_pool(max_context, max(0, free_bytes - self.model.packed_bytes))
+            drafters: list[StartDrafter] = [lambda _: NgramDrafter()] if speculation in ("auto", "ngram") else []
+            self.draft: LLM | None = None
+            if draft is not None:
+                self.draft = LLM(
+                    draft, n_threads=n_threads, kv_type=kv_type, isa=isa, cache=cache, speculation="off", progress=progress
+                )
+                check_same_vocabulary(self.tokenizer, self.draft.tokenizer, self.draft.path)
+                drafters.append(DraftModel(self.draft._engine).start)
+            vocab_size = self.model.config.vocab_size
+            self._engine: Engine = Engine(
+                self.model, self.ops, pool, vocab_size, self.max_context, start_drafters=tuple(drafters)
+            )
+            own = own_defaults(self._text.generation_config, self._text.metadata, str(self.path))
+        self._defaults = Defaults(own=own, architecture=self.model.config.architecture)
+
+    def _make_pool(self, max_context: int | None, free_bytes: int) -> PagePool:
+        """Room for the keys and values of as many tokens as are asked for, or fit."""
         config = self.model.config
-        self.kv_type: KvType = kv_type or kv_type_for(self.model.embedding.type.name)
-        self.max_context = choose_context(config, self.kv_type, max_context, available_bytes())
+        self.max_context = choose_context(config, self.kv_type, max_context, free_bytes)
         self._is_context_cut = max_context is None and self.max_context < config.max_context
-        pool = PagePool(
+        return PagePool(
             self.kv_type,
             n_pages=n_pages_for(self.max_context),
             n_layers=config.n_layers,
             n_kv_heads=config.n_kv_heads,
             d_head=config.d_head,
         )
-        drafters: list[StartDrafter] = [lambda _: NgramDrafter()] if speculation in ("auto", "ngram") else []
-        self.draft: LLM | None = None
-        if draft is not None:
-            self.draft = LLM(draft, n_threads=n_threads, kv_type=kv_type, isa=isa, speculation="off", progress=progress)
-            check_same_vocabulary(self.tokenizer, self.draft.tokenizer, self.draft.path)
-            drafters.append(DraftModel(self.draft._engine).start)
-        vocab_size = config.vocab_size
-        self._engine: Engine = Engine(self.model, self.ops, pool, vocab_size, self.max_context, start_drafters=tuple(drafters))
-        own = own_defaults(self._text.generation_config, self._text.metadata, str(self.path))
-        self._defaults = Defaults(own=own, architecture=config.architecture)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -100,6 +120,8 @@ class LLM:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know about how the model was loaded, a line each."""
         lines = [self.slow_reason] if self.slow_reason else []
+        if self._cache is not None and self._cache.problem:
+            lines.append(self._cache.problem)
         if self._is_context_cut:
             lines.append(
                 f"the context is {self.max_context} tokens, as far as half of the free memory goes; "
@@ -191,6 +213,17 @@ class LLM:
         )
         sequence = self._engine.start(Request(prompt_ids=prompt_ids, sampling=params))
         return Answer(sequence, self.tokenizer.detokenizer(is_continuation=True), parser, stop_strings(options))
+
+
+@contextmanager
+def _stopping(packer: BackgroundPacker | None) -> Iterator[None]:
+    """Stop packing where what goes on beside it fails."""
+    try:
+        yield
+    except BaseException:
+        if packer is not None:
+            packer.stop()
+        raise
 
 
 def _drain(stream: Stream) -> Result:

@@ -136,7 +136,10 @@ class PlainLayer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
-    """Embedding, layers, final norm and output head. The head is the embedding's own matrix where the two are tied."""
+    """Embedding, layers, final norm and output head. The head is the embedding's own matrix where the two are tied.
+
+    `wait(n)` returns when layer n, or the head for n = the number of layers, can be computed on.
+    """
 
     config: DecoderConfig
     ops: Ops
@@ -145,6 +148,7 @@ class Decoder:
     norm_D: F32
     head: Linear
     packed_bytes: int
+    wait: Callable[[int], None]
 
     def __call__(
         self, ids_T: NDArray[np.int64], positions_T: NDArray[np.int64], attend: Attend, rows_S: NDArray[np.int64]
@@ -161,6 +165,7 @@ class Decoder:
         """[T, D] after the last layer, by `step.ops`."""
         x_TD = step.ops.embed(self.embedding, ids_T)
         for index, layer in enumerate(self.layers):
+            self.wait(index)
             x_TD = layer(index, x_TD, step)
         return x_TD
 
@@ -168,17 +173,29 @@ class Decoder:
         """Logits [S, V] of the rows `rows_S` of `hidden`."""
         if not len(rows_S):
             return np.empty((0, self.config.vocab_size), np.float32)
+        self.wait(len(self.layers))
         x_SD = self.ops.rms_norm(np.ascontiguousarray(x_TD[rows_S]), self.norm_D, self.config.norm_eps)
         return self.ops.linear(x_SD, self.head)
 
 
+def _no_wait(part: int) -> None:
+    """For weights that were packed at once."""
+
+
 def load_decoder(
-    config: DecoderConfig, source: WeightSource, ops: Ops, load_layer: Callable[[WeightSource, int, DecoderConfig], Layer]
+    config: DecoderConfig,
+    source: WeightSource,
+    ops: Ops,
+    load_layer: Callable[[WeightSource, int, DecoderConfig], Layer],
+    wait: Callable[[int], None] = _no_wait,
 ) -> Decoder:
     """Take every tensor of a decoder; `load_layer` takes those of one layer. Raises FormatError for any that does not fit."""
     shape = (config.vocab_size, config.d_model)
     embedding = source.stored("model.embed_tokens.weight", shape)
-    layers = tuple(load_layer(source, index, config) for index in range(config.n_layers))
+    layers = []
+    for index in range(config.n_layers):
+        layers.append(load_layer(source, index, config))
+        source.end_part()
     norm_D = source.vector("model.norm.weight", config.d_model)
     if config.is_tied:
         source.accept_copy("lm_head.weight", of=embedding)
@@ -187,5 +204,12 @@ def load_decoder(
         head = source.linear("lm_head.weight", *shape)
     source.finish()
     return Decoder(
-        config=config, ops=ops, embedding=embedding, layers=layers, norm_D=norm_D, head=head, packed_bytes=source.packed_bytes
+        config=config,
+        ops=ops,
+        embedding=embedding,
+        layers=tuple(layers),
+        norm_D=norm_D,
+        head=head,
+        packed_bytes=source.packed_bytes,
+        wait=wait,
     )

@@ -1,18 +1,21 @@
 """A checkpoint of either format to a decoder that computes."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats import Checkpoint
+from samovar.formats.cache import CacheStore
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hf_folder import HfCheckpoint
 from samovar.kernels import Ops
 from samovar.kernels.dequantise import dequantise
+from samovar.kernels.native import NativeOps
 from samovar.models import ARCHITECTURES, Architecture
 from samovar.models.blocks import Decoder, load_decoder
 from samovar.models.config import DecoderConfig
 from samovar.models.gguf_config import config_from_gguf, gguf_tensor_name
-from samovar.models.weights import Progress, WeightSource
+from samovar.models.packing import BackgroundPacker, Progress
+from samovar.models.weights import WeightSource
 from samovar.tensors.stored import StoredTensor
 
 _INTERLEAVED = frozenset({"llama"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
@@ -26,30 +29,48 @@ def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     return architecture.read_config(raw, where)
 
 
-def load_model(checkpoint: Checkpoint, ops: Ops, progress: Progress | None = None) -> Decoder:
-    """Check the config, take every tensor, and pack the weights; `progress(done_bytes, total_bytes, tensor)` is called often.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model, and where its weights come from. `packer` is None where they were packed at once (NumPy kernels)."""
 
-    Raises UnsupportedModel for an architecture or feature that is not implemented, FormatError where config and tensors
-    do not fit each other.
+    decoder: Decoder
+    packer: BackgroundPacker | None
+    is_from_cache: bool
+
+
+def load_model(
+    checkpoint: Checkpoint, ops: Ops, cache: CacheStore | None = None, progress: Progress | None = None
+) -> LoadedModel:
+    """Check the config and take every tensor. On native kernels weights get ready in the background.
+
+    Computing waits for what it needs. `progress(done_bytes, total_bytes, tensor)` is called as weights get ready, from another
+    thread. Raises UnsupportedModel for an architecture or feature that is not implemented, FormatError where config and
+    tensors do not fit each other.
     """
     architecture, raw, where = _find_architecture(checkpoint)
     config = architecture.read_config(raw, where)
+    packer = BackgroundPacker(ops) if isinstance(ops, NativeOps) else None
     if isinstance(checkpoint, HfCheckpoint):
         tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
-        source = WeightSource(tensors, ops, where=where, progress=progress)
-        return load_decoder(config, source, ops, architecture.load_layer)
-    tensors = dict(checkpoint.tensors)
-    config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
-    heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in _INTERLEAVED else {}
-    source = WeightSource(tensors, ops, where=where, file_name=gguf_tensor_name, interleaved_heads=heads, progress=progress)
-    return load_decoder(config, source, ops, architecture.load_layer)
+        source = WeightSource(tensors, ops, where=where, packer=packer)
+    else:
+        tensors = dict(checkpoint.tensors)
+        config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
+        heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in _INTERLEAVED else {}
+        source = WeightSource(tensors, ops, where=where, file_name=gguf_tensor_name, interleaved_heads=heads, packer=packer)
+    if packer is None:
+        return LoadedModel(decoder=load_decoder(config, source, ops, architecture.load_layer), packer=None, is_from_cache=False)
+    decoder = load_decoder(config, source, ops, architecture.load_layer, packer.wait)
+    name = str(checkpoint.path.absolute())
+    is_from_cache = packer.start(cache, lambda: checkpoint.identity, name, progress)
+    return LoadedModel(decoder=decoder, packer=packer, is_from_cache=is_from_cache)
 
 
 def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, object], str]:
     """The table's entry, the raw config in Hugging Face keys, and the file to name in messages."""
     name: object
     if isinstance(checkpoint, GgufCheckpoint):
-        where, name = str(checkpoint.path), checkpoint.metadata.get("general.architecture")
+        where, name = str(checkpoint.path), checkpoint.facts.get("general.architecture")
     else:
         where, name = str(checkpoint.path / "config.json"), checkpoint.config.get("model_type")
     if not isinstance(name, str) or name not in ARCHITECTURES:
@@ -59,7 +80,7 @@ def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, 
     if isinstance(checkpoint, HfCheckpoint):
         return ARCHITECTURES[name], dict(checkpoint.config), where
     shapes = {tensor_name: tensor.shape for tensor_name, tensor in checkpoint.tensors.items()}
-    return ARCHITECTURES[name], config_from_gguf(checkpoint.metadata, shapes, where), where
+    return ARCHITECTURES[name], config_from_gguf(checkpoint.facts, shapes, where), where
 
 
 def _with_rope_factors(config: DecoderConfig, factors: StoredTensor | None) -> DecoderConfig:

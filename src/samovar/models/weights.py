@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from samovar.errors import FormatError
 from samovar.kernels import Linear, Ops
 from samovar.kernels.dequantise import dequantise
+from samovar.models.packing import EagerPacker, Packer, in_order
 from samovar.tensors.stored import StoredTensor
 
 F32 = NDArray[np.float32]
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ class WeightSource:
     """Hands out a checkpoint's tensors in the form that the operations compute on.
 
     `file_name` maps a Hugging Face tensor name to the name in the file. `interleaved_heads` maps the names of tensors whose
-    rows are stored for interleaved rotation (GGUF files of the `llama` architecture) to their number of heads.
+    rows are stored for interleaved rotation (GGUF files of the `llama` architecture) to their number of heads. `packer`
+    decides when weights are packed; the default does so at once.
     """
 
     def __init__(
@@ -41,13 +42,11 @@ class WeightSource:
         where: str,
         file_name: Callable[[str], str] = str,
         interleaved_heads: Mapping[str, int] | None = None,
-        progress: Progress | None = None,
+        packer: Packer | None = None,
     ) -> None:
         self._rest = dict(tensors)
-        self._ops, self._where, self._file_name, self._progress = ops, where, file_name, progress
+        self._packer, self._where, self._file_name = packer or EagerPacker(ops), where, file_name
         self._interleaved_heads = interleaved_heads or {}
-        self._total_bytes = sum(t.size_bytes for t in tensors.values())
-        self._done_bytes = 0
         self.packed_bytes = 0
 
     def stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
@@ -60,26 +59,31 @@ class WeightSource:
             raise FormatError(
                 f"{tensor.source}: tensor {file_name!r} has shape {list(tensor.shape)}; the config asks for {list(shape)}"
             )
-        self._done_bytes += tensor.size_bytes
-        if self._progress is not None:
-            self._progress(self._done_bytes, self._total_bytes, file_name)
-        heads = next((n for suffix, n in self._interleaved_heads.items() if suffix in name), None)
-        return tensor if heads is None else tensor.take_rows(half_split_order(shape[0], heads))
+        return tensor
 
     def vector(self, name: str, width: int) -> F32:
         """A float32 copy of a [width] tensor."""
-        tensor = self.stored(name, (width,))
+        tensor = in_order(self.stored(name, (width,)), self._order(name, width))
         return dequantise(tensor.type, tensor.data).copy()
 
     def linear(self, name: str, n_out: int, n_in: int) -> Linear:
         """A packed weight."""
-        return self.pack(self.stored(name, (n_out, n_in)))
+        return self.pack(self.stored(name, (n_out, n_in)), self._order(name, n_out))
 
-    def pack(self, tensor: StoredTensor) -> Linear:
+    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None = None) -> Linear:
         """Take a stored tensor into the compute layout, and count its bytes."""
-        packed = self._ops.pack(tensor)
+        packed = self._packer.pack(tensor, order)
         self.packed_bytes += packed.size_bytes
         return packed
+
+    def end_part(self) -> None:
+        """A layer is complete: what is taken after this is needed later."""
+        self._packer.end_part()
+
+    def _order(self, name: str, n_rows: int) -> NDArray[np.int64] | None:
+        """The order that rows stored for interleaved rotation have to be brought into."""
+        heads = next((n for part, n in self._interleaved_heads.items() if part in name), None)
+        return None if heads is None else half_split_order(n_rows, heads)
 
     def projection(self, name: str, n_out: int, n_in: int, *, has_bias: bool) -> Projection:
         """`name.weight`, and `name.bias` where the layer has one."""

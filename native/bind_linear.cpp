@@ -1,0 +1,62 @@
+#include "bind_linear.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using Bytes = decltype(Linear::adopted);
+
+void check(bool is_sound, const char* what) {
+  if (!is_sound) throw nb::value_error(what);
+}
+
+void adopt(Linear& weight, const Bytes& data) {
+  check(static_cast<int64_t>(data.size()) == weight.packed.size_bytes && reinterpret_cast<uintptr_t>(data.data()) % 64 == 0,
+        "packed bytes of another size or alignment than the weight's");
+  weight.adopted = data;
+  weight.packed.adopt(data.data());
+}
+
+void pack(samovar::Engine& engine, Linear& weight, const Bytes& stored) {
+  const samovar::WeightView& w = weight.packed.view;
+  check(static_cast<int64_t>(stored.size()) == w.n_out * (w.n_in / w.format->block_elements) * w.format->block_bytes,
+        "a weight's type, shape and bytes do not agree");
+  engine.pack(weight.packed, {stored.data(), stored.size()});
+}
+
+}  // namespace
+
+const samovar::WeightView& Linear::view() const {
+  check(packed.is_packed(), "a weight is used before it is packed");
+  return packed.view;
+}
+
+void bind_linear(nb::module_& m, nb::class_<samovar::Engine>& engine) {
+  m.attr("packed_layout") = samovar::kPackedLayout;
+  nb::class_<Linear>(m, "NativeLinear", "A packed weight [n_out, n_in]; empty until it is packed, or adopts packed bytes.")
+      .def(
+          "__init__",
+          [](Linear* self, int type_id, int64_t n_out, int64_t n_in) {
+            const samovar::Format* format = samovar::find_format(type_id);
+            check(format != nullptr && n_out > 0 && n_in > 0 && n_in % format->block_elements == 0, "no weight has this shape");
+            new (self) Linear{samovar::PackedLinear(*format, n_out, n_in), {}};
+          },
+          "type_id"_a, "n_out"_a, "n_in"_a)
+      .def_prop_ro("n_out", [](const Linear& w) { return w.packed.view.n_out; })
+      .def_prop_ro("n_in", [](const Linear& w) { return w.packed.view.n_in; })
+      .def_prop_ro("size_bytes", [](const Linear& w) { return w.packed.size_bytes; })
+      .def(
+          "packed_bytes",
+          [](nb::handle self) {
+            const auto& w = nb::cast<const Linear&>(self);
+            w.view();
+            return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(w.packed.data(), {static_cast<size_t>(w.packed.size_bytes)},
+                                                                      self);
+          },
+          "The packed form as it lies in memory.")
+      .def("adopt", &adopt, "data"_a.noconvert(),
+           "Compute on packed bytes of the caller's; at least 4 KiB behind them can be read.");
+  engine.def("pack", &pack, "weight"_a, "stored"_a.noconvert(), nb::call_guard<nb::gil_scoped_release>(),
+             "Pack the blocks of the weight's rows.");
+}

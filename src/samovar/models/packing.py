@@ -1,0 +1,183 @@
+"""When weights are packed: at once, or layer by layer in the background while the first prompt is being computed.
+
+A model's weights fall into parts: one for each layer, and the output head. In the background, a part is mapped from the cache
+where it is there and sound, and packed from the model file otherwise. What is packed is put into the cache for the next start.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.errors import SamovarError
+from samovar.formats.cache import CacheFile, CacheStore, CacheWriter
+from samovar.kernels import Linear, Ops
+from samovar.kernels.native import NativeOps, packed_layout
+from samovar.tensors.stored import StoredTensor
+
+if TYPE_CHECKING:
+    from samovar._native import NativeLinear
+
+Progress = Callable[[int, int, str], None]
+_KIND = "weights"
+_MIN_CACHED_BYTES = 16 << 20  # smaller models are packed as fast as found
+
+
+class Packer(Protocol):
+    """Takes the tensors of linear layers, part by part."""
+
+    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None) -> Linear:
+        """The packed weight of a tensor, whose rows are brought into `order` first where one is given."""
+        ...
+
+    def end_part(self) -> None:
+        """What follows belongs to the next part."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EagerPacker:
+    """Packs at once."""
+
+    ops: Ops
+
+    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None) -> Linear:
+        """As `Packer.pack`."""
+        return self.ops.pack(in_order(tensor, order))
+
+    def end_part(self) -> None:
+        """Nothing waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One weight to be filled. `order` is that of its rows, see `Packer.pack`."""
+
+    linear: "NativeLinear"
+    tensor: StoredTensor
+    order: NDArray[np.int64] | None
+
+
+@dataclass(slots=True)
+class BackgroundPacker:
+    """Hands out empty weights, and fills them in a thread after `start`; whoever computes calls `wait` for each part first."""
+
+    ops: NativeOps
+    _parts: list[list[_Job]] = field(default_factory=lambda: [[]], init=False)
+    _n_ready: int = field(default=0, init=False)
+    _error: BaseException | None = field(default=None, init=False)
+    _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
+    _is_stopping: bool = field(default=False, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
+
+    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None) -> Linear:
+        """An empty weight."""
+        job = _Job(self.ops.empty_linear(tensor), tensor, order)
+        self._parts[-1].append(job)
+        return job.linear
+
+    def end_part(self) -> None:
+        """What follows belongs to the next part."""
+        self._parts.append([])
+
+    def start(self, cache: CacheStore | None, identity: Callable[[], str], source: str, progress: Progress | None) -> bool:
+        """Begin to fill the weights. Returns whether they come from the cache.
+
+        `identity` gives the digits that stand for the tensors' bytes, `source` names them in the cache. `progress(done_bytes,
+        total_bytes, tensor)` is called from the thread that packs.
+        """
+        self._parts = [part for part in self._parts if part]
+        jobs = [job for part in self._parts for job in part]
+        total_bytes = sum(job.linear.size_bytes for job in jobs)
+        found, writer = None, None
+        if cache is not None and total_bytes >= _MIN_CACHED_BYTES:
+            key = self._key(identity())
+            found = cache.open(_KIND, key, check_sections=False)
+            if found is None:
+                sizes = {f"{n}": job.linear.size_bytes for n, job in enumerate(jobs)}
+                writer = cache.create(_KIND, key, {"source": source}, sizes)
+        self._thread = threading.Thread(target=self._run, args=(found, writer, progress), name="samovar-packing")
+        self._thread.start()
+        return found is not None
+
+    def wait(self, part: int) -> None:
+        """Return when part `part` (a layer's number, or the number of layers for the head) can be computed on.
+
+        Raises what went wrong with it: OutOfMemory, or FormatError for a file that was cut short meanwhile.
+        """
+        if self._n_ready > part:
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: self._n_ready > part or self._error is not None)
+        if self._n_ready <= part and self._error is not None:
+            raise self._error
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all parts are ready, or will never be."""
+        return self._n_ready >= len(self._parts) or self._error is not None
+
+    def stop(self) -> None:
+        """Give up after the part in work, and wait for that."""
+        self._is_stopping = True
+        self.join()
+
+    def join(self) -> None:
+        """Wait until all is packed and written to the cache. A failure is left for `wait`."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _key(self, identity: str) -> str:
+        """Stands for all that decides the packed bytes: the source, what is taken from it in which order, and the layout."""
+        plan = [
+            (job.tensor.name, job.tensor.type.name, job.tensor.shape, job.order is not None, part)
+            for part, jobs in enumerate(self._parts)
+            for job in jobs
+        ]
+        return hashlib.sha256(json.dumps([identity, packed_layout(), plan]).encode()).hexdigest()
+
+    def _run(self, found: CacheFile | None, writer: CacheWriter | None, progress: Progress | None) -> None:
+        done_bytes, total_bytes, n_done = 0, sum(job.linear.size_bytes for part in self._parts for job in part), 0
+        try:
+            for jobs in self._parts:
+                names = [str(n) for n in range(n_done, n_done + len(jobs))]
+                if found is not None and not all(map(found.is_sound, names)):
+                    found.discard()
+                    found = None
+                for name, job in zip(names, jobs, strict=True):
+                    if self._is_stopping or not threading.main_thread().is_alive():
+                        raise SamovarError("packing the weights was stopped: load the model again")
+                    if found is not None:
+                        job.linear.adopt(found.sections[name])
+                        job.tensor.release()
+                    else:
+                        self.ops.fill(job.linear, in_order(job.tensor, job.order))
+                        job.tensor.release()
+                    if writer is not None:
+                        writer.write(name, job.linear.packed_bytes())
+                    done_bytes += job.linear.size_bytes
+                    if progress is not None:
+                        progress(done_bytes, total_bytes, job.tensor.name)
+                n_done += len(jobs)
+                with self._changed:
+                    self._n_ready += 1
+                    self._changed.notify_all()
+            if writer is not None:
+                writer.finish()
+        except BaseException as error:  # raised again where the weights are waited for
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+            if writer is not None:
+                writer.abandon()
+        self._parts = [[] for _ in self._parts]  # the tensors need not be kept
+
+
+def in_order(tensor: StoredTensor, order: NDArray[np.int64] | None) -> StoredTensor:
+    """The tensor with its rows in the order given."""
+    return tensor if order is None else tensor.take_rows(order)
