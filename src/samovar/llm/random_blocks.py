@@ -1,0 +1,74 @@
+"""Random weights in the storage types, for measuring speed: any bytes would do as codes, only the scales must be sane.
+
+Values have a mean near 0 and the standard deviation asked for, so that activations stay finite through any number of layers.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.tensors.dtypes import BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TensorType
+
+_K_SCALE: Final = 40  # the middle of what quantised models have in the scales of their K types
+_GROUP_SCALE: Final = (_K_SCALE & 63) | (_K_SCALE >> 4 << 6)
+_K_SCALES: Final = bytes([_GROUP_SCALE] * 8 + [(_K_SCALE & 15) * 17] * 4)  # all eight scales and minima of Q4_K and Q5_K
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where a block's float16 scale stands, the standard deviation of the values under a scale of 1, and what else is set.
+
+    `offset_at` is where a second float16 stands, `offset` times the scale. `fixed` bytes stand at `fixed_at`.
+    """
+
+    scale_at: int
+    unit_deviation: float
+    offset_at: int | None = None
+    offset: float = 0.0
+    fixed_at: int = 0
+    fixed: bytes = b""
+
+
+def _uniform(n: int) -> float:
+    """Standard deviation of the whole numbers below n."""
+    return float(np.sqrt((n * n - 1) / 12))
+
+
+_LAYOUTS: Final = {
+    Q4_0: _Layout(0, _uniform(16)),
+    Q4_1: _Layout(0, _uniform(16), 2, -7.5),
+    Q5_0: _Layout(0, _uniform(32)),
+    Q5_1: _Layout(0, _uniform(32), 2, -15.5),
+    Q8_0: _Layout(0, _uniform(256)),
+    Q4_K: _Layout(0, _K_SCALE * _uniform(16), 2, 7.5, 4, _K_SCALES),
+    Q5_K: _Layout(0, _K_SCALE * _uniform(32), 2, 15.5, 4, _K_SCALES),
+    Q6_K: _Layout(208, _K_SCALE * _uniform(64), fixed_at=192, fixed=bytes([_K_SCALE] * 16)),
+}
+
+
+def random_blocks(type_: TensorType, n_elements: int, deviation: float, seed: int) -> NDArray[np.uint8]:
+    """`n_elements` random values of a storage type, as the flat bytes of their blocks; the same seed gives the same bytes."""
+    random = np.random.Generator(np.random.SFC64(seed))
+    if type_.is_float:
+        values = random.standard_normal(n_elements, np.float32) * np.float32(deviation)
+        if type_ is BF16:
+            return (values.view(np.uint32) >> 16).astype("<u2").view(np.uint8)
+        assert type_ in (F16, F32), type_.name
+        return values.astype("<f2" if type_ is F16 else "<f4").view(np.uint8)
+    layout, n = _LAYOUTS[type_], n_elements // type_.block_elements
+    n_words = -(-n * type_.block_bytes // 8)
+    blocks = random.integers(0, 1 << 64, n_words, np.uint64).view(np.uint8)[: n * type_.block_bytes].reshape(n, -1)
+    scales = random.uniform(0.75, 1.25, n) * (deviation / layout.unit_deviation)
+    _put_halves(blocks, layout.scale_at, scales)
+    if layout.offset_at is not None:
+        _put_halves(blocks, layout.offset_at, scales * layout.offset)
+    if layout.fixed:
+        blocks[:, layout.fixed_at : layout.fixed_at + len(layout.fixed)] = np.frombuffer(layout.fixed, np.uint8)
+    return blocks.reshape(-1)
+
+
+def _put_halves(blocks: NDArray[np.uint8], at: int, values: NDArray[np.float64]) -> None:
+    """Write a float16 into each block."""
+    blocks[:, at : at + 2] = values.astype("<f2").view(np.uint8).reshape(-1, 2)

@@ -1,0 +1,207 @@
+"""Models of published shapes with random weights, as GGUF files: what speed is measured on where no real weights are at hand.
+
+Shapes are those of Qwen3's published configurations; storage types follow the rules of `llama-quantize` (llama.cpp,
+`src/llama-quant.cpp`), without an importance matrix. The vocabulary is made up, of Qwen3's size and kind.
+"""
+
+import itertools
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.errors import BadRequest, StoreError
+from samovar.formats.gguf_header import MetadataValue
+from samovar.formats.gguf_writer import TensorPlan, write_gguf
+from samovar.llm.random_blocks import random_blocks
+from samovar.tensors.dtypes import BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TensorType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The sizes of a Qwen3 model. Widths in elements."""
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    d_ffn: int
+    is_tied: bool
+    n_kv_heads: int = 8
+    d_head: int = 128
+    vocab_size: int = 151_936
+    max_context: int = 40_960
+
+    def with_layers(self, n_layers: int) -> "Shape":
+        """The same, cut to some layers."""
+        return replace(self, n_layers=n_layers)
+
+
+SHAPES: Final = {
+    "qwen3-0.6b": Shape(n_layers=28, d_model=1024, n_heads=16, d_ffn=3072, is_tied=True),
+    "qwen3-1.7b": Shape(n_layers=28, d_model=2048, n_heads=16, d_ffn=6144, is_tied=True),
+    "qwen3-4b": Shape(n_layers=36, d_model=2560, n_heads=32, d_ffn=9728, is_tied=True),
+    "qwen3-8b": Shape(n_layers=36, d_model=4096, n_heads=32, d_ffn=12288, is_tied=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quant:
+    """Storage types by role. `better` is that of half of the layers' `attn_v` and `ffn_down`, `head` the output matrix's."""
+
+    name: str
+    layers: TensorType
+    head: TensorType
+    better: TensorType | None = None
+
+
+# A tied embedding counts as the output matrix, which llama-quantize keeps in Q6_K beside coarser types.
+QUANTS: Final = {
+    quant.name: quant
+    for quant in (
+        Quant("q4_0", Q4_0, Q6_K),
+        Quant("q4_1", Q4_1, Q6_K),
+        Quant("q5_0", Q5_0, Q6_K),
+        Quant("q5_1", Q5_1, Q6_K),
+        Quant("q4_k_m", Q4_K, Q6_K, better=Q6_K),
+        Quant("q5_k_m", Q5_K, Q6_K, better=Q6_K),
+        Quant("q6_k", Q6_K, Q6_K),
+        Quant("q8_0", Q8_0, Q8_0),
+        Quant("bf16", BF16, BF16),
+        Quant("f16", F16, F16),
+        Quant("f32", F32, F32),
+    )
+}
+_HALF_BETTER: Final = ("attn_v", "ffn_down")
+_N_ORDINARY: Final = 151_643
+_CONTROL: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+
+
+def random_model_bytes(shape: Shape, quant: str) -> int:
+    """Bytes of the tensors of such a model."""
+    return sum(plan.size_bytes for plan in _plans(shape, _quant(quant)))
+
+
+def write_random_model(
+    path: Path,
+    shape: Shape,
+    quant: str,
+    *,
+    vocabulary: dict[str, MetadataValue] | None = None,
+    progress: Callable[[int, int, str], None] = lambda _done, _total, _what: None,
+) -> None:
+    """Write a model with random weights; `vocabulary` is `tokenizer.*` metadata (default: a made-up one).
+
+    Raises BadRequest for a quantisation that there is not, StoreError where the disk has no room.
+    """
+    plans = _plans(shape, _quant(quant))
+    needed, free = sum(plan.size_bytes for plan in plans), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise StoreError(
+            f"{path.parent}: random weights of this shape need {needed / 2**30:.1f} GiB on disk, {free / 2**30:.1f} GiB are "
+            "free: make room, point TMPDIR at another disk, or cut the model with --layers"
+        )
+    try:
+        write_gguf(path, _metadata(shape, quant) | (vocabulary or made_up_vocabulary(shape.vocab_size)), plans, progress)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}") from error
+
+
+def _quant(name: str) -> Quant:
+    if name not in QUANTS:
+        raise BadRequest(f"quant is {name!r}; expected one of {', '.join(QUANTS)}", param="quant")
+    return QUANTS[name]
+
+
+def _metadata(shape: Shape, quant: str) -> dict[str, MetadataValue]:
+    sizes: dict[str, MetadataValue] = {
+        "block_count": shape.n_layers,
+        "context_length": shape.max_context,
+        "embedding_length": shape.d_model,
+        "feed_forward_length": shape.d_ffn,
+        "attention.head_count": shape.n_heads,
+        "attention.head_count_kv": shape.n_kv_heads,
+        "attention.key_length": shape.d_head,
+        "attention.value_length": shape.d_head,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "rope.freq_base": 1e6,
+    }
+    named: dict[str, MetadataValue] = {"general.architecture": "qwen3", "general.name": f"random weights, {quant}"}
+    return named | {f"qwen3.{key}": value for key, value in sizes.items()}
+
+
+def _plans(shape: Shape, quant: Quant) -> list[TensorPlan]:
+    """Every tensor of the model, in the order of the file."""
+    d, d_query, d_key = shape.d_model, shape.n_heads * shape.d_head, shape.n_kv_heads * shape.d_head
+    matrices = {
+        "attn_q": (d_query, d), "attn_k": (d_key, d), "attn_v": (d_key, d), "attn_output": (d, d_query),
+        "ffn_gate": (shape.d_ffn, d), "ffn_up": (shape.d_ffn, d), "ffn_down": (d, shape.d_ffn),
+    }  # fmt: skip
+    norms = {"attn_norm": d, "attn_q_norm": shape.d_head, "attn_k_norm": shape.d_head, "ffn_norm": d}
+    seeds, embedding = itertools.count(1), (shape.vocab_size, d)
+    plans = [_matrix("token_embd", quant.head if shape.is_tied else quant.layers, embedding, next(seeds))]
+    plans += [_ones("output_norm", d)]
+    if not shape.is_tied:
+        plans.append(_matrix("output", quant.head, embedding, next(seeds)))
+    for layer in range(shape.n_layers):
+        plans += [_ones(f"blk.{layer}.{name}", width) for name, width in norms.items()]
+        is_better = quant.better is not None and uses_more_bits(layer, shape.n_layers)
+        for name, matrix in matrices.items():
+            type_ = quant.better if is_better and name in _HALF_BETTER and quant.better else quant.layers
+            plans.append(_matrix(f"blk.{layer}.{name}", type_, matrix, next(seeds)))
+    return plans
+
+
+def uses_more_bits(layer: int, n_layers: int) -> bool:
+    """Whether the mixes `_M` keep this layer's sensitive matrices in the better type: the first and last eighth, and every
+    third between."""
+    eighth = n_layers // 8
+    return layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2
+
+
+def _matrix(name: str, type_: TensorType, shape: tuple[int, int], seed: int) -> TensorPlan:
+    def fill() -> NDArray[np.uint8]:
+        return random_blocks(type_, shape[0] * shape[1], shape[1] ** -0.5, seed)
+
+    return TensorPlan(name=f"{name}.weight", type=type_, shape=shape, fill=fill)
+
+
+def _ones(name: str, width: int) -> TensorPlan:
+    return TensorPlan(name=f"{name}.weight", type=F32, shape=(width,), fill=lambda: np.ones(width, "<f4").view(np.uint8))
+
+
+def made_up_vocabulary(vocab_size: int) -> dict[str, MetadataValue]:
+    """Byte-level pairs in Qwen's way of cutting texts: the 256 bytes, then all short words of small letters, each a merge of
+    the word less its last letter and that letter; control tokens, and unused ids up to `vocab_size`."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    tokens, merges = list(_byte_symbols()), list[str]()
+    n_ordinary = min(_N_ORDINARY, vocab_size - len(_CONTROL))
+    words = ["\u0120", *letters]  # the symbol of a space, which begins most words
+    while len(tokens) < n_ordinary:
+        pairs = [(word, letter) for word in words for letter in letters][: n_ordinary - len(tokens)]
+        words = [word + letter for word, letter in pairs]
+        tokens += words
+        merges += [f"{word} {letter}" for word, letter in pairs]
+    n_unused = vocab_size - len(tokens) - len(_CONTROL)
+    kinds = [1] * len(tokens) + [3] * len(_CONTROL) + [5] * n_unused
+    tokens += [*_CONTROL, *(f"[PAD{n}]" for n in range(n_unused))]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "qwen2",
+        "tokenizer.ggml.tokens": list(tokens),
+        "tokenizer.ggml.token_type": list(kinds),
+        "tokenizer.ggml.merges": list(merges),
+        "tokenizer.ggml.eos_token_id": n_ordinary + 2,
+        "tokenizer.ggml.padding_token_id": n_ordinary,
+        "tokenizer.ggml.add_bos_token": False,
+    }
+
+
+def _byte_symbols() -> list[str]:
+    """The character that stands for each byte in byte-level vocabularies (GPT-2's table): itself where it is printable."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]

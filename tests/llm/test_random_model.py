@@ -1,0 +1,88 @@
+"""Random models: files that our reader and the independent one of `gguf` understand, with sane values of every type."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from gguf.quants import dequantize
+
+from samovar.errors import BadRequest, StoreError
+from samovar.llm import LLM
+from samovar.llm.random_blocks import random_blocks
+from samovar.llm.random_model import QUANTS, SHAPES, Shape, made_up_vocabulary, random_model_bytes, write_random_model
+from samovar.tensors.dtypes import TYPE_BY_NAME
+
+TINY = Shape(n_layers=8, d_model=256, n_heads=2, d_ffn=512, is_tied=True, n_kv_heads=1, vocab_size=1024, max_context=256)
+# Of these layers `llama_model_quantize` (llama.cpp in llama-cpp-python 0.3.36) keeps attn_v and ffn_down in Q6_K.
+BETTER_LAYERS = {0, 3, 6, 7}
+
+
+@pytest.mark.parametrize("name", sorted({t.name for q in QUANTS.values() for t in (q.layers, q.head)}))
+def test_random_blocks_have_the_mean_and_deviation_asked_for(name: str) -> None:
+    type_ = TYPE_BY_NAME[name]
+    data = random_blocks(type_, 256 * 256, 0.02, seed=1)
+    kind = gguf.GGMLQuantizationType(type_.ggml_id)
+    stored = data.view(f"<f{type_.block_bytes}") if name in ("F16", "F32") else data.reshape(1, -1)
+    values = dequantize(stored, kind)
+    assert values.size == 256 * 256
+    assert abs(values.mean()) < 0.003  # codes of symmetric types run from -8 to 7
+    assert 0.018 < values.std() < 0.022
+    assert (data == random_blocks(type_, 256 * 256, 0.02, seed=1)).all()
+    assert (data != random_blocks(type_, 256 * 256, 0.02, seed=2)).any()
+
+
+@pytest.mark.parametrize("quant", QUANTS)
+def test_a_random_model_of_every_mix_computes_finite_logits_that_depend_on_the_prompt(quant: str, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_random_model(path, TINY.with_layers(2), quant)
+    llm = LLM(path)
+    first, second = (llm.logits(ids)[-1] for ids in ([5, 6, 7], [7, 6, 7]))
+    assert np.isfinite(first).all()
+    assert 0.3 < first.std() < 3
+    assert not np.array_equal(first, second)
+    assert len(llm.generate("abc", max_tokens=4, temperature=0).token_ids) == 4
+
+
+def test_an_independent_reader_finds_the_types_that_llama_quantize_chooses(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_random_model(path, TINY, "q4_k_m")
+    types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+    assert types["token_embd.weight"] == "Q6_K"
+    assert "output.weight" not in types
+    for layer in range(8):
+        better = "Q6_K" if layer in BETTER_LAYERS else "Q4_K"
+        assert types[f"blk.{layer}.attn_v.weight"] == types[f"blk.{layer}.ffn_down.weight"] == better
+        assert types[f"blk.{layer}.attn_q.weight"] == types[f"blk.{layer}.ffn_up.weight"] == "Q4_K"
+        assert types[f"blk.{layer}.attn_norm.weight"] == "F32"
+
+
+def test_published_shapes_have_the_published_numbers_of_parameters() -> None:
+    n_parameters = {name: random_model_bytes(shape, "f32") / 4e9 for name, shape in SHAPES.items()}
+    published = {"qwen3-0.6b": 0.596, "qwen3-1.7b": 1.721, "qwen3-4b": 4.022, "qwen3-8b": 8.191}
+    assert n_parameters == pytest.approx(published, abs=5e-4)
+
+
+def test_the_made_up_vocabulary_encodes_any_text_without_loss(tmp_path: Path) -> None:
+    vocabulary = made_up_vocabulary(151_936)
+    tokens, kinds = vocabulary["tokenizer.ggml.tokens"], vocabulary["tokenizer.ggml.token_type"]
+    assert isinstance(tokens, list)
+    assert isinstance(kinds, list)
+    assert len(tokens) == len(kinds) == len(set(map(str, tokens))) == 151_936
+    path = tmp_path / "tiny.gguf"
+    write_random_model(path, Shape(n_layers=1, d_model=32, n_heads=1, d_ffn=32, is_tied=True, n_kv_heads=1, d_head=32), "q8_0")
+    tokenizer = LLM(path, max_context=64).tokenizer
+    assert len(tokenizer.encode("the cat")) < len("the cat")
+    for text in ("the cat", "Grüße, 世界 \U0001f600\n\n", "x" * 50):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_an_unknown_quantisation_is_refused_with_the_ones_there_are(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match=r"'q5'.*q4_0.*q4_k_m"):
+        write_random_model(tmp_path / "x.gguf", TINY, "q5")
+
+
+def test_a_model_too_large_for_the_disk_is_refused_with_the_sizes(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"need [0-9.]+ GiB on disk, [0-9.]+ GiB are free"):
+        write_random_model(tmp_path / "x.gguf", SHAPES["qwen3-8b"].with_layers(100_000), "f32")
+    assert not list(tmp_path.iterdir())

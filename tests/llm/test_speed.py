@@ -1,0 +1,49 @@
+"""What is timed is what was asked for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from samovar.engine.engine import Engine
+from samovar.engine.request import TokenEvent
+from samovar.engine.sequence import Sequence
+from samovar.errors import OutOfMemory
+from samovar.llm import LLM
+from samovar.llm.random_model import Shape, write_random_model
+from samovar.llm.speed import timed_run
+
+TINY = Shape(
+    n_layers=1, d_model=64, n_heads=2, d_ffn=64, is_tied=True, n_kv_heads=1, d_head=32, vocab_size=1024, max_context=512
+)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    write_random_model(tmp_path / "tiny.gguf", TINY, "q8_0")
+    return LLM(tmp_path / "tiny.gguf").engine
+
+
+def test_every_stream_gets_all_its_tokens_and_gives_its_pages_back(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[TokenEvent] = []
+    run = Engine.run
+
+    def watched(self: Engine, sequences: list[Sequence]) -> Iterator[TokenEvent]:
+        for event in run(self, sequences):
+            seen.append(event)
+            yield event
+
+    monkeypatch.setattr(Engine, "run", watched)
+    n_free = engine.pool.n_free
+    first_s, rest_s = timed_run(engine, [[5, 6, 7], [8, 9, 10]], 4)
+    assert [sum(event.index == i for event in seen) for i in (0, 1)] == [4, 4]
+    assert first_s > 0
+    assert rest_s > 0
+    assert engine.pool.n_free == n_free
+
+
+def test_pages_come_back_when_they_do_not_suffice(engine: Engine) -> None:
+    n_free = engine.pool.n_free
+    with pytest.raises(OutOfMemory):
+        timed_run(engine, [[5] * 300] * 2, 100)
+    assert engine.pool.n_free == n_free
