@@ -53,7 +53,7 @@ class Samovar:
     def __init__(self, path: Path, n_threads: int, n_context: int, n_streams: int) -> None:
         from samovar.llm import LLM
 
-        self._llm = LLM(path, n_threads=n_threads, max_context=n_context * n_streams)
+        self._llm = LLM(path, n_threads=n_threads, max_context=n_context * n_streams, speculation="off")
 
     @property
     def description(self) -> str:
@@ -130,11 +130,12 @@ def prompts(n_streams: int, n_tokens: int, seed: int) -> list[list[int]]:
 
 
 def measure(engine: Engine, args: argparse.Namespace, first_token_s: float) -> Measured:
-    """Prefill of several long prompts after an untimed one, then decode with each number of streams."""
+    """Prefill of several long prompts, then decode with each number of streams, each after an untimed run."""
     engine.run(prompts(1, args.prompt_tokens, -1), 1)
     prefill = [args.prompt_tokens / engine.run(prompts(1, args.prompt_tokens, i), 1)[0] for i in range(args.repeats)]
     decode = {}
     for n_streams in args.streams:
+        engine.run(prompts(n_streams, N_SHORT, 1), 3)
         _, seconds = engine.run(prompts(n_streams, N_SHORT, 0), args.tokens)
         decode[n_streams] = n_streams * (args.tokens - 1) / seconds
     return Measured(
