@@ -9,7 +9,8 @@ from samovar.engine.request import Request, SamplingParams
 
 def timed_run(engine: Engine, prompts_ST: Sequence[Sequence[int]], n_tokens: int) -> tuple[float, float]:
     """Continue all prompts together by `n_tokens` greedy tokens each: seconds until every one has its first token, and
-    seconds from then on. The engine should have no drafters: guesses depend on what random weights say. Nothing is reused from earlier runs, and no page is kept for later ones.
+    seconds from then on. The engine should have no drafters: how well they guess depends on what random weights say.
+    Nothing is reused from earlier runs, and no page is kept for later ones.
 
     Raises as `Engine.start` does, and OutOfMemory where the engine has too few pages for all of them.
     """
