@@ -45,23 +45,28 @@ class Batch:
 
 
 def build_batch(slices: list[Slice]) -> Batch:
-    """Lay the slices out. Each sequence must hold pages for its slice already."""
-    counts = np.array([len(s.token_ids) for s in slices])
-    starts = np.array([s.start for s in slices])
+    """Lay the slices out. Each sequence must hold pages for its slice already.
+
+    Lists, not array expressions: most steps have a row or a few, for which each NumPy call costs more than all rows together.
+    """
     tables = [s.sequence.pages for s in slices]
     table_SP = np.zeros((len(slices), max(map(len, tables))), np.int32)
-    for row, pages in zip(table_SP, tables, strict=True):
+    positions, slots, output_rows, row_starts = [], [], [], [0]
+    for row, piece, pages in zip(table_SP, slices, tables, strict=True):
         row[: len(pages)] = pages
-    row_starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    owner_T = np.repeat(np.arange(len(slices)), counts)
-    positions_T = np.arange(row_starts[-1]) - row_starts[owner_T] + starts[owner_T]
-    slots_T = table_SP[owner_T, positions_T // PAGE_TOKENS].astype(np.int64) * PAGE_TOKENS + positions_T % PAGE_TOKENS
-    ends = row_starts[1:].tolist()
-    output_rows = [row for s, end in zip(slices, ends, strict=True) for row in range(end - s.n_logits, end)]
+        for position in range(piece.start, piece.end):
+            positions.append(position)
+            slots.append(pages[position // PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS)
+        row_starts.append(len(positions))
+        output_rows.extend(range(len(positions) - piece.n_logits, len(positions)))
     return Batch(
         ids_T=np.array([token for s in slices for token in s.token_ids], np.int64),
-        positions_T=positions_T.astype(np.int64),
-        slots_T=slots_T,
-        spans=Spans(row_starts=row_starts, positions=starts.astype(np.int32), page_tables_SP=table_SP),
+        positions_T=np.array(positions, np.int64),
+        slots_T=np.array(slots, np.int64),
+        spans=Spans(
+            row_starts=np.array(row_starts, np.int32),
+            positions=np.array([s.start for s in slices], np.int32),
+            page_tables_SP=table_SP,
+        ),
         output_rows=np.array(output_rows, np.int64),
     )

@@ -174,8 +174,8 @@ class Decoder:
         if not len(rows_S):
             return np.empty((0, self.config.vocab_size), np.float32)
         self.wait(len(self.layers))
-        x_SD = self.ops.rms_norm(np.ascontiguousarray(x_TD[rows_S]), self.norm_D, self.config.norm_eps)
-        return self.ops.linear(x_SD, self.head)
+        (out_SV,) = self.ops.linears(x_TD[rows_S], (self.head,), norm=(self.norm_D, self.config.norm_eps))
+        return out_SV
 
 
 def _no_wait(part: int) -> None:
