@@ -51,7 +51,10 @@ def build_batch(slices: list[Slice]) -> Batch:
     """
     tables = [s.sequence.pages for s in slices]
     table_SP = np.zeros((len(slices), max(map(len, tables))), np.int32)
-    positions, slots, output_rows, row_starts = [], [], [], [0]
+    positions: list[int] = []
+    slots: list[int] = []
+    output_rows: list[int] = []
+    row_starts = [0]
     for row, piece, pages in zip(table_SP, slices, tables, strict=True):
         row[: len(pages)] = pages
         for position in range(piece.start, piece.end):

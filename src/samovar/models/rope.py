@@ -27,8 +27,11 @@ class Rope:
     def tables(self, positions_T: NDArray[np.int64]) -> tuple[F32, F32]:
         """Cosines and sines, each float32 [T, R]."""
         angles_TR = positions_T.astype(np.float32)[:, None] * self.inv_freq_R
-        factor = np.float32(self.attention_factor)
-        return np.cos(angles_TR) * factor, np.sin(angles_TR) * factor
+        cos_TR, sin_TR = np.cos(angles_TR), np.sin(angles_TR)
+        if self.attention_factor != 1.0:
+            factor = np.float32(self.attention_factor)
+            cos_TR, sin_TR = cos_TR * factor, sin_TR * factor
+        return cos_TR, sin_TR
 
     def divided_by(self, factors_R: F32) -> "Rope":
         """The same with each frequency divided: GGUF files carry Llama 3's scaling as such a tensor."""
