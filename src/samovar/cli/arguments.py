@@ -28,6 +28,7 @@ class ModelArguments:
     kv_type: KvType | None
     draft: str | None
     speculation: SpeculationMode
+    cache: bool = True
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +60,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="what may guess ahead: what was said before (ngram), the draft model, whatever pays (auto, the default), or "
         "nothing (off); the answer is the same",
     )
+    group.add_argument("--no-cache", action="store_true", help="pack the weights anew, and do not keep them for the next start")
     group.add_argument("--kv-type", choices=tuple(KV_DTYPES), help="number format of the stored keys and values")
 
 
@@ -105,6 +107,7 @@ def read_model_arguments(args: argparse.Namespace) -> ModelArguments:
         kv_type=args.kv_type,
         draft=args.draft,
         speculation=args.speculation,
+        cache=not args.no_cache,
     )
 
 

@@ -20,6 +20,7 @@ from samovar.cli.chat_input import ChatInput
 from samovar.cli.chat_session import ChatSession
 from samovar.cli.chat_view import AnswerView, StopKey, keys_unseen
 from samovar.cli.loading import load_llm
+from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams, one_line, printable
 from samovar.errors import SamovarError
 from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, resolve
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     if not is_interactive:
         sampling.setdefault("temperature", 0.0)
         sampling.setdefault("max_tokens", MAX_UNWATCHED_TOKENS)
-    llm = load_llm(model, streams)
+    with ProgressBar(streams, "packing") as progress:
+        llm = load_llm(model, streams, progress)
     if args.think is not None:
         llm.check_thinking(args.think)
     session = ChatSession(llm=llm, sampling=sampling, system=args.system, is_thinking=args.think)

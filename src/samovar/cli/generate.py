@@ -14,9 +14,11 @@ from samovar.cli.arguments import (
     utf8_text,
 )
 from samovar.cli.loading import load_llm
+from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams
 from samovar.errors import BadRequest
-from samovar.llm import Result
+from samovar.llm import LLM, Result
+from samovar.llm.options import Options
 
 _EXAMPLES = """examples:
   samovar generate -p "Once upon a time" --max-tokens 50
@@ -53,7 +55,14 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     prompt = _read_prompt(args, streams)
     if not prompt.strip():
         args.parser.error("the prompt is empty; give one with -p, --file or on standard input")
-    llm = load_llm(model, streams)
+    with ProgressBar(streams, "packing") as progress:
+        llm = load_llm(model, streams, progress)
+        return _generate(llm, prompt, sampling, args, streams, progress)
+
+
+def _generate(
+    llm: LLM, prompt: str, sampling: Options, args: argparse.Namespace, streams: Streams, progress: ProgressBar
+) -> int:
     if args.chat:
         messages: list[dict[str, object]] = [{"role": "user", "content": prompt}]
         if args.system is not None:
@@ -63,6 +72,7 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         stream = llm.stream_generate(prompt, **sampling)
     try:
         for delta in stream:
+            progress.stop()
             if delta.field == "content" and not args.json:
                 streams.write_text(delta.text)
     finally:

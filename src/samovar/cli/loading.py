@@ -6,19 +6,24 @@ from samovar.cli.terminal import Streams
 from samovar.llm import LLM
 
 
-def load_llm(arguments: ModelArguments, streams: Streams) -> LLM:
-    """Load the model under a progress bar. Each of its warnings is a line: why it will be slow, where it will."""
-    with ProgressBar(streams.console(streams.stderr), "loading") as progress:
-        llm = LLM(
-            arguments.name,
-            n_threads=arguments.n_threads,
-            max_context=arguments.max_context,
-            kv_type=arguments.kv_type,
-            isa=streams.isa,
-            draft=arguments.draft,
-            speculation=arguments.speculation,
-            progress=progress,
-        )
+def load_llm(arguments: ModelArguments, streams: Streams, progress: ProgressBar) -> LLM:
+    """Load the model. Each of its warnings is a line: why it will be slow, where it will.
+
+    Weights may go on being packed behind the bar afterwards: the caller stops it before it writes to the terminal.
+    """
+    llm = LLM(
+        arguments.name,
+        n_threads=arguments.n_threads,
+        max_context=arguments.max_context,
+        kv_type=arguments.kv_type,
+        isa=streams.isa,
+        draft=arguments.draft,
+        speculation=arguments.speculation,
+        cache=arguments.cache,
+        progress=progress,
+    )
+    if llm.warnings:
+        progress.stop()
     for warning in llm.warnings:
         streams.note(f"warning: {warning}")
     return llm

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output any more.
 """
 
+import importlib
 import io
 import os
 import sys
@@ -10,11 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from samovar import __version__
-from samovar.cli import chat, generate, inspect_model, pull, tokenize_text
 from samovar.cli.arguments import Parser, option_message
 from samovar.cli.terminal import Streams, one_line
 from samovar.errors import SamovarError
 
+# Name to module: only the one that is asked for is imported, since some take long to import.
+_COMMANDS = {
+    "chat": "chat",
+    "generate": "generate",
+    "inspect": "inspect_model",
+    "tokenize": "tokenize_text",
+    "pull": "pull",
+    "cache": "cache",
+}
 _DESCRIPTION = "Run open-weight language models (Qwen3, Qwen2, Llama) on this computer's processor."
 _EPILOG = """examples:
   samovar pull smollm2:135m
@@ -46,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(argv: Sequence[str] | None, streams: Streams) -> int:
     """As `main`, on given streams."""
     try:
-        args = build_parser().parse_args(argv)
+        argv = sys.argv[1:] if argv is None else argv
+        args = build_parser(argv[0] if argv else None).parse_args(argv)
         code: int = args.run(args, streams)
         streams.stdout.flush()
     except SystemExit as leaving:  # argparse has said why
@@ -66,13 +76,13 @@ def run(argv: Sequence[str] | None, streams: Streams) -> int:
     return code
 
 
-def build_parser() -> Parser:
-    """All commands and their options."""
+def build_parser(command: str | None = None) -> Parser:
+    """The options of `command`; those of all commands where it is none of them."""
     parser = Parser(prog="samovar", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"samovar {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (chat, generate, inspect_model, tokenize_text, pull):
-        command.add_parser(subparsers)
+    for module in [_COMMANDS[command]] if command in _COMMANDS else _COMMANDS.values():
+        importlib.import_module(f"samovar.cli.{module}").add_parser(subparsers)
     return parser
 
 

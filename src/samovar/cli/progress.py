@@ -1,32 +1,54 @@
 """A progress bar on stderr, drawn only where stderr is a terminal."""
 
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from samovar.cli.terminal import Streams, one_line
 
-from samovar.cli.terminal import one_line
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 class ProgressBar:
-    """Call it with (done_bytes, total_bytes, what) as work goes on; use it as a context. It vanishes at the end."""
+    """Call it with (done_bytes, total_bytes, what) as work goes on, from any one thread; use it as a context.
 
-    def __init__(self, console: Console, title: str) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        self._title = title
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task: TaskID | None = None
+    It appears with the first call, and vanishes when all is done, or at the end of the context.
+    """
+
+    def __init__(self, streams: Streams, title: str) -> None:
+        self._streams, self._title = streams, title
+        self._is_over = not streams.stderr.isatty()
+        self._shown: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> "ProgressBar":
-        self._progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._progress.stop()
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bar away; later calls do nothing."""
+        self._is_over = True
+        if self._shown is not None:
+            self._shown[0].stop()
 
     def __call__(self, done: int, total: int, what: str) -> None:
         """Move the bar. `what` names the part in work."""
+        if self._is_over:
+            return
         description = f"{self._title} {one_line(what)[:40]}".rstrip()
-        if self._task is None:
-            self._task = self._progress.add_task(description, total=total)
-        self._progress.update(self._task, completed=done, total=total, description=description)
+        progress, task = self._shown = self._shown or self._show(description, total)
+        if self._is_over:  # stopped while it was made
+            progress.stop()
+            return
+        progress.update(task, completed=done, total=total, description=description)
+        if done >= total:
+            self.stop()
+
+    def _show(self, description: str, total: int) -> "tuple[Progress, TaskID]":
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        progress = Progress(*columns, console=self._streams.console(self._streams.stderr), transient=True)
+        progress.start()
+        return progress, progress.add_task(description, total=total)

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     """Fetch, and print the path on stdout."""
     name = one_line(args.name)
     try:
-        with ProgressBar(streams.console(streams.stderr), f"pulling {name}") as progress:
+        with ProgressBar(streams, f"pulling {name}") as progress:
 
             def show(done: int, total: int, what: str, /) -> None:
                 progress(done, total, what if " " in what else "")  # the names of the parts' packages would only confuse

@@ -6,11 +6,12 @@ window or forge what was said before. Everything of the kind goes through `print
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TextIO
-
-from rich.console import Console
+from typing import TYPE_CHECKING, TextIO
 
 from samovar.errors import BadRequest
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # C0 controls but tab and line feed, DEL, and the C1 controls
 _DROPPED: dict[int, None] = dict.fromkeys([*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)])
@@ -19,14 +20,6 @@ _DROPPED: dict[int, None] = dict.fromkeys([*range(0x09), *range(0x0B, 0x20), *ra
 def printable(text: str) -> str:
     """`text` without control characters; line feeds and tabs stay."""
     return text.translate(_DROPPED)
-
-
-class _PipedConsole(Console):
-    """A console that leaves a reader's departure to the program, where rich would end it with a code of its own."""
-
-    def on_broken_pipe(self) -> None:
-        """Raise the error that rich has caught."""
-        raise BrokenPipeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +41,12 @@ class Streams:
         """The instruction set asked for by SAMOVAR_ISA; None leaves the choice to the kernels."""
         return self.environ.get("SAMOVAR_ISA") or None
 
-    def console(self, stream: TextIO) -> Console:
+    def console(self, stream: TextIO) -> "Console":
         """A rich console on one of the streams. NO_COLOR switches its colours off."""
         no_color = bool(self.environ.get("NO_COLOR"))
-        return _PipedConsole(file=stream, no_color=no_color, highlight=False, markup=False, emoji=False)
+        from samovar.cli.piped_console import PipedConsole  # rich takes long to import, and many commands need none of it
+
+        return PipedConsole(file=stream, no_color=no_color, highlight=False, markup=False, emoji=False)
 
     def note(self, message: str) -> None:
         """One line on stderr."""

@@ -1,21 +1,19 @@
 """The model store: where models lie on this machine, what their names mean, and how they get there.
 
-Layout: `models/` holds model files, each pulled one with a `.sha256` file beside it; `tmp/` holds unfinished pulls.
+Layout: `models/` holds model files, each pulled one with a `.sha256` file beside it; `tmp/` holds unfinished pulls,
+`cache/` what is made of models at their first start (`formats.cache`).
 """
 
-import difflib
 import errno
 import os
 import re
 from pathlib import Path
 from typing import Final, Protocol
 
-import platformdirs
-
 from samovar.errors import ModelNotFound, StoreError
+from samovar.formats.cache import CacheStore
 from samovar.formats.catalogue import CATALOGUE, Catalogue
 from samovar.formats.mapped_file import unreadable
-from samovar.formats.pull import is_complete, pull_entry
 
 EMBEDDED_DEFAULT: Final = "smollm2:135m"
 
@@ -42,7 +40,14 @@ def default_store() -> Path:
     """The folder of the model store: SAMOVAR_HOME where it is set, else the platform's data folder. It may not exist yet."""
     if home := os.environ.get("SAMOVAR_HOME"):
         return _expanded(home).absolute()
+    import platformdirs  # imported where it is needed: start-up waits for imports
+
     return platformdirs.user_data_path("samovar", appauthor=False)
+
+
+def default_cache() -> CacheStore:
+    """The cache in the store."""
+    return CacheStore(default_store() / "cache")
 
 
 def resolve(path_or_name: str, store: Path, catalogue: Catalogue = CATALOGUE) -> Path:
@@ -86,6 +91,8 @@ def pull(name: str, store: Path, progress: Progress, catalogue: Catalogue = CATA
         raise ModelNotFound(f"'' names no model; these can be pulled: {', '.join(catalogue)}")
     if name not in catalogue:
         raise ModelNotFound(f"{_hint(name, catalogue)}{name} cannot be pulled; these can: {', '.join(catalogue)}")
+    from samovar.formats.pull import is_complete, pull_entry
+
     entry = catalogue[name]
     target = store / "models" / entry.file_name
     try:
@@ -107,6 +114,8 @@ def _expanded(path: str) -> Path:
 
 def _hint(name: str, catalogue: Catalogue) -> str:
     """A question after a name that was nearly met; empty where there is none."""
+    import difflib
+
     low = name.lower()
     near = [known for known in catalogue if low in (known, known.partition(":")[0])]
     near = near or difflib.get_close_matches(low, catalogue, n=1, cutoff=0.8)

@@ -15,8 +15,7 @@ from samovar.engine.page_pool import PagePool, n_pages_for
 from samovar.engine.request import Request
 from samovar.errors import BadRequest
 from samovar.formats import open_checkpoint
-from samovar.formats.cache import CacheStore
-from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, resolve
+from samovar.formats.hub import EMBEDDED_DEFAULT, default_cache, default_store, resolve
 from samovar.kernels import KV_DTYPES, KvType, Ops
 from samovar.kernels.cores import usable_cores
 from samovar.kernels.native import available_isas, native_missing_reason, native_ops
@@ -72,7 +71,7 @@ class LLM:
         self.path = resolve(EMBEDDED_DEFAULT if path_or_name is None else str(path_or_name), default_store())
         _check_choices(kv_type, max_context)
         check_speculation(speculation, draft)
-        self._cache = CacheStore(default_store() / "cache") if cache else None
+        self._cache = default_cache() if cache else None
         checkpoint = open_checkpoint(self.path, self._cache)
         self.ops, self.slow_reason = _choose_ops(isa, n_threads)
         free_bytes = available_bytes()

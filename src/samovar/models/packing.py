@@ -89,7 +89,7 @@ class BackgroundPacker:
         """Begin to fill the weights. Returns whether they come from the cache.
 
         `identity` gives the digits that stand for the tensors' bytes, `source` names them in the cache. `progress(done_bytes,
-        total_bytes, tensor)` is called from the thread that packs.
+        total_bytes, tensor)` is called from the thread that packs, and not for what is mapped.
         """
         self._parts = [part for part in self._parts if part]
         jobs = [job for part in self._parts for job in part]
@@ -161,7 +161,7 @@ class BackgroundPacker:
                     if writer is not None:
                         writer.write(name, job.linear.packed_bytes())
                     done_bytes += job.linear.size_bytes
-                    if progress is not None:
+                    if progress is not None and found is None:
                         progress(done_bytes, total_bytes, job.tensor.name)
                 n_done += len(jobs)
                 with self._changed:

@@ -1,0 +1,74 @@
+"""`samovar cache`: what is kept on disk so that models start at once."""
+
+import argparse
+import time
+from pathlib import Path
+
+from samovar.cli.arguments import Subparsers
+from samovar.cli.terminal import Streams, one_line
+from samovar.errors import ModelNotFound, SamovarError
+from samovar.formats.cache import CacheEntry
+from samovar.formats.hub import default_cache, default_store, resolve
+
+_EXAMPLES = """examples:
+  samovar cache                        what is in the cache, how large, and when it was last used
+  samovar cache clear smollm2:135m     delete what was made of one model
+  samovar cache clear --all            delete everything
+
+The cache is made again when it is needed. It lies in $SAMOVAR_HOME/cache, or in the platform's data folder.
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """The command's arguments."""
+    parser = subparsers.add_parser("cache", help="list or clear packed weights", description=__doc__, epilog=_EXAMPLES)
+    parser.add_argument("action", nargs="?", choices=("list", "clear"), default="list", help="what to do (default: list)")
+    parser.add_argument("model", nargs="?", metavar="NAME", help="with clear: a model, by its name or path")
+    parser.add_argument("--all", action="store_true", help="with clear: everything")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace, streams: Streams) -> int:
+    """List or clear."""
+    if args.action == "list":
+        if args.model is not None or args.all:
+            args.parser.error("a model and --all belong to clear: samovar cache clear ...")
+        _print_entries(streams)
+    elif args.all == (args.model is not None):
+        args.parser.error("clear what? give a model, or --all")
+    else:
+        freed = default_cache().clear() if args.all else _clear_model(args.model)
+        print(f"{freed / 2**20:.1f} MiB freed", file=streams.stdout)
+    return 0
+
+
+def _print_entries(streams: Streams) -> None:
+    store = default_cache()
+    entries = sorted(store.entries(), key=lambda entry: -entry.used_s)
+    for entry in entries:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_s))
+        kind = entry.header.kind if entry.header else "unusable"
+        print(f"{entry.size_bytes / 2**20:9.1f} MiB  {kind:9}  {used}  {one_line(_source(entry))}", file=streams.stdout)
+    total = sum(entry.size_bytes for entry in entries)
+    print(f"{total / 2**20:9.1f} MiB in {len(entries)} files in {one_line(str(store.folder))}", file=streams.stdout)
+
+
+def _source(entry: CacheEntry) -> str:
+    """The model that an entry was made of."""
+    return str(entry.header.meta.get("source", "")) if entry.header else entry.path.name
+
+
+def _clear_model(name: str) -> int:
+    """Delete a model's entries; it may be gone itself. Returns the bytes freed."""
+    store = default_cache()
+    try:
+        path = resolve(name, default_store())
+    except SamovarError:
+        path = Path(name)
+    sources = {str(path.absolute()), str(path.resolve())}
+    found = [entry for entry in store.entries() if (source := _source(entry)) in sources or str(Path(source).parent) in sources]
+    if not found:
+        raise ModelNotFound(f"{name}: nothing of this model is in the cache (see: samovar cache)")
+    for entry in found:
+        store.remove(entry)
+    return sum(entry.size_bytes for entry in found)
