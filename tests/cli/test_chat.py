@@ -134,6 +134,7 @@ def test_a_dialogue_on_a_terminal_answers_takes_commands_and_ends(tiny_model: Pa
         person.wait_for("2 messages, 8 tokens generated in 1 answer")
         person.type("tea " * 200 + "\r")
         person.wait_for(r"the\s+context\s+holds\s+128")
+        person.wait_for(">>>")
         person.type("/think on\r")
         person.wait_for(r"no\s+thinking\s+mode")
         person.wait_for(">>>")
