@@ -212,9 +212,11 @@ void bind_ops(nb::class_<Target>& target) {
 
 }  // namespace
 
+void bind_bpe(nb::module_& m);
 void bind_cache(nb::module_& m);
 
 NB_MODULE(_native, m) {
+  bind_bpe(m);
   bind_cache(m);
   m.def("available_isas", &samovar::available_isas, "Names of the instruction sets that this processor runs, best last.");
 

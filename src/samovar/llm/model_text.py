@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from samovar.errors import BadRequest, FormatError
 from samovar.formats import Checkpoint
+from samovar.formats.cache import CacheStore
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.text.chat_template import ChatTemplate
-from samovar.text.tokenizer import Tokenizer
+from samovar.text.tokenizer import Tokenizer, file_identity
 
 _OPEN, _CLOSE = "<think>", "</think>"
 
@@ -52,11 +53,16 @@ class ModelText:
         return Prompt(text=rendered.text, ids=ids, is_thinking=can_think and not tail.endswith(_CLOSE))
 
 
-def read_model_text(checkpoint: Checkpoint) -> ModelText:
-    """Take tokenizer, template and stop ids out of a checkpoint. Raises FormatError where one is unsound."""
+def read_model_text(checkpoint: Checkpoint, cache: CacheStore | None = None) -> ModelText:
+    """Take tokenizer, template and stop ids out of a checkpoint; with a `cache` the tokenizer comes from there.
+
+    Raises FormatError where one is unsound.
+    """
     origin = str(checkpoint.path)
     if isinstance(checkpoint, GgufCheckpoint):
-        tokenizer = Tokenizer.from_gguf(checkpoint.metadata, origin=origin)
+        tokenizer = Tokenizer.from_gguf(
+            checkpoint.metadata, origin=origin, identity=file_identity(checkpoint.path) if cache else "", cache=cache
+        )
         source = checkpoint.metadata.get("tokenizer.chat_template")
         generation_config: Mapping[str, object] = {}
         # The lists of tokens and merges take tens of megabytes, and are in the tokenizer already.
@@ -64,7 +70,7 @@ def read_model_text(checkpoint: Checkpoint) -> ModelText:
     else:
         if checkpoint.tokenizer_json is None:
             raise FormatError(f"{origin}: tokenizer.json is missing; expected it beside config.json")
-        tokenizer = Tokenizer.from_tokenizer_json(checkpoint.tokenizer_json, checkpoint.tokenizer_config)
+        tokenizer = Tokenizer.from_tokenizer_json(checkpoint.tokenizer_json, checkpoint.tokenizer_config, cache=cache)
         source, generation_config, metadata = checkpoint.chat_template, checkpoint.generation_config, {}
     if source is not None and not isinstance(source, str):
         raise FormatError(f"{origin}: the chat template is {type(source).__name__}; expected text")

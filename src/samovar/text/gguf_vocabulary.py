@@ -1,24 +1,29 @@
 """The tokenizer metadata of a GGUF file to a Vocabulary: byte-level pairs (`gpt2`) and SentencePiece's pairs (`llama`)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import IntEnum
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-import tokenizers
-from tokenizers import Regex, models, normalizers, pre_tokenizers
+import numpy as np
 
 from samovar.errors import FormatError, UnsupportedModel
+from samovar.kernels.native import native_missing_reason
+from samovar.text.bpe_table import HIDDEN, NAMED, ORDINARY, PackageEncoder, TableEncoder
 from samovar.text.control_tokens import ControlToken
-from samovar.text.vocabulary import SPACE_MARK, PieceKind, Vocabulary
+from samovar.text.unicode_classes import compose
+from samovar.text.vocabulary import SPACE_MARK, Encoder, PieceKind, Vocabulary
+
+if TYPE_CHECKING:
+    import tokenizers
 
 _KEY: Final = "tokenizer.ggml."
 _Scalar = TypeVar("_Scalar", str, int, float, bool)
 
 # Regular expressions that cut a text into words, as published in the tokenizer.json files of these models.
-_LLAMA_3: Final = (
+LLAMA_3: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_QWEN_2: Final = _LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
+QWEN_2: Final = LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
 _WORDS: Final = {
     "qwen2": "qwen2",
     "deepseek-r1-qwen": "qwen2",
@@ -69,7 +74,7 @@ def read_gguf_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
     bos_by_default = is_spm or _WORDS.get(str(metadata.get(_KEY + "pre"))) == "llama-bpe"
     return Vocabulary(
         encoder=encoder,
-        normalizer=_spm_normalizer(has_prefix=has_prefix) if is_spm else _normalizer(metadata),
+        normalize=_spm_normalizer(has_prefix=has_prefix) if is_spm else _normalizer(metadata),
         control_tokens=tuple(
             ControlToken(id=i, text=text, is_special=kind != _Kind.USER_DEFINED)
             for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True))
@@ -91,7 +96,7 @@ def read_gguf_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
     )
 
 
-def _byte_level(metadata: Mapping[str, object], tokens: list[str], kinds: list[int]) -> tokenizers.Tokenizer:
+def _byte_level(metadata: Mapping[str, object], tokens: list[str], kinds: list[int]) -> Encoder:
     name = _one(metadata, "pre", str)
     words = _WORDS.get(name or "")
     if words is None:
@@ -101,22 +106,50 @@ def _byte_level(metadata: Mapping[str, object], tokens: list[str], kinds: list[i
             f"implemented are {', '.join(_WORDS)}"
         )
     merges = _column(metadata, "merges", str)
+    if native_missing_reason() is not None:
+        return PackageEncoder(_package_byte_level(tokens, kinds, _pairs(merges), words), PieceKind.BYTE_LEVEL)
+    role_of = np.full(max(_Kind) + 1, HIDDEN, np.uint8)
+    role_of[[*_MATCHED, _Kind.NORMAL]] = [*[NAMED] * len(_MATCHED), ORDINARY]
+    roles = role_of[np.array(kinds)]
+    try:
+        return TableEncoder.build(tokens, merges, roles, words=words, looks_up_words=words == "llama-bpe")
+    except ValueError as error:
+        _pairs(merges)  # says so where a merge is no pair
+        raise FormatError(f"{_KEY}merges do not fit {_KEY}tokens: {error}") from None
+
+
+def _pairs(merges: list[str]) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for number, merge in enumerate(merges):
         left, _, right = merge.partition(" ")
         if not left or not right or " " in right:
             raise FormatError(f"{_KEY}merges: number {number} is {merge!r}; expected two pieces with a space between")
         pairs.append((left, right))
+    return pairs
+
+
+def _package_byte_level(
+    tokens: list[str], kinds: list[int], pairs: list[tuple[str, str]], words: str
+) -> "tokenizers.Tokenizer":
+    from tokenizers import Regex, pre_tokenizers
+
     vocabulary = {text: i for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == _Kind.NORMAL}
     # Some vocabularies mark as user-defined or control what words are built from.
     others = {text: i for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind in _MATCHED}
     vocabulary |= {p: others[p] for left, right in pairs for p in (left, right, left + right) if p in others}
-    encoder = _encoder(models.BPE, vocabulary, pairs, ignore_merges=words == "llama-bpe")
-    encoder.pre_tokenizer = _pre_tokenizer(words)
+    encoder = _encoder(vocabulary, pairs, ignore_merges=words == "llama-bpe")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words in ("gpt-2", "smollm"))
+    if words == "smollm":
+        encoder.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
+    elif words == "gpt-2":
+        encoder.pre_tokenizer = byte_level
+    else:
+        split = pre_tokenizers.Split(Regex(QWEN_2 if words == "qwen2" else LLAMA_3), behavior="isolated")
+        encoder.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     return encoder
 
 
-def _sentencepiece(metadata: Mapping[str, object], tokens: list[str], kinds: list[int]) -> tokenizers.Tokenizer:
+def _sentencepiece(metadata: Mapping[str, object], tokens: list[str], kinds: list[int]) -> Encoder:
     scores = _column(metadata, "scores", float)
     if len(scores) != len(tokens):
         raise FormatError(f"{_KEY}scores has {len(scores)} entries, {_KEY}tokens {len(tokens)}; expected one for each")
@@ -128,7 +161,8 @@ def _sentencepiece(metadata: Mapping[str, object], tokens: list[str], kinds: lis
     if unknown is None:
         raise FormatError(f"{_KEY}token_type marks no token as unknown (2); expected one")
     pairs = _pairs_by_score({t: i for t, i in vocabulary.items() if kinds[i] == _Kind.NORMAL}, scores)
-    return _encoder(models.BPE, vocabulary, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    encoder = _encoder(vocabulary, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    return PackageEncoder(encoder, PieceKind.SENTENCEPIECE)
 
 
 def _pairs_by_score(pieces: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
@@ -144,33 +178,27 @@ def _pairs_by_score(pieces: dict[str, int], scores: list[float]) -> list[tuple[s
     return [(left, right) for _, _, _, left, right in ranked]
 
 
-def _encoder(
-    model: type[models.BPE], vocabulary: dict[str, int], pairs: list[tuple[str, str]], **options: bool | str
-) -> tokenizers.Tokenizer:
+def _encoder(vocabulary: dict[str, int], pairs: list[tuple[str, str]], **options: bool | str) -> "tokenizers.Tokenizer":
+    import tokenizers
+
     try:
-        return tokenizers.Tokenizer(model(vocabulary, pairs, **options))
+        return tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, pairs, **options))
     except Exception as error:  # the package raises plain Exception
         raise FormatError(f"{_KEY}merges do not fit {_KEY}tokens: {error}") from None
 
 
-def _pre_tokenizer(words: str) -> pre_tokenizers.PreTokenizer:
-    if words == "gpt-2":
-        return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    if words == "smollm":
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        return pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
-    split = pre_tokenizers.Split(Regex(_QWEN_2 if words == "qwen2" else _LLAMA_3), behavior="isolated")
-    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-
-
-def _normalizer(metadata: Mapping[str, object]) -> normalizers.Normalizer | None:
+def _normalizer(metadata: Mapping[str, object]) -> Callable[[str], str] | None:
     """The file does not name it: Qwen composes characters, the others take text as it is."""
-    return normalizers.NFC() if _WORDS.get(str(metadata.get(_KEY + "pre"))) == "qwen2" else None
+    return compose if _WORDS.get(str(metadata.get(_KEY + "pre"))) == "qwen2" else None
 
 
-def _spm_normalizer(*, has_prefix: bool) -> normalizers.Normalizer:
+def _spm_normalizer(*, has_prefix: bool) -> Callable[[str], str]:
+    from tokenizers import normalizers
+
     replace = normalizers.Replace(" ", SPACE_MARK)
-    return normalizers.Sequence([normalizers.Prepend(SPACE_MARK), replace]) if has_prefix else replace
+    made = normalizers.Sequence([normalizers.Prepend(SPACE_MARK), replace]) if has_prefix else replace
+    normalize: Callable[[str], str] = made.normalize_str
+    return normalize
 
 
 def _kinds(metadata: Mapping[str, object], tokens: list[str]) -> list[int]:

@@ -1,22 +1,25 @@
 """Text to token ids and back.
 
-The merging of byte pairs is done by the package `tokenizers`; matching control tokens, so that some of them can be left as
-ordinary text, and turning ids back into text is done here.
+The merging of byte pairs is done by an `Encoder`; matching control tokens, so that some of them can be left as ordinary text,
+and turning ids back into text is done here.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from samovar.errors import BadRequest, FormatError, UnsupportedModel
+from samovar.formats.cache import CacheStore
+from samovar.formats.mapped_file import unreadable
+from samovar.text.bpe_table import cached_vocabulary
 from samovar.text.control_tokens import ControlSplitter
 from samovar.text.detokenizer import Detokenizer
 from samovar.text.gguf_vocabulary import read_gguf_vocabulary
 from samovar.text.rendered_prompt import RenderedPrompt, Span
-from samovar.text.tokenizer_json import read_tokenizer_json
-from samovar.text.vocabulary import SPACE_MARK, PieceKind, Vocabulary
+from samovar.text.vocabulary import Vocabulary
 
-_BYTE_PIECE_LENGTH: Final = len("<0x00>")
 _MAX_PADDING: Final = 4096  # rows that models have beyond their vocabulary; the tokenizer does not know how many
 
 
@@ -24,11 +27,9 @@ class Tokenizer:
     """A model's tokenizer. Safe to share between threads."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        normalizer = vocabulary.normalizer
         self._vocabulary = vocabulary
-        self._splitter = ControlSplitter(vocabulary.control_tokens, normalizer.normalize_str if normalizer else None)
+        self._splitter = ControlSplitter(vocabulary.control_tokens, vocabulary.normalize)
         self._control_by_id = {t.id: t for t in vocabulary.control_tokens}
-        self._byte_of_char = _byte_alphabet() if vocabulary.kind is PieceKind.BYTE_LEVEL else {}
         self.control_tokens: dict[str, int] = {t.text: t.id for t in vocabulary.control_tokens}
         self.special_tokens = vocabulary.special_tokens
         self.n_tokens = vocabulary.n_tokens
@@ -36,21 +37,47 @@ class Tokenizer:
         self.eos_ids = vocabulary.eos_ids
 
     @classmethod
-    def from_tokenizer_json(cls, path: Path, tokenizer_config: Mapping[str, object]) -> "Tokenizer":
+    def from_tokenizer_json(
+        cls, path: Path, tokenizer_config: Mapping[str, object], *, cache: CacheStore | None = None
+    ) -> "Tokenizer":
         """Read a tokenizer.json with the settings of the tokenizer_config.json beside it ({} where there is none).
 
-        Raises FormatError for a damaged file, UnsupportedModel for kinds of tokenizer that are not implemented.
+        With a `cache` the file is read once, and mapped as a table from then on. Raises FormatError for a damaged file,
+        UnsupportedModel for kinds of tokenizer that are not implemented, ModelNotFound and StoreError for absent and
+        unreadable ones.
         """
-        return cls(read_tokenizer_json(path, tokenizer_config))
+
+        def read() -> Vocabulary:
+            # Imported where it is needed: it brings the package `tokenizers` along, which takes longer than a mapped table.
+            from samovar.text.tokenizer_json import read_tokenizer_json
+
+            return read_tokenizer_json(path, tokenizer_config)
+
+        if cache is None:
+            return cls(read())
+        settings = json.dumps(tokenizer_config, sort_keys=True)
+        return cls(cached_vocabulary(cache, str(path.absolute()), f"{file_identity(path)} {settings}", read))
 
     @classmethod
-    def from_gguf(cls, metadata: Mapping[str, object], *, origin: str = "GGUF metadata") -> "Tokenizer":
+    def from_gguf(
+        cls,
+        metadata: Mapping[str, object],
+        *,
+        origin: str = "GGUF metadata",
+        identity: str = "",
+        cache: CacheStore | None = None,
+    ) -> "Tokenizer":
         """Build the tokenizer that the metadata of a GGUF file describes; `origin` names the file in messages.
 
-        Raises as `from_tokenizer_json`.
+        With a `cache`, `identity` stands for the file's bytes, and the lists of tokens and merges are not looked at once the
+        cache has the table. Raises as `from_tokenizer_json`.
         """
+
+        def read() -> Vocabulary:
+            return read_gguf_vocabulary(metadata)
+
         try:
-            return cls(read_gguf_vocabulary(metadata))
+            return cls(cached_vocabulary(cache if identity else None, origin, identity, read))
         except (FormatError, UnsupportedModel) as error:
             raise type(error)(f"{origin}: {error}") from None
 
@@ -103,14 +130,13 @@ class Tokenizer:
         below 0 and far beyond the vocabulary."""
         if (control := self._control_by_id.get(token_id)) is not None:
             return control.text.encode()
-        piece = self._piece(token_id)
-        if self._vocabulary.kind is PieceKind.SENTENCEPIECE:
-            is_byte = len(piece) == _BYTE_PIECE_LENGTH and piece.startswith("<0x") and piece.endswith(">")
-            return bytes.fromhex(piece[3:5]) if is_byte else piece.replace(SPACE_MARK, " ").encode()
-        try:
-            return bytes(map(self._byte_of_char.__getitem__, piece))
-        except KeyError:  # a piece outside the byte alphabet stands for itself
-            return piece.encode()
+        if token_id < 0:
+            raise BadRequest(f"token id {token_id} is negative; expected 0 to {self.n_tokens - 1}")
+        if token_id >= self.n_tokens + _MAX_PADDING:
+            raise BadRequest(f"token id {token_id} is not in the vocabulary; expected 0 to {self.n_tokens - 1}")
+        if token_id >= self.n_tokens or token_id in self._vocabulary.unused_ids:
+            return b""
+        return self._vocabulary.encoder.piece_bytes(token_id)
 
     def token_text(self, token_id: int) -> str:
         """A token's text by itself, U+FFFD for bytes that are no whole character."""
@@ -119,16 +145,6 @@ class Tokenizer:
     def is_control(self, token_id: int) -> bool:
         """Whether the id is a control token's."""
         return token_id in self._control_by_id
-
-    def _piece(self, token_id: int) -> str:
-        """The spelling of an ordinary token in the vocabulary; empty for padding."""
-        if token_id < 0:
-            raise BadRequest(f"token id {token_id} is negative; expected 0 to {self.n_tokens - 1}")
-        if token_id >= self.n_tokens + _MAX_PADDING:
-            raise BadRequest(f"token id {token_id} is not in the vocabulary; expected 0 to {self.n_tokens - 1}")
-        if token_id >= self.n_tokens or token_id in self._vocabulary.unused_ids:
-            return ""
-        return self._vocabulary.encoder.id_to_token(token_id) or ""
 
     def _encode(self, text: str, protected: Sequence[Span] = ()) -> list[int]:
         _refuse_surrogates(text)
@@ -148,8 +164,17 @@ class Tokenizer:
         prefix = self._vocabulary.first_prefix
         if prefix and is_first and not text.startswith((" ", prefix)):
             text = prefix + text
-        ids: list[int] = self._vocabulary.encoder.encode(text, add_special_tokens=False).ids
-        return ids
+        return self._vocabulary.encoder.encode(text)
+
+
+def file_identity(path: Path) -> str:
+    """Stands for a file's bytes: a digest of where it lies, its size and its time of change. Raises as opening it would."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    found = f"{path.resolve()} {status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
+    return hashlib.sha256(found.encode()).hexdigest()
 
 
 def _refuse_surrogates(text: str) -> None:
@@ -158,10 +183,3 @@ def _refuse_surrogates(text: str) -> None:
     except UnicodeEncodeError as error:
         found = f"U+{ord(text[error.start]):04X} at character {error.start}"
         raise BadRequest(f"the text has half a surrogate pair, {found}, which is no valid Unicode: remove it") from None
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """Character to byte, as in GPT-2: printable Latin-1 stands for itself, the other bytes for U+0100 and on, in order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(0x100 + n): b for n, b in enumerate(others)}

@@ -5,20 +5,27 @@ what they would do with pairs of texts is not read.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats.mapped_file import unreadable
+from samovar.kernels.native import native_missing_reason
+from samovar.text.bpe_table import HIDDEN, ORDINARY, PackageEncoder, TableEncoder
 from samovar.text.control_tokens import ControlToken
+from samovar.text.gguf_vocabulary import LLAMA_3, QWEN_2
+from samovar.text.unicode_classes import compose
 from samovar.text.vocabulary import SPACE_MARK, PieceKind, Vocabulary
 
 _State: TypeAlias = dict[str, object]
 _ROLES: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+_MAX_GAP: Final = 4096  # ids without a piece in a vocabulary that becomes a table
 
 
 def read_tokenizer_json(path: Path, tokenizer_config: Mapping[str, object]) -> Vocabulary:
@@ -33,13 +40,14 @@ def read_tokenizer_json(path: Path, tokenizer_config: Mapping[str, object]) -> V
     prefix_ids, suffix_ids = _surroundings(path, _state(encoder.post_processor), encoder)
     bos_id = _id_of(path, encoder, special_tokens, "bos_token")
     eos_id = _id_of(path, encoder, special_tokens, "eos_token")
-    normalizer: normalizers.Normalizer | None = encoder.normalizer
+    normalizer = _normalizer(encoder.normalizer)
+    table = _table(encoder) if kind is PieceKind.BYTE_LEVEL and native_missing_reason() is None else None
     first_prefix = _prefix_once(path, encoder)
     n_tokens = max([encoder.get_vocab_size(with_added_tokens=False), *(t.id + 1 for t in control_tokens)])
     _make_plain(encoder, control_tokens)
     return Vocabulary(
-        encoder=encoder,
-        normalizer=normalizer,
+        encoder=table or PackageEncoder(encoder, kind),
+        normalize=normalizer,
         control_tokens=control_tokens,
         n_tokens=n_tokens,
         kind=kind,
@@ -62,6 +70,50 @@ def _load(path: Path) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_buffer(content)
     except ValueError as error:
         raise FormatError(f"{path}: no sound tokenizer.json: {error}") from None
+
+
+def _normalizer(normalizer: normalizers.Normalizer | None) -> Callable[[str], str] | None:
+    if normalizer is None:
+        return None
+    normalize: Callable[[str], str] = normalizer.normalize_str
+    return compose if _state(normalizer) == {"type": "NFC"} else normalize
+
+
+def _table(encoder: tokenizers.Tokenizer) -> TableEncoder | None:
+    """The encoder as a table, where it is one of the common kinds. `encoder` is as it was read."""
+    words = _words(_state(encoder.pre_tokenizer))
+    state = _state(encoder.model)
+    unusual = {k: v for k, v in state.items() if k not in ("type", "vocab", "merges", "ignore_merges") and v}
+    vocabulary, merges = state["vocab"], state["merges"]
+    if words is None or unusual or not isinstance(vocabulary, dict) or not isinstance(merges, list):
+        return None
+    n_pieces = max(vocabulary.values(), default=-1) + 1
+    if n_pieces > 2 * len(vocabulary) + _MAX_GAP:
+        return None
+    pieces = [""] * n_pieces
+    roles = np.full(n_pieces, HIDDEN, np.uint8)
+    for text, token_id in vocabulary.items():
+        pieces[token_id] = text
+        roles[token_id] = ORDINARY
+    joined = [" ".join(merge) if isinstance(merge, list) else merge for merge in merges]
+    try:
+        return TableEncoder.build(pieces, joined, roles, words=words, looks_up_words=bool(state["ignore_merges"]))
+    except ValueError:  # pieces that are not spelled in bytes
+        return None
+
+
+def _words(state: _State) -> str | None:
+    """The name of a rule that cuts texts into words; None where it is another one, or has other settings."""
+    steps = state.get("pretokenizers") if state.get("type") == "Sequence" else [state]
+    if not isinstance(steps, list) or not steps or steps[-1].get("type") != "ByteLevel" or steps[-1]["add_prefix_space"]:
+        return None
+    before, use_regex = steps[:-1], steps[-1]["use_regex"]
+    if use_regex:
+        digits = {"type": "Digits", "individual_digits": True}
+        return "gpt-2" if not before else "smollm" if before == [digits] else None
+    split = {"type": "Split", "behavior": "Isolated", "invert": False}
+    rules = (("qwen2", QWEN_2), ("llama-bpe", LLAMA_3))
+    return next((name for name, rule in rules if before == [{**split, "pattern": {"Regex": rule}}]), None)
 
 
 def _state(part: object) -> _State:

@@ -1,10 +1,9 @@
 """What a tokenizer is made of, whichever file it came from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
-
-import tokenizers
+from typing import Final, Protocol
 
 from samovar.text.control_tokens import ControlToken
 
@@ -18,16 +17,26 @@ class PieceKind(Enum):
     SENTENCEPIECE = "sentencepiece"  # text with marks for spaces, and <0xNN> for single bytes
 
 
+class Encoder(Protocol):
+    """Text and ids of ordinary tokens."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; no control token is matched, nothing is normalised or added. No surrogates."""
+
+    def piece_bytes(self, token_id: int) -> bytes:
+        """The bytes an id of 0 or more stands for; empty where it is no ordinary token's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
     """The parts of a Tokenizer.
 
-    `encoder` turns normalised text without control tokens into ids: it matches no added token, normalises nothing and adds
-    nothing. `normalizer` comes before it. `first_prefix` goes before a text that starts with ordinary text and no space.
+    `encoder` turns normalised text without control tokens into ids; `normalize` comes before it. `first_prefix` goes before
+    a text that starts with ordinary text and no space.
     """
 
-    encoder: tokenizers.Tokenizer
-    normalizer: tokenizers.normalizers.Normalizer | None
+    encoder: Encoder
+    normalize: Callable[[str], str] | None
     control_tokens: tuple[ControlToken, ...]
     n_tokens: int
     kind: PieceKind
