@@ -79,7 +79,7 @@ class LLM:
         self.model: Decoder = loaded.decoder
         self.packer = loaded.packer
         with _stopping(self.packer):
-            self._text: ModelText = read_model_text(checkpoint)
+            self._text: ModelText = read_model_text(checkpoint, self._cache)
             self.kv_type: KvType = kv_type or kv_type_for(self.model.embedding.type.name)
             pool = self._make_pool(max_context, max(0, free_bytes - self.model.packed_bytes))
             drafters: list[StartDrafter] = [lambda _: NgramDrafter()] if speculation in ("auto", "ngram") else []

@@ -7,8 +7,9 @@ from samovar.errors import BadRequest, FormatError
 from samovar.formats import Checkpoint
 from samovar.formats.cache import CacheStore
 from samovar.formats.gguf import GgufCheckpoint
+from samovar.formats.gguf_header_cache import facts_of
 from samovar.text.chat_template import ChatTemplate
-from samovar.text.tokenizer import Tokenizer, file_identity
+from samovar.text.tokenizer import Tokenizer
 
 _OPEN, _CLOSE = "<think>", "</think>"
 
@@ -61,12 +62,12 @@ def read_model_text(checkpoint: Checkpoint, cache: CacheStore | None = None) -> 
     origin = str(checkpoint.path)
     if isinstance(checkpoint, GgufCheckpoint):
         tokenizer = Tokenizer.from_gguf(
-            checkpoint.metadata, origin=origin, identity=file_identity(checkpoint.path) if cache else "", cache=cache
+            checkpoint.metadata, origin=origin, identity=checkpoint.identity if cache else "", cache=cache
         )
         source = checkpoint.metadata.get("tokenizer.chat_template")
         generation_config: Mapping[str, object] = {}
         # The lists of tokens and merges take tens of megabytes, and are in the tokenizer already.
-        metadata: Mapping[str, object] = {k: v for k, v in checkpoint.metadata.items() if not isinstance(v, list)}
+        metadata: Mapping[str, object] = facts_of(checkpoint.metadata)
     else:
         if checkpoint.tokenizer_json is None:
             raise FormatError(f"{origin}: tokenizer.json is missing; expected it beside config.json")
