@@ -148,7 +148,7 @@ def test_a_failure_in_the_background_is_raised_by_the_next_use_each_time(tiny_fo
         with pytest.raises(OutOfMemory, match="no memory for it"):
             llm.logits(IDS)
     llm.packer.join()
-    assert default_cache().entries() == []
+    assert [e for e in default_cache().entries() if e.header is None or e.header.kind != "tokenizer"] == []
 
 
 def test_packing_stops_when_the_rest_of_loading_fails(tiny_folder):
