@@ -219,6 +219,7 @@ NB_MODULE(_native, m) {
   bind_bpe(m);
   bind_cache(m);
   m.def("available_isas", &samovar::available_isas, "Names of the instruction sets that this processor runs, best last.");
+  m.def("isa_warning", &samovar::isa_warning, "Why an instruction set that this processor has is not used; empty if none is.");
 
   using Free = nb::call_guard<nb::gil_scoped_release>;
   nb::class_<Engine> engine(m, "Engine", "Kernels of one instruction set, a thread pool, and memory for weights.");

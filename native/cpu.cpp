@@ -1,5 +1,12 @@
 #include "cpu.h"
 
+#if defined(SAMOVAR_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "amx_check.h"
+#endif
 #if defined(SAMOVAR_ARM64) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -25,6 +32,32 @@ bool runs_avx512() {
 }
 #endif
 
+#if defined(SAMOVAR_AMX)
+// Whether the processor has AMX-TILE and AMX-INT8, the system saves the tile registers (XCR0 bits 17 and 18), and it lets this
+// process use them (Linux asks for that once: arch_prctl ARCH_REQ_XCOMP_PERM for feature 18).
+bool may_use_amx() {
+  unsigned a, b, c, d;
+  if (!runs_avx512() || !__get_cpuid(1, &a, &b, &c, &d) || (c & bit_OSXSAVE) == 0) return false;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 24 & 3) != 3) return false;
+  unsigned low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if ((low >> 17 & 3) != 3) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+enum class Amx { kAbsent, kWrong, kUsable };
+
+Amx amx_state() {
+  static const Amx state = !may_use_amx()                                       ? Amx::kAbsent
+                           : amx_agrees(amx::kernels(), avx512::kernels()) ? Amx::kUsable
+                                                                                : Amx::kWrong;
+  return state;
+}
+
+bool runs_amx() { return amx_state() == Amx::kUsable; }
+#endif
+
 #if defined(SAMOVAR_ARM64)
 bool runs_neon_dot() {
 #if defined(__linux__)
@@ -39,7 +72,13 @@ constexpr Isa kIsas[] = {  // best last
     {"scalar", runs_anywhere, scalar::kernels},
 #if defined(SAMOVAR_X86)
     {"avx2", runs_avx2, avx2::kernels},
+#if defined(SAMOVAR_AMX_EMULATED)
+    {"amx_emulated", runs_avx512, amx_emulated::kernels},
+#endif
     {"avx512", runs_avx512, avx512::kernels},
+#if defined(SAMOVAR_AMX)
+    {"amx", runs_amx, amx::kernels},
+#endif
 #endif
 #if defined(SAMOVAR_ARM64)
     {"neon", runs_anywhere, neon::kernels},
@@ -62,6 +101,16 @@ const Kernels* find_kernels(const std::string& name) {
     if (name == isa.name && isa.runs()) return &isa.kernels();
   }
   return nullptr;
+}
+
+std::string isa_warning() {
+#if defined(SAMOVAR_AMX)
+  if (amx_state() == Amx::kWrong) {
+    return "this processor's AMX instructions gave a wrong product in the check at start and are not used (please report the "
+           "processor): running on AVX-512, which is slower for prompts";
+  }
+#endif
+  return "";
 }
 
 }  // namespace samovar

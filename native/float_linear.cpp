@@ -45,7 +45,7 @@ void linear(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t f
     const int64_t column = row_group * kRowGroup;
     const int64_t n_valid = w.n_out - column < kRowGroup ? w.n_out - column : kRowGroup;
     for (int64_t row = first; row < last;) {
-      const int width = tile_width(row, n_rows);
+      const int width = tile_width(row, n_rows, kTileRows);
       const float* x = reinterpret_cast<const float*>(tiles) + row * w.n_in;
       float* o = out + row * w.n_out + column;
       if constexpr (kTileRows >= 8) {
@@ -77,7 +77,7 @@ void float_linear(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int
 
 void tile_rows_f32(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles_out) {
   for (int64_t row = first; row < last;) {
-    const int64_t width = tile_width(row, n_rows);
+    const int64_t width = tile_width(row, n_rows, kTileRows);
     float* out = reinterpret_cast<float*>(tiles_out) + row * n_in;
     for (int64_t k = 0; k < n_in; ++k) {
       for (int64_t r = 0; r < width; ++r) out[k * width + r] = x[(row + r) * n_in + k];

@@ -6,9 +6,8 @@
 
 namespace samovar::SAMOVAR_ISA {
 
-// How many rows the tile that starts at `row` holds, and so where the next one starts.
-inline int tile_width(int64_t row, int64_t n_rows) {
-  int width = kTileRows;
+// How many rows the tile that starts at `row` holds, at most `width`, and so where the next one starts.
+inline int tile_width(int64_t row, int64_t n_rows, int width) {
   while (width > n_rows - row) width /= 2;
   return width;
 }

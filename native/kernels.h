@@ -18,10 +18,22 @@ struct WeightView {
   const uint8_t* scales;
 };
 
-// Input rows are regrouped in tiles of 8, 4, 2 and 1 rows (at most the instruction set's tile), largest first.
-// Quantised tile of W rows, per group of 32 k: int8 high[W][32], low[W][32]; float d[W], d_sum[W]; int32 n_sum[W], n_sum_first[W], where
-// x ~ d * q, q = 128 high + low (15 bits), d_sum = d * sum(q), n_sum = -sum(q), n_sum_first = -sum of the first 16. Float tile: float x[n_in][W].
+// Input rows are regrouped in tiles of 16, 8, 4, 2 and 1 rows (at most the instruction set's tile), largest first.
+// Quantised tile of W rows: a TileGroup<W> for each group of 32 k, where x ~ d * q, q = 128 high + low (15 bits), d_sum = d * sum(q), n_sum = -sum(q), n_sum_first = -sum of the first 16. Float tile: float x[n_in][W].
 inline constexpr int64_t kTileGroupBytes = 80;  // one row, one group
+inline constexpr int64_t kMaxTileRows = 16;     // of any instruction set: callers cut rows at multiples of it
+inline constexpr int kLowBits = 7;
+
+template <int kRows>
+struct TileGroup {
+  int8_t high[kRows][kGroup];
+  int8_t low[kRows][kGroup];
+  float d[kRows];
+  float d_sum[kRows];
+  int32_t n_sum[kRows];
+  int32_t n_sum_first[kRows];
+};
+static_assert(sizeof(TileGroup<8>) == 8 * kTileGroupBytes);
 
 enum class KvKind : int { kF32, kF16, kBF16, kI8 };
 
@@ -51,15 +63,13 @@ struct AttendView {
 };
 
 struct Kernels {
-  int tile_rows;
-
   // Regroup and quantise x[first .. last) (both on tile borders, or last = n_rows) into `tiles`, which holds all rows.
   void (*quantise_rows)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
   void (*tile_rows_f32)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
 
   // out[t, 16 g ..] for rows t in [first, last) and row groups g in [group_first, group_last). Each output is the sum over k
   // groups in ascending order of fma(exact integer dot, weight scale * d, sum), then fma(minimum, d_sum, sum) where there is
-  // one. `scratch`: panel_bytes(weight).
+  // one. `scratch`: panel_bytes(n_in), 64-byte aligned.
   void (*quant_linear)(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last,
                        int64_t group_first, int64_t group_last, float* out_TN, uint8_t* scratch);
   // Float weights: products are fused into sums of 64 k, and those added in ascending order.
@@ -97,7 +107,7 @@ inline int64_t n_groups(int64_t n_in) { return n_in / kGroup; }
 inline int64_t n_row_groups(int64_t n_out) { return (n_out + kRowGroup - 1) / kRowGroup; }
 inline int64_t tile_bytes(int64_t n_rows, int64_t n_in) { return n_rows * n_groups(n_in) * kTileGroupBytes; }
 inline int64_t float_tile_bytes(int64_t n_rows, int64_t n_in) { return n_rows * n_in * 4; }
-inline int64_t panel_bytes(int64_t n_in) { return n_groups(n_in) * (kGroup * kRowGroup + 4 * kRowGroup * 4); }
+inline int64_t panel_bytes(int64_t n_in) { return 2 * n_groups(n_in) * (kGroup * kRowGroup + 4 * kRowGroup * 4); }
 // A state is the running maximum, the sum of weights, padding, and the weighted sum of values (padded to whole vectors).
 inline int64_t padded_head(int64_t d_head) { return (d_head + 15) / 16 * 16; }
 inline int64_t state_floats(int64_t d_head) { return 16 + padded_head(d_head); }
@@ -113,6 +123,12 @@ namespace avx2 {
 const Kernels& kernels();
 }
 namespace avx512 {
+const Kernels& kernels();
+}
+namespace amx {
+const Kernels& kernels();
+}
+namespace amx_emulated {  // in the tests' build alone
 const Kernels& kernels();
 }
 namespace neon {

@@ -21,8 +21,8 @@ struct Grid {
 Grid plan(const Product& product, int64_t n_rows, int n_threads, int64_t first_item) {
   const WeightView& w = *product.weight;
   const int64_t row_bytes = w.format->is_float() ? w.n_in * 4 : n_groups(w.n_in) * kTileGroupBytes;
-  const int64_t most_rows = std::max<int64_t>(32, kBlockBytes / row_bytes / 8 * 8);
-  const int64_t block = (ceil_div(n_rows, ceil_div(n_rows, most_rows)) + 7) / 8 * 8;  // blocks of nearly one size
+  const int64_t most_rows = std::max<int64_t>(32, kBlockBytes / row_bytes / kMaxTileRows * kMaxTileRows);
+  const int64_t block = (ceil_div(n_rows, ceil_div(n_rows, most_rows)) + kMaxTileRows - 1) / kMaxTileRows * kMaxTileRows;  // blocks of nearly one size
   const int64_t groups = n_row_groups(w.n_out);
   const int64_t group_bytes = w.n_in * kRowGroup * w.format->block_bytes / w.format->block_elements;
   const int64_t for_balance = std::max<int64_t>(1, groups / (2 * n_threads));
@@ -71,7 +71,7 @@ void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<c
   uint8_t* float_tiles = tiles + quantised_bytes;
   float* made = reinterpret_cast<float*>(float_tiles + float_bytes);
   const float* x = is_plain ? rows.x : made;
-  const int64_t step = std::max<int64_t>(kernels_.tile_rows, kInlineElements / n_in / 8 * 8);
+  const int64_t step = std::max(kMaxTileRows, kInlineElements / n_in / kMaxTileRows * kMaxTileRows);
   pool_.for_each(ceil_div(n_rows, step), [&](int64_t item) {
     const int64_t first = item * step, last = std::min(n_rows, first + step), at = first * n_in;
     if (rows.kind == Rows::kNormed) kernels_.rms_norm(rows.x + at, rows.y, rows.eps, last - first, n_in, made + at);

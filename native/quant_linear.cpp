@@ -1,26 +1,17 @@
 // Quantised linear layers. Contract and order of sums: kernels.h; layouts: formats.h.
 #include "codecs.h"
 #include "isa_kernels.h"
+#if defined(SAMOVAR_USE_AMX)
+#include "amx_linear.h"
+#endif
 
 namespace samovar::SAMOVAR_ISA {
 namespace {
 
 constexpr int64_t kPrefetchBytes = 4096;  // ahead of the codes in use; 2 KiB and 8 KiB measured 3 to 24 % slower on most types
 
-constexpr int kLowBits = 7;
+constexpr int kVectorRows = kQuantRows < 8 ? kQuantRows : 8;  // of the largest tile that vectors work on
 constexpr float kLargestCode = 127.0f * (1 << kLowBits);
-
-// One group of k of a tile of rows, as quantise_rows lays it out.
-template <int kRows>
-struct TileGroup {
-  int8_t high[kRows][kGroup];
-  int8_t low[kRows][kGroup];
-  float d[kRows];
-  float d_sum[kRows];
-  int32_t n_sum[kRows];
-  int32_t n_sum_first[kRows];
-};
-static_assert(sizeof(TileGroup<8>) == 8 * kTileGroupBytes);
 
 // A row group read straight from its packed form.
 template <class C>
@@ -142,6 +133,13 @@ void tile(const Source& source, const uint8_t* x, int64_t n_groups, float* out, 
   }
 }
 
+template <class Source, int kRows>
+void tile_of(int width, const Source& source, const uint8_t* x, int64_t n_groups, float* out, int64_t out_stride,
+             int64_t n_valid) {
+  if (width == kRows) return tile<Source, kRows>(source, x, n_groups, out, out_stride, n_valid);
+  if constexpr (kRows > 1) tile_of<Source, kRows / 2>(width, source, x, n_groups, out, out_stride, n_valid);
+}
+
 // The rows [first, last) of one row group, tile by tile.
 template <class Source>
 void tiles(const Source& source, const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last,
@@ -149,15 +147,10 @@ void tiles(const Source& source, const WeightView& w, const uint8_t* x, int64_t 
   const int64_t n = n_groups(w.n_in), column = row_group * kRowGroup;
   const int64_t n_valid = w.n_out - column < kRowGroup ? w.n_out - column : kRowGroup;
   for (int64_t row = first; row < last;) {
-    const int width = tile_width(row, n_rows);
+    const int width = tile_width(row, n_rows, kQuantRows);
     const uint8_t* x_tile = x + row * n * kTileGroupBytes;
     float* o = out + row * w.n_out + column;
-    if (width == kTileRows) tile<Source, kTileRows>(source, x_tile, n, o, w.n_out, n_valid);
-    if constexpr (kTileRows >= 8) {
-      if (width == 4) tile<Source, 4>(source, x_tile, n, o, w.n_out, n_valid);
-      if (width == 2) tile<Source, 2>(source, x_tile, n, o, w.n_out, n_valid);
-    }
-    if (width == 1) tile<Source, 1>(source, x_tile, n, o, w.n_out, n_valid);
+    tile_of<Source, kVectorRows>(width, source, x_tile, n, o, w.n_out, n_valid);
     row += width;
   }
 }
@@ -167,8 +160,11 @@ void linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first
             int64_t group_last, float* out, uint8_t* scratch) {
   using T = typename C::Meaning;
   const int64_t n = n_groups(w.n_in);
+#if defined(SAMOVAR_USE_AMX)
+  first = AmxLinear<C, PackedSource<C>>::rows(w, x, first, last, group_first, group_last, out, scratch);
+#endif
   // Unpacking twice in registers costs less than a panel, and codes of 8 bits need no unpacking.
-  const bool is_direct = C::kBits == 8 || last - first <= 2 * kTileRows;
+  const bool is_direct = C::kBits == 8 || last - first <= 2 * kVectorRows;
   for (int64_t row_group = group_first; row_group < group_last; ++row_group) {
     const PackedSource<C> packed(w, row_group);
     if (is_direct) {
@@ -177,9 +173,9 @@ void linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first
     }
     const int64_t column = row_group * kRowGroup;
     const int64_t n_valid = w.n_out - column < kRowGroup ? w.n_out - column : kRowGroup;
-    tile<UnpackingSource<C>, kTileRows>({packed, scratch}, x + first * n * kTileGroupBytes, n, out + first * w.n_out + column,
+    tile<UnpackingSource<C>, kVectorRows>({packed, scratch}, x + first * n * kTileGroupBytes, n, out + first * w.n_out + column,
                                         w.n_out, n_valid);
-    tiles(PanelSource<T>{scratch}, w, x, n_rows, first + kTileRows, last, row_group, out);
+    tiles(PanelSource<T>{scratch}, w, x, n_rows, first + kVectorRows, last, row_group, out);
   }
 }
 
@@ -234,7 +230,7 @@ inline void split_store(I32x16 q, int8_t* high, int8_t* low) {
 void quantise_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles_out) {
   const int64_t n = n_groups(n_in);
   for (int64_t row = first; row < last;) {
-    const int64_t width = tile_width(row, n_rows);
+    const int64_t width = tile_width(row, n_rows, kQuantRows);
     for (int64_t r = 0; r < width; ++r) {
       const float* source = x + (row + r) * n_in;
       uint8_t* tile_group = tiles_out + row * n * kTileGroupBytes;

@@ -10,7 +10,12 @@
 
 namespace samovar::SAMOVAR_ISA {
 
-inline constexpr int kTileRows = 8;     // input rows that a linear tile keeps in registers
+inline constexpr int kTileRows = 8;  // input rows that a linear tile keeps in registers
+#if defined(SAMOVAR_USE_AMX)
+inline constexpr int kQuantRows = 16;  // of a quantised linear tile: the rows of an AMX tile
+#else
+inline constexpr int kQuantRows = 8;
+#endif
 inline constexpr int kAttendLanes = 12;  // query vectors that an attention tile keeps in registers
 inline constexpr int kWideShift = 7;    // wide codes enter dot_wide as value + 128
 

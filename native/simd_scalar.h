@@ -10,6 +10,7 @@
 namespace samovar::SAMOVAR_ISA {
 
 inline constexpr int kTileRows = 2;
+inline constexpr int kQuantRows = 2;
 inline constexpr int kAttendLanes = 3;
 inline constexpr int kWideShift = -1;  // dot_wide takes the bias of 128 away itself
 

@@ -64,6 +64,25 @@ def test_every_instruction_set_of_this_processor_gives_the_same_bits(program: Pa
         assert run(program, isa) == digests, isa
 
 
+def flags_of_this_processor() -> set[str]:
+    """The names that Linux gives to what the processor can do, on x86."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
+
+
+def test_amx_is_found_where_there_is_one_and_nowhere_else(program: Path) -> None:
+    expected = {"amx_tile", "amx_int8", "avx512_vnni"} <= flags_of_this_processor()
+    assert ("amx" in run(program).split()) == expected
+
+
+def test_the_check_at_start_tells_right_tile_products_from_wrong_ones(program: Path) -> None:
+    if "avx512_vnni" not in flags_of_this_processor():
+        pytest.skip("this processor has no AVX-512 with VNNI, which the emulation of AMX runs on")
+    assert "amx_emulated" in run(program).split()
+    assert run(program, "amx-check").split() == ["agrees", "differs"]
+
+
 @pytest.fixture(scope="module")
 def aarch64_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program, for AArch64."""

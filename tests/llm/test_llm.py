@@ -178,6 +178,12 @@ def test_a_processor_without_vector_instructions_is_slow_and_says_so(tiny_llm, m
     assert LLM(tiny_llm.path, isa="scalar").slow_reason is None
 
 
+def test_an_instruction_set_that_failed_its_check_is_announced(tiny_llm, monkeypatch):
+    monkeypatch.setattr("samovar.llm.llm.isa_warning", lambda: "AMX gave a wrong product")
+    assert LLM(tiny_llm.path).warnings[0] == "AMX gave a wrong product"
+    assert LLM(tiny_llm.path, isa=tiny_llm.ops.isa).slow_reason is None
+
+
 def test_an_empty_name_is_not_the_default():
     with pytest.raises(SamovarError):
         LLM("")

@@ -1,12 +1,14 @@
 // Runs every kernel of one instruction set on pseudo-random data at awkward sizes and prints a digest for each case. Needs no
 // Python, so it can be compiled for another processor and run in an emulator; the same cases must give the same digests
-// everywhere. Without arguments: the names of the instruction sets that this processor runs, best last.
+// everywhere. Without arguments: the names of the instruction sets that this processor runs, best last. With `amx-check`: what the
+// self-check of AMX says of right kernels and of such that err in one bit.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
 
+#include "amx_check.h"
 #include "cpu.h"
 #include "ops.h"
 
@@ -98,17 +100,22 @@ std::string shape(std::initializer_list<int64_t> sizes) {
   return out;
 }
 
+std::vector<float> multiply(Engine& engine, const std::vector<float>& x, int64_t n_rows, const PackedLinear& weight) {
+  std::vector<float> out(static_cast<size_t>(n_rows * weight.view.n_out));
+  const Product product{&weight.view, out.data(), nullptr, nullptr};
+  engine.linears({Rows::kPlain, x.data(), nullptr, 0.0f}, n_rows, weight.view.n_in, {&product, 1});
+  return out;
+}
+
 void linear_case(Engine& engine, const NamedType& type, int64_t n_out, int64_t n_in, int64_t n_rows, Random& random) {
   const Format& format = *find_format(static_cast<int>(type.type));
   const auto stored = random_blocks(type, format, n_out * n_in / format.block_elements, random);
   auto x = random.floats(n_rows * n_in);
   for (size_t i = 0; i < x.size(); i += 3 + i % 61) x[i] *= 100.0f;  // groups of different size
   for (int64_t i = 0; i < n_in / 2; ++i) x[static_cast<size_t>(i)] = i % 64 < 32 ? 0.0f : x[static_cast<size_t>(i)];
-  const PackedLinear packed = engine.pack_linear(format, stored, n_out, n_in);
-  std::vector<float> out(static_cast<size_t>(n_rows * n_out));
-  const Product product{&packed.view, out.data()};
-  engine.linears(x.data(), n_rows, n_in, {&product, 1});
-  report(std::string("linear ") + type.name + " " + shape({n_rows, n_in, n_out}), out);
+  PackedLinear packed(format, n_out, n_in);
+  engine.pack(packed, stored);
+  report(std::string("linear ") + type.name + " " + shape({n_rows, n_in, n_out}), multiply(engine, x, n_rows, packed));
 }
 
 void linears(Engine& engine) {
@@ -130,13 +137,11 @@ void extremes(Engine& engine) {
   for (const int code : {0x80, 0x81, 0x7F}) {
     std::vector<uint8_t> stored(34 * 16, static_cast<uint8_t>(code));
     for (size_t i = 0; i < stored.size(); i += 34) stored[i] = 0, stored[i + 1] = 0x3C;  // scale 1
-    const PackedLinear packed = engine.pack_linear(format, stored, 16, 32);
+    PackedLinear packed(format, 16, 32);
+    engine.pack(packed, stored);
     for (const float sign : {1.0f, -1.0f}) {
-      const std::vector<float> x(20 * 32, sign * 127.0f);
-      std::vector<float> out(20 * 16);
-      const Product product{&packed.view, out.data()};
-      engine.linears(x.data(), 20, 32, {&product, 1});
-      report("extremes " + std::to_string(code) + (sign > 0 ? "+" : "-"), out);
+      const std::vector<float> x(40 * 32, sign * 127.0f);
+      report("extremes " + std::to_string(code) + (sign > 0 ? "+" : "-"), multiply(engine, x, 40, packed));
     }
   }
 }
@@ -179,14 +184,22 @@ void attention_case(Engine& engine, KvKind kind, int64_t n_heads, int64_t n_kv_h
       slots.push_back(tables[static_cast<size_t>(s * kWidth + t / kPageTokens)] * kPageTokens + t % kPageTokens);
     }
   }
-  const int64_t item = kind == KvKind::kF32 ? 4 : 2, n_tokens = static_cast<int64_t>(slots.size());
+  const int64_t item = kind == KvKind::kF32 ? 4 : kind == KvKind::kI8 ? 1 : 2, n_tokens = static_cast<int64_t>(slots.size());
   std::vector<uint8_t> k_pages(static_cast<size_t>(kPages * n_kv_heads * d_head * kPageTokens * item), 0xFF), v_pages = k_pages;
-  const KvView kv{kind, n_kv_heads, d_head, k_pages.data(), v_pages.data()};
+  std::vector<uint8_t> k_scales(static_cast<size_t>(kPages * n_kv_heads * kPageTokens * 4), 0xFF), v_scales = k_scales;
+  const KvView kv{kind,
+                  n_kv_heads,
+                  d_head,
+                  k_pages.data(),
+                  v_pages.data(),
+                  kind == KvKind::kI8 ? reinterpret_cast<float*>(k_scales.data()) : nullptr,
+                  kind == KvKind::kI8 ? reinterpret_cast<float*>(v_scales.data()) : nullptr};
   const auto k = random.floats(n_tokens * n_kv_heads * d_head), v = random.floats(n_tokens * n_kv_heads * d_head);
   engine.write_kv(k.data(), v.data(), kv, slots.data(), n_tokens);
   const std::string name = std::to_string(static_cast<int>(kind)) + " " + shape({n_heads, n_kv_heads, d_head});
   report("write_kv keys " + name, k_pages);
   report("write_kv values " + name, v_pages);
+  report("write_kv scales " + name, k_scales);
   const auto q = random.floats(41 * n_heads * d_head);
   std::vector<float> out(q.size());
   const SpanView spans{starts.data(), positions.data(), tables.data(), 3, kWidth};
@@ -196,7 +209,7 @@ void attention_case(Engine& engine, KvKind kind, int64_t n_heads, int64_t n_kv_h
 
 void attentions(Engine& engine) {
   Random random(3);
-  for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kBF16}) {
+  for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kBF16, KvKind::kI8}) {
     attention_case(engine, kind, 6, 2, 64, random);
     attention_case(engine, kind, 3, 3, 36, random);
     attention_case(engine, kind, 8, 1, 80, random);
@@ -217,9 +230,32 @@ void sampling(const Kernels& kernels) {
   }
 }
 
+#if defined(SAMOVAR_AMX_EMULATED)
+const Kernels* checked;
+
+void err_in_one_bit(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last, int64_t group_first,
+                    int64_t group_last, float* out, uint8_t* scratch) {
+  checked->quant_linear(w, tiles, n_rows, first, last, group_first, group_last, out, scratch);
+  if (w.format->type == Type::kQ2_K) out[w.n_out * 17 + 3] = -out[w.n_out * 17 + 3];
+}
+
+int check_amx() {
+  checked = find_kernels("amx_emulated");
+  if (checked == nullptr) return 2;
+  Kernels wrong = *checked;
+  wrong.quant_linear = err_in_one_bit;
+  const Kernels& vectors = *find_kernels("avx512");
+  std::printf("%s %s\n", amx_agrees(*checked, vectors) ? "agrees" : "differs", amx_agrees(wrong, vectors) ? "agrees" : "differs");
+  return 0;
+}
+#endif
+
 }  // namespace
 
 int main(int argc, char** argv) {
+#if defined(SAMOVAR_AMX_EMULATED)
+  if (argc > 1 && argv[1] == std::string("amx-check")) return check_amx();
+#endif
   if (argc == 1) {
     for (const std::string& name : available_isas()) std::puts(name.c_str());
     return 0;

@@ -33,7 +33,8 @@ _EPILOG = """examples:
 
 environment:
   SAMOVAR_HOME   folder of the model store
-  SAMOVAR_ISA    kernels to use: numpy, scalar, avx2, avx512, neon, neon_dot (default: the fastest that this processor has)
+  SAMOVAR_ISA    kernels to use: numpy, scalar, avx2, avx512, amx, neon, neon_dot (default: the best that this
+                 processor has)
   NO_COLOR       no colours
 """
 

@@ -41,6 +41,11 @@ def available_isas() -> tuple[str, ...]:
     return tuple(_native().available_isas()) if native_missing_reason() is None else ()
 
 
+def isa_warning() -> str | None:
+    """What a user should know of an instruction set that this processor has and that is not used; None where nothing is."""
+    return _native().isa_warning() or None
+
+
 def native_ops(isa: str | None = None, n_threads: int | None = None) -> "NativeOps":
     """Operations on the instruction set `isa` (default: the best) with `n_threads` threads (default: all usable cores).
 

@@ -18,7 +18,7 @@ from samovar.formats import open_checkpoint
 from samovar.formats.hub import EMBEDDED_DEFAULT, default_cache, default_store, resolve
 from samovar.kernels import KV_DTYPES, KvType, Ops
 from samovar.kernels.cores import usable_cores
-from samovar.kernels.native import available_isas, native_missing_reason, native_ops
+from samovar.kernels.native import available_isas, isa_warning, native_missing_reason, native_ops
 from samovar.kernels.reference import ReferenceOps
 from samovar.llm.answer import Answer, Stream, run_batch
 from samovar.llm.memory import available_bytes, choose_context
@@ -254,8 +254,8 @@ def _choose_ops(isa: str | None, n_threads: int | None) -> tuple[Ops, str | None
     if isa not in (None, *names):
         choices = ", ".join((*names, "numpy"))
         raise BadRequest(f"instruction set {isa!r} is not available here; choose one of {choices}, or none", param="isa")
-    is_plain = isa is None and names[-1] == "scalar"
-    return native_ops(isa=isa or names[-1], n_threads=n_threads or usable_cores()), _NO_VECTORS if is_plain else None
+    slow_reason = None if isa else _NO_VECTORS if names[-1] == "scalar" else isa_warning()
+    return native_ops(isa=isa or names[-1], n_threads=n_threads or usable_cores()), slow_reason
 
 
 def _check_choices(kv_type: object, max_context: object) -> None:
