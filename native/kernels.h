@@ -19,7 +19,8 @@ struct WeightView {
 };
 
 // Input rows are regrouped in tiles of 16, 8, 4, 2 and 1 rows (at most the instruction set's tile), largest first.
-// Quantised tile of W rows: a TileGroup<W> for each group of 32 k, where x ~ d * q, q = 128 high + low (15 bits), d_sum = d * sum(q), n_sum = -sum(q), n_sum_first = -sum of the first 16. Float tile: float x[n_in][W].
+// Quantised tile of W rows: a TileGroup<W> for each group of 32 k, where x ~ d * q, q = 128 high + low (15 bits),
+// d_sum = d * sum(q), n_sum = -sum(q), n_sum_first = -sum of the first 16. Float tile: float x[n_in][W].
 inline constexpr int64_t kTileGroupBytes = 80;  // one row, one group
 inline constexpr int64_t kMaxTileRows = 16;     // of any instruction set: callers cut rows at multiples of it
 inline constexpr int kLowBits = 7;

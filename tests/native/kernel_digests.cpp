@@ -178,7 +178,9 @@ void attention_case(Engine& engine, KvKind kind, int64_t n_heads, int64_t n_kv_h
   int64_t taken = 0;
   std::vector<int64_t> slots;
   for (int64_t s = 0; s < 3; ++s) {
-    for (int64_t p = 0; p < n_pages[s]; ++p, ++taken) tables[static_cast<size_t>(s * kWidth + p)] = static_cast<int32_t>(taken * 7 % kPages);
+    for (int64_t p = 0; p < n_pages[s]; ++p, ++taken) {
+      tables[static_cast<size_t>(s * kWidth + p)] = static_cast<int32_t>(taken * 7 % kPages);
+    }
     const auto i = static_cast<size_t>(s);
     for (int64_t t = 0; t < positions[i] + starts[i + 1] - starts[i]; ++t) {
       slots.push_back(tables[static_cast<size_t>(s * kWidth + t / kPageTokens)] * kPageTokens + t % kPageTokens);
