@@ -52,8 +52,10 @@ class Samovar:
 
     def __init__(self, path: Path, n_threads: int, n_context: int, n_streams: int) -> None:
         from samovar.llm import LLM
+        from samovar.llm.speed import bench_engine
 
-        self._llm = LLM(path, n_threads=n_threads, max_context=n_context * n_streams, speculation="off")
+        self._llm = LLM(path, n_threads=n_threads, max_context=n_context, speculation="off")
+        self._engine = bench_engine(self._llm, n_streams=n_streams, n_tokens=n_context)
 
     @property
     def description(self) -> str:
@@ -70,7 +72,8 @@ class Samovar:
         """By the events of the engine."""
         from samovar.llm.speed import timed_run
 
-        return timed_run(self._llm.engine, prompts_ST, n_tokens)
+        run = timed_run(self._engine, prompts_ST, n_tokens)
+        return run.first_s, run.rest_s
 
 
 class LlamaCppPython:

@@ -214,10 +214,12 @@ void bind_ops(nb::class_<Target>& target) {
 
 void bind_bpe(nb::module_& m);
 void bind_cache(nb::module_& m);
+void bind_limits(nb::module_& m);
 
 NB_MODULE(_native, m) {
   bind_bpe(m);
   bind_cache(m);
+  bind_limits(m);
   m.def("available_isas", &samovar::available_isas, "Names of the instruction sets that this processor runs, best last.");
   m.def("isa_warning", &samovar::isa_warning, "Why an instruction set that this processor has is not used; empty if none is.");
 

@@ -35,4 +35,7 @@ void finish_states(const AttendView& a, int64_t first, int64_t last, const float
 bool lane_maxima(const float* x, int64_t n, float* maxima);
 double weigh(const float* x, int64_t n, float top, double inverse_temperature, double floor, double* weights);
 
+uint8_t read_all(const uint8_t* p, int64_t n);
+int32_t dot_many(const uint8_t* codes, const int8_t* x, int64_t n_rounds);
+
 }  // namespace samovar::SAMOVAR_ISA

@@ -101,6 +101,11 @@ struct Kernels {
   bool (*lane_maxima)(const float* x, int64_t n, float* maxima);
   // The weights of a block, 0 where below `floor` and past its end; and their sum, which is exact.
   double (*weigh)(const float* x, int64_t n, float top, double inverse_temperature, double floor, double* weights);
+
+  // Probes of the machine's limits: read n bytes (a multiple of 256), and n_rounds of 16 dots of 64 bytes: codes [256] with
+  // x [16]; see limits.h.
+  uint8_t (*read_all)(const uint8_t* p, int64_t n);
+  int32_t (*dot_many)(const uint8_t* codes, const int8_t* x, int64_t n_rounds);
 };
 
 // Sizes that callers provide for.

@@ -11,7 +11,7 @@ from samovar.engine.sequence import Sequence
 from samovar.errors import OutOfMemory
 from samovar.llm import LLM
 from samovar.llm.random_model import Shape, write_random_model
-from samovar.llm.speed import timed_run
+from samovar.llm.speed import bench_engine, timed_run
 
 TINY = Shape(
     n_layers=1, d_model=64, n_heads=2, d_ffn=64, is_tied=True, n_kv_heads=1, d_head=32, vocab_size=1024, max_context=512
@@ -21,7 +21,7 @@ TINY = Shape(
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
     write_random_model(tmp_path / "tiny.gguf", TINY, "q8_0")
-    return LLM(tmp_path / "tiny.gguf").engine
+    return bench_engine(LLM(tmp_path / "tiny.gguf", cache=False), n_streams=2, n_tokens=384)
 
 
 def test_every_stream_gets_all_its_tokens_and_gives_its_pages_back(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,15 +35,17 @@ def test_every_stream_gets_all_its_tokens_and_gives_its_pages_back(engine: Engin
 
     monkeypatch.setattr(Engine, "run", watched)
     n_free = engine.pool.n_free
-    first_s, rest_s = timed_run(engine, [[5, 6, 7], [8, 9, 10]], 4)
+    done = timed_run(engine, [[5, 6, 7], [8, 9, 10]], 4)
     assert [sum(event.index == i for event in seen) for i in (0, 1)] == [4, 4]
-    assert first_s > 0
-    assert rest_s > 0
+    assert done.first_s > 0
+    assert done.rest_s > 0
+    assert done.python_share is not None
+    assert 0 < done.python_share < 1
     assert engine.pool.n_free == n_free
 
 
 def test_pages_come_back_when_they_do_not_suffice(engine: Engine) -> None:
     n_free = engine.pool.n_free
     with pytest.raises(OutOfMemory):
-        timed_run(engine, [[5] * 300] * 2, 100)
+        timed_run(engine, [[5] * 300] * 3, 80)
     assert engine.pool.n_free == n_free

@@ -23,6 +23,7 @@ _COMMANDS = {
     "tokenize": "tokenize_text",
     "pull": "pull",
     "cache": "cache",
+    "bench": "bench",
 }
 _DESCRIPTION = "Run open-weight language models (Qwen3, Qwen2, Llama) on this computer's processor."
 _EPILOG = """examples:

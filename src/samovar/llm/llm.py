@@ -111,11 +111,6 @@ class LLM:
         )
 
     @property
-    def engine(self) -> Engine:
-        """What computes: token ids in, token ids out."""
-        return self._engine
-
-    @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
         return self._text.tokenizer

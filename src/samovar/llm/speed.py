@@ -1,22 +1,57 @@
-"""How fast an engine is, on prompts of token ids: the one way in which the bench and the comparison with peers measure."""
+"""How fast a model runs here, on prompts of token ids: the one way in which the bench and the comparison with peers measure.
 
+Nothing is reused from one run to the next, no end token stops a run, and nothing guesses ahead: what random weights say is
+either never or always guessed.
+"""
+
+import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from samovar.engine.engine import Engine
+from samovar.engine.page_pool import PagePool, n_pages_for
 from samovar.engine.request import Request, SamplingParams
+from samovar.kernels.native import NativeOps
+from samovar.llm.llm import LLM
+
+_LOW_ID, _HIGH_ID = 300, 30_000  # ordinary tokens in common vocabularies
 
 
-def timed_run(engine: Engine, prompts_ST: Sequence[Sequence[int]], n_tokens: int) -> tuple[float, float]:
-    """Continue all prompts together by `n_tokens` greedy tokens each: seconds until every one has its first token, and
-    seconds from then on. The engine should have no drafters: how well they guess depends on what random weights say.
-    Nothing is reused from earlier runs, and no page is kept for later ones.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Seconds until every stream had its first token, seconds for the others, and the part of the sum that was spent outside
+    the native operations (None on the NumPy kernels)."""
+
+    first_s: float
+    rest_s: float
+    python_share: float | None
+
+
+def random_prompts(n_streams: int, n_tokens: int, seed: int, vocab_size: int = _HIGH_ID) -> list[list[int]]:
+    """Token ids [S, T]; the same arguments give the same ones."""
+    source = random.Random(f"{n_streams} {n_tokens} {seed}")  # noqa: S311
+    low, high = (_LOW_ID, _HIGH_ID) if vocab_size >= _HIGH_ID else (0, vocab_size)
+    return [[source.randrange(low, high) for _ in range(n_tokens)] for _ in range(n_streams)]
+
+
+def bench_engine(llm: LLM, *, n_streams: int, n_tokens: int) -> Engine:
+    """An engine of its own on the model's weights, with pages for as many streams of as many tokens. Raises OutOfMemory."""
+    config = llm.model.config
+    n_pages = n_streams * n_pages_for(n_tokens)
+    pool = PagePool(llm.kv_type, n_pages=n_pages, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head)
+    return Engine(llm.model, llm.ops, pool, config.vocab_size, min(n_tokens, config.max_context))
+
+
+def timed_run(engine: Engine, prompts_ST: Sequence[Sequence[int]], n_tokens: int) -> Run:
+    """Continue all prompts together by `n_tokens` greedy tokens each.
 
     Raises as `Engine.start` does, and OutOfMemory where the engine has too few pages for all of them.
     """
     sampling = SamplingParams(temperature=0, max_tokens=n_tokens)
     engine.drop_kept()
     sequences = [engine.start(Request(prompt_ids=tuple(ids), sampling=sampling)) for ids in prompts_ST]
+    native_before = _native_seconds(engine)
     started = first = time.perf_counter()
     n_waiting = len(sequences)
     try:
@@ -24,8 +59,16 @@ def timed_run(engine: Engine, prompts_ST: Sequence[Sequence[int]], n_tokens: int
             if n_waiting and sequences[event.index].n_generated == 1:
                 n_waiting -= 1
                 first = time.perf_counter()
-        return first - started, time.perf_counter() - first
+        ended, native_after = time.perf_counter(), _native_seconds(engine)
     finally:
         for sequence in sequences:
             engine.finish(sequence, "cancelled")
             engine.release(sequence, keep=False)
+    share = None
+    if native_before is not None and native_after is not None:
+        share = 1 - (native_after - native_before) / (ended - started)
+    return Run(first_s=first - started, rest_s=ended - first, python_share=share)
+
+
+def _native_seconds(engine: Engine) -> float | None:
+    return engine.ops.native_seconds if isinstance(engine.ops, NativeOps) else None

@@ -1,0 +1,174 @@
+"""What `samovar bench` measures: one model, in this process and, for its start, in processes of their own."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from samovar.errors import SamovarError
+from samovar.formats import open_checkpoint
+from samovar.formats.cache import CacheStore
+from samovar.kernels import KvType
+from samovar.kernels.limits import Limits, measure_limits
+from samovar.kernels.native import NativeOps
+from samovar.llm import LLM
+from samovar.llm.model_text import read_model_text
+from samovar.llm.speed import bench_engine, random_prompts, timed_run
+
+N_SHORT = 16  # tokens that decoding starts after
+_TEXT = "The capital of France is"
+_PROGRAM = "import sys; from samovar.cli.main import main; sys.exit(main())"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to measure. `streams` are the numbers of sequences that are decoded together."""
+
+    n_rounds: int
+    n_prompt: int
+    n_tokens: int
+    streams: tuple[int, ...]
+    n_threads: int | None
+    max_context: int | None
+    kv_type: KvType | None
+    isa: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One list entry a round. Rates count tokens a second, of all streams together; `limits` is None on NumPy kernels."""
+
+    isa: str
+    n_threads: int
+    kv_type: KvType
+    weight_bytes: int
+    product_weights: int
+    limits: Limits | None
+    prefill: list[float]
+    decode: dict[int, list[float]]
+    python_shares: list[float]
+    first_token_s: list[float]
+    first_start_s: float
+    tokenizer_s: list[float]
+    resident_bytes: int
+
+    @property
+    def bandwidth_share(self) -> list[float]:
+        """Of the memory's read rate: what decoding one stream reads of weights, round by round."""
+        rate = self.limits.read_bytes_per_s if self.limits else float("inf")
+        return [tokens * self.weight_bytes / rate for tokens in self.decode.get(1, [])]
+
+    @property
+    def peak_share(self) -> list[float]:
+        """Of the integer units' rate: one multiplication and addition for each weight and token of prefill."""
+        rate = self.limits.int8_ops_per_s if self.limits else float("inf")
+        return [tokens * 2 * self.product_weights / rate for tokens in self.prefill]
+
+
+def run_bench(path: Path, settings: Settings, advance: Callable[[str], None]) -> Report:
+    """Measure the model at `path`; `advance` is called with what comes next, `n_steps` times.
+
+    The cache of packed weights is a fresh one in a temporary folder, so that a first and a later start can be told apart.
+    """
+    with tempfile.TemporaryDirectory(prefix="samovar-bench-") as home:
+        advance("start-up")
+        starts = [_start(path, settings, home) for _ in range(settings.n_rounds + 1)]
+        cache = CacheStore(Path(home) / "cache")
+        tokenizer = [_tokenizer_s(path, cache) for _ in range(settings.n_rounds)]
+        advance("loading")
+        # Room for a token or two: the runs below have an engine of their own.
+        llm = LLM(
+            path, n_threads=settings.n_threads, max_context=N_SHORT, kv_type=settings.kv_type, isa=settings.isa,
+            speculation="off", cache=False,
+        )  # fmt: skip
+        return _measure(llm, settings, advance, starts, tokenizer)
+
+
+def n_steps(settings: Settings) -> int:
+    """How often `run_bench` advances."""
+    return 3 + settings.n_rounds * (1 + len(settings.streams))
+
+
+def _measure(
+    llm: LLM, settings: Settings, advance: Callable[[str], None], starts: list[float], tokenizer: list[float]
+) -> Report:
+    vocab_size = llm.model.config.vocab_size
+    n_context = settings.max_context or max(settings.n_prompt + 1, N_SHORT + settings.n_tokens)
+    long = bench_engine(llm, n_streams=1, n_tokens=n_context)
+    timed_run(long, random_prompts(1, settings.n_prompt, -1, vocab_size), 1)
+    many = bench_engine(llm, n_streams=max(settings.streams, default=1), n_tokens=N_SHORT + settings.n_tokens)
+    for n in settings.streams:
+        timed_run(many, random_prompts(n, N_SHORT, -1, vocab_size), 3)
+    advance("memory and processor")
+    limits = measure_limits(llm.ops.isa, llm.ops.n_threads) if isinstance(llm.ops, NativeOps) else None
+    prefill: list[float] = []
+    decode: dict[int, list[float]] = {n: [] for n in settings.streams}
+    shares: list[float] = []
+    for index in range(settings.n_rounds):
+        advance(f"prefill, round {index + 1}")
+        run = timed_run(long, random_prompts(1, settings.n_prompt, index, vocab_size), 1)
+        prefill.append(settings.n_prompt / run.first_s)
+        for n in settings.streams:
+            advance(f"decode of {n}, round {index + 1}")
+            run = timed_run(many, random_prompts(n, N_SHORT, index, vocab_size), settings.n_tokens)
+            decode[n].append(n * (settings.n_tokens - 1) / run.rest_s)
+            if n == 1 and run.python_share is not None:
+                shares.append(run.python_share)
+    config = llm.model.config
+    layer = config.d_model * (2 * config.n_heads + 2 * config.n_kv_heads) * config.d_head + 3 * config.d_model * config.d_ffn
+    return Report(
+        isa=llm.ops.isa,
+        n_threads=llm.ops.n_threads,
+        kv_type=llm.kv_type,
+        weight_bytes=llm.model.packed_bytes,
+        product_weights=config.n_layers * layer,
+        limits=limits,
+        prefill=prefill,
+        decode=decode,
+        python_shares=shares,
+        first_token_s=starts[1:],
+        first_start_s=starts[0],
+        tokenizer_s=tokenizer,
+        resident_bytes=_resident_bytes(),
+    )
+
+
+def _start(path: Path, settings: Settings, home: str) -> float:
+    """Seconds from starting `samovar generate` in a process of its own until its first output (or its end, where the token
+    shows nothing)."""
+    command = [sys.executable, "-c", _PROGRAM, "generate", str(path.absolute()), "-p", _TEXT, "--max-tokens", "1"]
+    command += ["--temperature", "0"]
+    if settings.n_threads is not None:
+        command += ["--threads", str(settings.n_threads)]
+    environment = os.environ | {"SAMOVAR_HOME": home} | ({"SAMOVAR_ISA": settings.isa} if settings.isa else {})
+    started = time.perf_counter()
+    with subprocess.Popen(  # noqa: S603  # this program itself
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, bufsize=0
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        seconds = time.perf_counter() - started
+        process.stdout.read()
+        said = process.stderr.read().decode(errors="replace").strip()
+    if process.returncode:
+        raise SamovarError(f"starting the model in a process of its own failed: {said or f'code {process.returncode}'}")
+    return seconds
+
+
+def _tokenizer_s(path: Path, cache: CacheStore) -> float:
+    """Seconds to make the tokenizer and all else that concerns text, in this process, from an opened file."""
+    checkpoint = open_checkpoint(path, cache)
+    started = time.perf_counter()
+    read_model_text(checkpoint, cache)
+    return time.perf_counter() - started
+
+
+def _resident_bytes() -> int:
+    """Memory that this process holds, pages of mapped files included."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

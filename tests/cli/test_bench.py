@@ -1,0 +1,96 @@
+"""`samovar bench`: what it prints, and what it refuses before anything is written."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from samovar.cli import bench
+from samovar.cli.bench_run import Settings, n_steps, run_bench
+from samovar.kernels.native import available_isas
+from tests.cli.fakes import samovar
+
+QUICK = ("--rounds", "2", "--prompt-tokens", "20", "--tokens", "3", "--streams", "1", "2")
+
+
+def test_json_holds_every_figure_of_a_model(tiny_model: Path) -> None:
+    ended = samovar("bench", str(tiny_model), *QUICK, "--threads", "1", "--kv-type", "bf16", "--json")
+    assert ended.code == 0, ended.err
+    report = json.loads(ended.out)
+    assert report["threads"] == 1
+    assert report["kv_type"] == "bf16"
+    for key in ("prefill_tokens_per_s", "first_token_s", "first_start_s", "tokenizer_s", "resident_bytes"):
+        assert report[key] > 0, key
+    assert set(report["batched_decode_tokens_per_s"]) == {"1", "2"}
+    assert report["batched_decode_tokens_per_s"]["1"] == report["decode_tokens_per_s"]
+    assert len(report["rounds"]["prefill_tokens_per_s"]) == 2
+
+
+def test_native_kernels_are_held_against_the_machine(tiny_model: Path) -> None:
+    steps: list[str] = []
+    settings = Settings(
+        n_rounds=1, n_prompt=20, n_tokens=3, streams=(1,), n_threads=1, max_context=None, kv_type=None, isa=available_isas()[-1]
+    )
+    report = run_bench(tiny_model, settings, steps.append)
+    assert len(steps) == n_steps(settings)
+    assert report.isa == settings.isa
+    assert report.limits is not None
+    assert report.limits.read_bytes_per_s > 1e8
+    for share in (*report.bandwidth_share, *report.peak_share, *report.python_shares):
+        assert 0 < share < 1
+
+
+def test_the_table_names_the_measurements_and_units(tiny_model: Path) -> None:
+    out = samovar("bench", str(tiny_model), *QUICK).out
+    for words in (
+        "prefill of 20",
+        "decode, 1 stream ",
+        "decode, 2 streams together",
+        "first token",
+        "tokens/s",
+        "medians of 2",
+    ):
+        assert words in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("model.gguf", "--shape", "qwen3-0.6b"), "not both"),
+        (("--quant", "q4_0"), "add --shape"),
+        (("--layers", "3"), "add --shape"),
+        (("--shape", "qwen3-0.6b", "--quant", "q9"), "q4_k_m"),
+        (("--shape", "qwen3-0.6b", "--layers", "29"), "expected 1 to 28"),
+        (("--shape", "gpt-5"), "qwen3-4b"),
+        (("--rounds", "0"), "expected 1 to"),
+        (("--streams", "0"), "--streams is 0"),
+        (("--ctx-size", "100"), "need 513"),
+        (("--tokens", "1"), "expected 2 to"),
+    ],
+)
+def test_wrong_usage_is_refused_in_one_line(argv: tuple[str, ...], words: str) -> None:
+    ended = samovar("bench", *argv)
+    assert (ended.code, ended.out) == (2, "")
+    assert words in ended.err
+
+
+def test_a_shape_that_memory_does_not_hold_is_refused_with_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "available_bytes", lambda: 3 << 30)
+    ended = samovar("bench", "--shape", "qwen3-8b", "--quant", "bf16")
+    assert ended.code == 1
+    assert "about 15.8 GiB of memory, and 3.0 GiB are free; cut the model with --layers" in ended.err
+
+
+def test_random_weights_leave_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    seen: list[str] = []
+
+    def record(path: Path, *_: object) -> bench.Report:
+        seen.append(path.name)
+        assert path.stat().st_size > 1 << 20
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "run_bench", record)
+    assert samovar("bench", "--shape", "qwen3-0.6b", "--layers", "1").code == 130
+    assert seen == ["random.gguf"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("samovar-bench")]
