@@ -16,7 +16,7 @@ namespace samovar::SAMOVAR_ISA {
 inline constexpr int kAmxRows = 16;
 static_assert(kQuantRows == kAmxRows);
 
-// The AMX path of one codec. Source reads row groups as they are packed: Source(w, row_group).read(g, group).
+// The AMX path of one codec. Source reads row groups as they are packed: Source(w, row_group).read(g, 0, group).
 template <class C, class Source>
 class AmxLinear {
   using T = typename C::Meaning;
@@ -66,7 +66,7 @@ class AmxLinear {
       const Source source(w, row_group + c);
       for (int64_t g = 0; g < n_groups(w.n_in); ++g) {
         Group<T> group;
-        source.read(g, group);
+        source.read(g, 0, group);
         PanelGroup& to = panel[g * kColumns + c];
         for (int j = 0; j < 8; ++j) store_codes(to.codes[j], group.codes[j]);
         for (int s = 0; s < kScales; ++s) {
@@ -91,13 +91,17 @@ class AmxLinear {
       tile_groups[t] = reinterpret_cast<const TileGroup<kAmxRows>*>(x + (row + t * kAmxRows) * n * kTileGroupBytes);
     }
     for (int64_t g = 0; g < n; ++g, panel += kColumns) {
+      bool is_fine = false;
+      for (int t = 0; t < kTiles; ++t) is_fine = is_fine || has_fine(tile_groups[t][g]);
       for (int s = 0; s < kScales; ++s) {
         tiles.template load<kBTile>(panel[0].codes[s * kSteps], 64);
         if constexpr (kColumns == 2) tiles.template load<kBTile + 1>(panel[1].codes[s * kSteps], 64);
         multiply<kTiles, kColumns>(tiles, [&](int t) { return tile_groups[t][g].high[0] + s * 16; }, coarse);
-        multiply<kTiles, kColumns>(tiles, [&](int t) { return tile_groups[t][g].low[0] + s * 16; }, fine);
+        if (is_fine) multiply<kTiles, kColumns>(tiles, [&](int t) { return tile_groups[t][g].low[0] + s * 16; }, fine);
         for (int t = 0; t < kTiles; ++t) {
-          for (int c = 0; c < kColumns; ++c) fold(coarse[t][c], fine[t][c], tile_groups[t][g], panel[c], s, acc[t][c]);
+          for (int c = 0; c < kColumns; ++c) {
+            fold(coarse[t][c], is_fine ? &fine[t][c] : nullptr, tile_groups[t][g], panel[c], s, acc[t][c]);
+          }
         }
       }
     }
@@ -139,12 +143,13 @@ class AmxLinear {
   static inline I32x16 load_i32(const int32_t* p) { return as_i32(load(reinterpret_cast<const float*>(p))); }
 
   // What the vector path does after its dot products, for the 16 rows of a tile and scale number `s` of the group.
-  static inline void fold(const Sums& coarse, const Sums& fine, const TileGroup<kAmxRows>& x, const PanelGroup& weights, int s,
+  static inline void fold(const Sums& coarse, const Sums* fine, const TileGroup<kAmxRows>& x, const PanelGroup& weights, int s,
                           float (&acc)[16][16]) {
     const F32x16 scale = load(weights.scale[s]);
     for (int m = 0; m < kAmxRows; ++m) {
       const int32_t n_sum = kScales == 1 ? x.n_sum[m] : s == 0 ? x.n_sum_first[m] : x.n_sum[m] - x.n_sum_first[m];
-      I32x16 sum = add(shl<kLowBits>(load_i32(coarse[m])), load_i32(fine[m]));
+      I32x16 sum = shl<kLowBits>(load_i32(coarse[m]));
+      if (fine != nullptr) sum = add(sum, load_i32((*fine)[m]));
       if constexpr (T::kZeroShift >= 0) sum = add(sum, shl<T::kZeroShift>(set1_i32(n_sum)));
       const F32x16 d = set1(__builtin_fabsf(x.d[m]));
       F32x16 total = fma(to_f32(sum), mul(scale, d), load(acc[m]));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "formats.h"
 #include "sample.h"
@@ -19,8 +20,9 @@ struct WeightView {
 };
 
 // Input rows are regrouped in tiles of 16, 8, 4, 2 and 1 rows (at most the instruction set's tile), largest first.
-// Quantised tile of W rows: a TileGroup<W> for each group of 32 k, where x ~ d * q, q = 128 high + low (15 bits),
-// d_sum = d * sum(q), n_sum = -sum(q), n_sum_first = -sum of the first 16. Float tile: float x[n_in][W].
+// Quantised tile of W rows: a TileGroup<W> for each group of 32 k, where x ~ |d| * q, q = 128 high + low, d_sum = |d| * sum(q),
+// n_sum = -sum(q), n_sum_first = -sum of the first 16. A group whose largest magnitude is more than 4 times its row's root
+// mean square has 15 bits, and d < 0 as a mark; in the others low is 0 and q has 8 bits. Float tile: float x[n_in][W].
 inline constexpr int64_t kTileGroupBytes = 80;  // one row, one group
 inline constexpr int64_t kMaxTileRows = 16;     // of any instruction set: callers cut rows at multiples of it
 inline constexpr int kLowBits = 7;
@@ -35,6 +37,15 @@ struct TileGroup {
   int32_t n_sum_first[kRows];
 };
 static_assert(sizeof(TileGroup<8>) == 8 * kTileGroupBytes);
+
+// Whether one of the tile's rows has low parts in this group.
+template <int kRows>
+inline bool has_fine(const TileGroup<kRows>& x) {
+  uint32_t bits[kRows], all = 0;
+  std::memcpy(bits, x.d, sizeof(bits));
+  for (const uint32_t b : bits) all |= b;
+  return all >> 31 != 0;
+}
 
 enum class KvKind : int { kF32, kF16, kBF16, kI8 };
 

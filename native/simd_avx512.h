@@ -12,9 +12,13 @@ namespace samovar::SAMOVAR_ISA {
 
 inline constexpr int kTileRows = 8;  // input rows that a linear tile keeps in registers
 #if defined(SAMOVAR_USE_AMX)
-inline constexpr int kQuantRows = 16;  // of a quantised linear tile: the rows of an AMX tile
+inline constexpr int kQuantRows = 16;    // of a quantised linear tile: the rows of an AMX tile
+inline constexpr int kQuantTiles = 1;    // such tiles at a time
+inline constexpr int kQuantColumns = 1;  // row groups of weights at a time, where there are many rows
 #else
-inline constexpr int kQuantRows = 8;
+inline constexpr int kQuantRows = 4;
+inline constexpr int kQuantTiles = 2;
+inline constexpr int kQuantColumns = 2;
 #endif
 inline constexpr int kAttendLanes = 12;  // query vectors that an attention tile keeps in registers
 inline constexpr int kWideShift = 7;    // wide codes enter dot_wide as value + 128

@@ -22,17 +22,21 @@ def exact_weight(weight: StoredTensor) -> np.ndarray:
 
 
 def rounded_input(x: np.ndarray) -> np.ndarray:
-    """x as the quantised layers see it: 15 bits, one scale for each 32 values."""
+    """x as the quantised layers see it: one scale for each 32 values; 15 bits in groups with an outlier of the row, else 8."""
     groups = x.reshape(len(x), -1, 32)
     largest = np.abs(groups).max(-1, keepdims=True)
+    is_fine = largest > 4 * np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=1))[:, None, None]
+    step = np.where(is_fine, np.float32(1), np.float32(128))
     with np.errstate(divide="ignore", invalid="ignore"):
-        codes = np.where(largest > 0, np.rint(groups * (LARGEST_CODE / largest)), 0)
+        codes = np.where(largest > 0, step * np.rint(groups * (LARGEST_CODE / step / largest)), 0)
     return (codes.astype(np.float64) * (largest / LARGEST_CODE).astype(np.float64)).reshape(x.shape)
 
 
 def inputs(n_rows: int, n_in: int, seed: int = 1) -> np.ndarray:
-    x = np.random.default_rng(seed).standard_normal((n_rows, n_in)).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n_rows, n_in)).astype(np.float32)
     x[:, : n_in // 3] *= 30  # groups of different size, so that a scale taken from a neighbour shows
+    x[rng.random(x.shape) < 0.01] *= 300  # outliers, in other groups of each row
     return x
 
 
@@ -59,7 +63,7 @@ def test_linear_is_close_to_the_reference(type_: TensorType) -> None:
     reference = ReferenceOps()
     wanted = reference.linear(x, reference.pack(weight))
     out = ops_on(ISAS[-1]).linear(x, ops_on(ISAS[-1]).pack(weight))
-    tolerance = 1e-5 if type_.is_float else 2e-4
+    tolerance = 1e-5 if type_.is_float else 1e-2
     assert np.abs(out - wanted).max() <= tolerance * np.abs(wanted).max()
 
 

@@ -128,7 +128,8 @@ class NativeOps:
         gate_TD: F32 | None = None,
         residual_TN: F32 | None = None,
     ) -> F32:
-        """Quantised weights: x is rounded to 15 bits with a scale for each 32 values; sums are exact within such a group."""
+        """Quantised weights: x is rounded with a scale for each 32 values, to 15 bits in groups with an outlier of the row
+        and to 8 in others; sums are exact within such a group."""
         out_TN = self._new(len(x_TD), weight.n_out)
         # the binding refuses weights that it did not pack
         self._target.linears(x_TD, (weight,), (bias_N,), (out_TN,), residual_TN, None, 0.0, gate_TD)  # type: ignore[arg-type]
