@@ -155,11 +155,10 @@ def _table(name: str, report: Report, settings: Settings) -> Table:
     add("process start to first token", report.first_token_s, "s", 3)
     add("the same, first start of all", [report.first_start_s], "s", 3)
     add("tokenizer start-up", [1000 * s for s in report.tokenizer_s], "ms")
-    if report.limits is not None:
-        add("plain read of memory", [report.limits.read_bytes_per_s / 1e9], "GB/s")
-        add("share of it in decode", [100 * share for share in report.bandwidth_share], "%")
-        add("8-bit products in registers", [report.limits.int8_ops_per_s / 1e12], "TOPS", 3)
-        add("share of them in prefill", [100 * share for share in report.peak_share], "%")
+    add("plain read of memory", [limits.read_bytes_per_s / 1e9 for limits in report.limits], "GB/s")
+    add("share of it in decode", [100 * share for share in report.bandwidth_share], "%")
+    add("8-bit products in registers", [limits.int8_ops_per_s / 1e12 for limits in report.limits], "TOPS", 3)
+    add("share of them in prefill", [100 * share for share in report.peak_share], "%")
     add("Python's share of a decode step", [100 * share for share in report.python_shares], "%")
     add("weights", [report.weight_bytes / 2**20], "MiB", 0)
     add("resident memory", [report.resident_bytes / 2**20], "MiB", 0)
@@ -168,7 +167,8 @@ def _table(name: str, report: Report, settings: Settings) -> Table:
 
 def _to_json(name: str, report: Report, settings: Settings) -> dict[str, object]:
     """Medians; `rounds` holds every figure they come from."""
-    limits, middle = report.limits, statistics.median
+    middle = statistics.median
+    reads = [limits.read_bytes_per_s for limits in report.limits]
     decode = {str(n): middle(rates) for n, rates in report.decode.items()}
     return {
         "model": name,
@@ -187,10 +187,10 @@ def _to_json(name: str, report: Report, settings: Settings) -> dict[str, object]
         "tokenizer_s": middle(report.tokenizer_s),
         "resident_bytes": report.resident_bytes,
         "weight_bytes": report.weight_bytes,
-        "bandwidth_share": middle(report.bandwidth_share) if limits and report.bandwidth_share else None,
-        "peak_share": middle(report.peak_share) if limits else None,
-        "read_bytes_per_s": limits.read_bytes_per_s if limits else None,
-        "int8_ops_per_s": limits.int8_ops_per_s if limits else None,
+        "bandwidth_share": middle(report.bandwidth_share) if report.bandwidth_share else None,
+        "peak_share": middle(report.peak_share) if report.peak_share else None,
+        "read_bytes_per_s": middle(reads) if reads else None,
+        "int8_ops_per_s": middle(limits.int8_ops_per_s for limits in report.limits) if reads else None,
         "python_share": middle(report.python_shares) if report.python_shares else None,
         "rounds": {
             "prefill_tokens_per_s": report.prefill,

@@ -40,14 +40,17 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One list entry a round. Rates count tokens a second, of all streams together; `limits` is None on NumPy kernels."""
+    """One list entry a round. Rates count tokens a second, of all streams together; `limits` is empty on NumPy kernels.
+
+    The machine's limits are measured in every round, since they change with what else it has to do.
+    """
 
     isa: str
     n_threads: int
     kv_type: KvType
     weight_bytes: int
     product_weights: int
-    limits: Limits | None
+    limits: list[Limits]
     prefill: list[float]
     decode: dict[int, list[float]]
     python_shares: list[float]
@@ -59,14 +62,14 @@ class Report:
     @property
     def bandwidth_share(self) -> list[float]:
         """Of the memory's read rate: what decoding one stream reads of weights, round by round."""
-        rate = self.limits.read_bytes_per_s if self.limits else float("inf")
-        return [tokens * self.weight_bytes / rate for tokens in self.decode.get(1, [])]
+        rates = zip(self.limits, self.decode.get(1, []), strict=False)
+        return [tokens * self.weight_bytes / limits.read_bytes_per_s for limits, tokens in rates]
 
     @property
     def peak_share(self) -> list[float]:
         """Of the integer units' rate: one multiplication and addition for each weight and token of prefill."""
-        rate = self.limits.int8_ops_per_s if self.limits else float("inf")
-        return [tokens * 2 * self.product_weights / rate for tokens in self.prefill]
+        rates = zip(self.limits, self.prefill, strict=False)
+        return [tokens * 2 * self.product_weights / limits.int8_ops_per_s for limits, tokens in rates]
 
 
 def run_bench(path: Path, settings: Settings, advance: Callable[[str], None]) -> Report:
@@ -90,7 +93,7 @@ def run_bench(path: Path, settings: Settings, advance: Callable[[str], None]) ->
 
 def n_steps(settings: Settings) -> int:
     """How often `run_bench` advances."""
-    return 3 + settings.n_rounds * (1 + len(settings.streams))
+    return 2 + settings.n_rounds * (1 + len(settings.streams))
 
 
 def _measure(
@@ -103,12 +106,13 @@ def _measure(
     many = bench_engine(llm, n_streams=max(settings.streams, default=1), n_tokens=N_SHORT + settings.n_tokens)
     for n in settings.streams:
         timed_run(many, random_prompts(n, N_SHORT, -1, vocab_size), 3)
-    advance("memory and processor")
-    limits = measure_limits(llm.ops.isa, llm.ops.n_threads) if isinstance(llm.ops, NativeOps) else None
+    limits: list[Limits] = []
     prefill: list[float] = []
     decode: dict[int, list[float]] = {n: [] for n in settings.streams}
     shares: list[float] = []
     for index in range(settings.n_rounds):
+        if isinstance(llm.ops, NativeOps):
+            limits.append(measure_limits(llm.ops.isa, llm.ops.n_threads))
         advance(f"prefill, round {index + 1}")
         run = timed_run(long, random_prompts(1, settings.n_prompt, index, vocab_size), 1)
         prefill.append(settings.n_prompt / run.first_s)
