@@ -60,7 +60,14 @@ void or_high_bits_256(const uint8_t* bits, int shift, uint8_t* codes) {
 }
 
 void or_high_bits_32(const uint8_t* bits, uint8_t* codes) {
-  for (int i = 0; i < 32; ++i) codes[i] |= static_cast<uint8_t>(((bits[i / 8] >> (i % 8)) & 1) << 4);
+  for (int i = 0; i < 32; i += 8) {  // eight codes at a time: a copy of the byte for each, of which it keeps one bit
+    const uint64_t kept = (bits[i / 8] * 0x0101010101010101u) & 0x8040201008040201u;
+    const uint64_t ones = (kept + 0x7F7F7F7F7F7F7F7Fu) & 0x8080808080808080u;
+    uint64_t eight;
+    std::memcpy(&eight, codes + i, 8);
+    eight |= ones >> 3;
+    std::memcpy(codes + i, &eight, 8);
+  }
 }
 
 // The twelve bytes of Q4_K and Q5_K: eight 6-bit scales and eight 6-bit minima.

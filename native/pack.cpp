@@ -19,14 +19,16 @@ void write_plane_4(const uint8_t (&steps)[8][64], uint8_t* out) {
   }
 }
 
-// Bits `shift` and up of each code, `n_bits` of them, `8 / n_bits` steps to a run of 64 bytes.
-void write_bit_plane(const uint8_t (&steps)[8][64], int shift, int n_bits, uint8_t* out) {
-  const int n_steps = 8 / n_bits, mask = (1 << n_bits) - 1;
-  std::memset(out, 0, static_cast<size_t>(64 * n_bits));
-  for (int step = 0; step < 8; ++step) {
-    uint8_t* plane = out + 64 * (step / n_steps);
-    const int at = n_bits * (step % n_steps);
-    for (int i = 0; i < 64; ++i) plane[i] |= static_cast<uint8_t>(((steps[step][i] >> shift) & mask) << at);
+// Bits kShift and up of each code, kBits of them, 8 / kBits steps to a run of 64 bytes.
+template <int kShift, int kBits>
+void write_bit_plane(const uint8_t (&steps)[8][64], uint8_t* out) {
+  constexpr int kSteps = 8 / kBits, kMask = (1 << kBits) - 1;
+  for (int run = 0; run < kBits; ++run) {
+    for (int i = 0; i < 64; ++i) {
+      int bits = 0;
+      for (int j = 0; j < kSteps; ++j) bits |= ((steps[run * kSteps + j][i] >> kShift) & kMask) << (kBits * j);
+      out[64 * run + i] = static_cast<uint8_t>(bits);
+    }
   }
 }
 
@@ -37,10 +39,11 @@ void write_codes(const Block* blocks, int64_t group, int code_bits, uint8_t* out
     std::memcpy(out, steps, sizeof steps);
   } else if (code_bits >= 4) {
     write_plane_4(steps, out);
-    if (code_bits > 4) write_bit_plane(steps, 4, code_bits - 4, out + 256);
+    if (code_bits == 5) write_bit_plane<4, 1>(steps, out + 256);
+    if (code_bits == 6) write_bit_plane<4, 2>(steps, out + 256);
   } else {
-    write_bit_plane(steps, 0, 2, out);
-    if (code_bits > 2) write_bit_plane(steps, 2, 1, out + 128);
+    write_bit_plane<0, 2>(steps, out);
+    if (code_bits == 3) write_bit_plane<2, 1>(steps, out + 128);
   }
 }
 

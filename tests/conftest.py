@@ -2,6 +2,8 @@
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 
 import pytest
 
@@ -34,6 +36,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", PIP_NO_INDEX="1", HF_HUB_DISABLE_TELEMETRY="1")
     os.environ.pop("SAMOVAR_ISA", None)
     sys.addaudithook(_refuse_other_machines)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_store() -> Iterator[None]:
+    """A store of the tests' own: what they cache goes there. Real models come from `tests.real_models.STORE`."""
+    with tempfile.TemporaryDirectory(prefix="samovar-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAMOVAR_HOME", folder)
+        yield
 
 
 @pytest.fixture(scope="session")

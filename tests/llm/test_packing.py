@@ -1,5 +1,6 @@
 """Weights that get ready in the background, from the cache or from the model file: the same logits whichever way."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from samovar.errors import BadRequest, OutOfMemory, SamovarError
+from samovar.formats.cache import CacheWriter
 from samovar.formats.hub import default_cache
 from samovar.kernels.native import NativeOps, available_isas
 from samovar.llm import LLM
@@ -171,6 +173,48 @@ def test_stopped_packing_says_so(tiny_folder, monkeypatch):
     llm.packer.join()
     with pytest.raises(SamovarError, match="stopped"):
         llm.logits(IDS)
+
+
+def test_the_first_prompt_does_not_wait_for_the_cache_to_be_written(tiny_folder, expected, monkeypatch):
+    may_go_on, write = threading.Event(), CacheWriter.write
+
+    def slow(writer, name, *parts):
+        may_go_on.wait(60)
+        write(writer, name, *parts)
+
+    monkeypatch.setattr(CacheWriter, "write", slow)
+    llm = LLM(tiny_folder)
+    assert np.array_equal(llm.logits(IDS), expected)
+    assert default_cache().entries() == []
+    may_go_on.set()
+    llm.packer.join()
+    weights_file()
+
+
+def _logits_in_child(llm, answers):
+    try:
+        llm.logits(IDS)
+    except SamovarError as error:
+        answers.send(str(error))
+
+
+def test_a_child_forked_while_weights_are_packed_says_so_and_does_not_wait(tiny_folder, expected, monkeypatch):
+    gate, fill = threading.Event(), NativeOps.fill
+
+    def wait(ops, linear, weight):
+        gate.wait(60)
+        fill(ops, linear, weight)
+
+    monkeypatch.setattr(NativeOps, "fill", wait)
+    llm = LLM(tiny_folder)
+    answer, answers = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=_logits_in_child, args=(llm, answers))
+    child.start()
+    assert answer.poll(60)
+    assert "forked" in answer.recv()
+    child.join()
+    gate.set()
+    assert np.array_equal(llm.logits(IDS), expected)
 
 
 def test_a_disk_that_refuses_is_a_warning_and_no_more(tiny_folder, expected, tmp_path):

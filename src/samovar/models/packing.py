@@ -6,6 +6,7 @@ where it is there and sound, and packed from the model file otherwise. What is p
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,8 +57,9 @@ class EagerPacker:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One weight to be filled. `order` is that of its rows, see `Packer.pack`."""
+    """One weight to be filled. `name` is its section of the cache, `order` that of its rows, see `Packer.pack`."""
 
+    name: str
     linear: "NativeLinear"
     tensor: StoredTensor
     order: NDArray[np.int64] | None
@@ -74,10 +76,11 @@ class BackgroundPacker:
     _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
     _is_stopping: bool = field(default=False, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
+    _process: int = field(default_factory=os.getpid, init=False)
 
     def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None) -> Linear:
         """An empty weight."""
-        job = _Job(self.ops.empty_linear(tensor), tensor, order)
+        job = _Job(str(sum(map(len, self._parts))), self.ops.empty_linear(tensor), tensor, order)
         self._parts[-1].append(job)
         return job.linear
 
@@ -99,7 +102,7 @@ class BackgroundPacker:
             key = self._key(identity())
             found = cache.open(_KIND, key, check_sections=False)
             if found is None:
-                sizes = {f"{n}": job.linear.size_bytes for n, job in enumerate(jobs)}
+                sizes = {job.name: job.linear.size_bytes for job in jobs}
                 writer = cache.create(_KIND, key, {"source": source}, sizes)
         self._thread = threading.Thread(target=self._run, args=(found, writer, progress), name="samovar-packing")
         self._thread.start()
@@ -108,10 +111,15 @@ class BackgroundPacker:
     def wait(self, part: int) -> None:
         """Return when part `part` (a layer's number, or the number of layers for the head) can be computed on.
 
-        Raises what went wrong with it: OutOfMemory, or FormatError for a file that was cut short meanwhile.
+        Raises what went wrong with it: OutOfMemory, or FormatError for a file that was cut short meanwhile; SamovarError in a
+        process that was forked off before the part was ready.
         """
         if self._n_ready > part:
             return
+        if self._process != os.getpid():  # the thread that packs is not here
+            raise SamovarError(
+                "this process was forked while the model was being loaded: call packer.join() first, or load here"
+            )
         with self._changed:
             self._changed.wait_for(lambda: self._n_ready > part or self._error is not None)
         if self._n_ready <= part and self._error is not None:
@@ -142,33 +150,29 @@ class BackgroundPacker:
         return hashlib.sha256(json.dumps([identity, packed_layout(), plan]).encode()).hexdigest()
 
     def _run(self, found: CacheFile | None, writer: CacheWriter | None, progress: Progress | None) -> None:
-        done_bytes, total_bytes, n_done = 0, sum(job.linear.size_bytes for part in self._parts for job in part), 0
+        jobs = [job for part in self._parts for job in part]
+        done_bytes, total_bytes = 0, sum(job.linear.size_bytes for job in jobs)
         try:
-            for jobs in self._parts:
-                names = [str(n) for n in range(n_done, n_done + len(jobs))]
-                if found is not None and not all(map(found.is_sound, names)):
+            for part in self._parts:
+                if found is not None and not all(found.is_sound(job.name) for job in part):
                     found.discard()
                     found = None
-                for name, job in zip(names, jobs, strict=True):
+                for job in part:
                     if self._is_stopping or not threading.main_thread().is_alive():
                         raise SamovarError("packing the weights was stopped: load the model again")
                     if found is not None:
-                        job.linear.adopt(found.sections[name])
-                        job.tensor.release()
+                        job.linear.adopt(found.sections[job.name])
                     else:
                         self.ops.fill(job.linear, in_order(job.tensor, job.order))
-                        job.tensor.release()
-                    if writer is not None:
-                        writer.write(name, job.linear.packed_bytes())
+                    job.tensor.release()
                     done_bytes += job.linear.size_bytes
                     if progress is not None and found is None:
                         progress(done_bytes, total_bytes, job.tensor.name)
-                n_done += len(jobs)
                 with self._changed:
                     self._n_ready += 1
                     self._changed.notify_all()
             if writer is not None:
-                writer.finish()
+                self._write(writer, jobs)
         except BaseException as error:  # raised again where the weights are waited for
             with self._changed:
                 self._error = error
@@ -176,6 +180,17 @@ class BackgroundPacker:
             if writer is not None:
                 writer.abandon()
         self._parts = [[] for _ in self._parts]  # the tensors need not be kept
+
+    def _write(self, writer: CacheWriter, jobs: list[_Job]) -> None:
+        """Put the weights into the cache: after the last is packed, since a disk may be slow, and nobody waits any more.
+
+        A process that ends meanwhile ends after this, or no short run would ever find its weights in the cache.
+        """
+        for job in jobs:
+            if self._is_stopping:
+                raise SamovarError("caching the weights was stopped: load the model again")
+            writer.write(job.name, job.linear.packed_bytes())
+        writer.finish()
 
 
 def in_order(tensor: StoredTensor, order: NDArray[np.int64] | None) -> StoredTensor:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 _LAYOUT: Final = 1  # of the cache's entries: raise it whenever a vocabulary is read in another way
+_MIN_CACHED_BYTES = 4 << 20  # smaller tables are built as fast as found
 _ENTRY, _SECTION = "tokenizer", "byte_pairs"
 _BYTE_PIECE_LENGTH: Final = len("<0x00>")
 _PLAIN_FIELDS: Final = ("n_tokens", "first_prefix", "n_spaces_dropped", "special_tokens", "bos_id")
@@ -95,7 +96,9 @@ def cached_vocabulary(cache: CacheStore | None, source: str, identity: str, read
         return found
     vocabulary = read()
     if isinstance(vocabulary.encoder, TableEncoder) and vocabulary.normalize in (None, compose):
-        cache.write(_ENTRY, key, {"source": source, **_to_meta(vocabulary)}, {_SECTION: vocabulary.encoder.table})
+        table = vocabulary.encoder.table
+        if table.nbytes >= _MIN_CACHED_BYTES:
+            cache.write(_ENTRY, key, {"source": source, **_to_meta(vocabulary)}, {_SECTION: table})
     return vocabulary
 
 

@@ -36,9 +36,9 @@ _WORDS: Final = {
 }
 
 # Tokens that end an answer, by their names in published vocabularies; a file names only one or two of them by id.
-_END_NAMES: Final = (
+_END_NAMES: Final = frozenset({
     "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "</s>", "<｜end▁of▁sentence｜>",
-)  # fmt: skip
+})  # fmt: skip
 
 
 class _Kind(IntEnum):
@@ -52,8 +52,10 @@ class _Kind(IntEnum):
     BYTE = 6
 
 
-_MATCHED: Final = (_Kind.CONTROL, _Kind.USER_DEFINED)
-_SPELLED: Final = (_Kind.NORMAL, _Kind.BYTE, _Kind.UNKNOWN)
+# Sets of plain numbers: hundreds of thousands of kinds are looked up, and comparing members of an enumeration takes long.
+_MATCHED: Final = frozenset({int(_Kind.CONTROL), int(_Kind.USER_DEFINED)})
+_SPELLED: Final = frozenset({int(_Kind.NORMAL), int(_Kind.BYTE), int(_Kind.UNKNOWN)})
+_UNUSED: Final = int(_Kind.UNUSED)
 
 
 def read_gguf_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
@@ -69,6 +71,7 @@ def read_gguf_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
     kinds = _kinds(metadata, tokens)
     encoder = _byte_level(metadata, tokens, kinds) if model == "gpt2" else _sentencepiece(metadata, tokens, kinds)
     is_spm = model == "llama"
+    matched = _MATCHED | {int(_Kind.UNKNOWN)} if is_spm else _MATCHED
     has_prefix = is_spm and _flag(metadata, "add_space_prefix", default=True)
     ids = {role: _id(metadata, role, tokens) for role in ("bos", "eos", "eot", "eom", "unknown", "padding")}
     bos_by_default = is_spm or _WORDS.get(str(metadata.get(_KEY + "pre"))) == "llama-bpe"
@@ -78,14 +81,14 @@ def read_gguf_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
         control_tokens=tuple(
             ControlToken(id=i, text=text, is_special=kind != _Kind.USER_DEFINED)
             for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True))
-            if kind in _MATCHED or (is_spm and kind == _Kind.UNKNOWN)
+            if kind in matched
         ),
         n_tokens=len(tokens),
         kind=PieceKind.SENTENCEPIECE if is_spm else PieceKind.BYTE_LEVEL,
         n_spaces_dropped=int(has_prefix),
         prefix_ids=_added(metadata, "add_bos_token", ids["bos"], default=bos_by_default),
         suffix_ids=_added(metadata, "add_eos_token", ids["eos"], default=False),
-        unused_ids=frozenset(i for i, kind in enumerate(kinds) if kind == _Kind.UNUSED),
+        unused_ids=frozenset(i for i, kind in enumerate(kinds) if kind == _UNUSED),
         special_tokens={
             f"{short}_token": tokens[token_id]
             for short, role in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
@@ -217,7 +220,7 @@ def _kinds(metadata: Mapping[str, object], tokens: list[str]) -> list[int]:
 
 def _end_ids(tokens: list[str], kinds: list[int], named: tuple[int | None, ...]) -> tuple[int, ...]:
     """The ids that end an answer: those the file names, then those with a name that is known for it."""
-    known = [i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == _Kind.CONTROL and t in _END_NAMES]
+    known = [i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=True)) if t in _END_NAMES and kind == _Kind.CONTROL]
     return tuple(dict.fromkeys([*(i for i in named if i is not None), *known]))
 
 

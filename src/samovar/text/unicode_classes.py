@@ -42,10 +42,11 @@ _COMBINING_SINCE_9: Final = (
 def character_classes() -> NDArray[np.uint8]:
     """Bits of LETTER, NUMBER, SPACE and DIGIT for each code point [0x110000]. Takes some ten milliseconds."""
     classes = np.zeros(0x110000, np.uint8)
-    bits = {"L": LETTER, "N": NUMBER | DIGIT, "Z": SPACE}
+    bits = np.zeros(128, np.uint8)
+    bits[[ord("L"), ord("N"), ord("Z")]] = LETTER, NUMBER | DIGIT, SPACE
     for start, stop in _SCANNED:
-        categories = map(unicodedata.category, map(chr, range(start, stop)))
-        classes[start:stop] = np.fromiter((bits.get(c[0], 0) for c in categories), np.uint8, stop - start)
+        categories = "".join(map(unicodedata.category, map(chr, range(start, stop))))  # two letters each
+        classes[start:stop] = bits[np.frombuffer(categories.encode(), np.uint8)[::2]]
     classes[[*range(0x09, 0x0E), 0x85]] = SPACE
     for spelled, bit in ((_LETTERS_SINCE_14, LETTER), (_NUMBERS_SINCE_14, NUMBER | DIGIT), (_DIGITS_SINCE_16, DIGIT)):
         for first, last in _ranges(spelled):
