@@ -51,28 +51,46 @@ void silu_gate(const float* gate, const float* up, int64_t n, float* out) {
 
 namespace {
 
-template <class Element, class Round>
-void write_pages(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last,
-                 Round round) {
-  auto* k_pages = reinterpret_cast<Element*>(kv.k_PGKB);
-  auto* v_pages = reinterpret_cast<Element*>(kv.v_PGBK);
-  const int64_t d_row = kv.n_kv_heads * kv.d_head;
-  for (int64_t t = first; t < last; ++t) {
-    const int64_t page = slots[t] / kPageTokens, offset = slots[t] % kPageTokens;
-    for (int64_t g = 0; g < kv.n_kv_heads; ++g) {
-      const float* k_row = k + t * d_row + g * kv.d_head;
-      const float* v_row = v + t * d_row + g * kv.d_head;
-      const int64_t base = (page * kv.n_kv_heads + g) * kv.d_head * kPageTokens;
-      for (int64_t i = 0; i < kv.d_head; ++i) k_pages[base + i * kPageTokens + offset] = round(k_row[i]);
-      for (int64_t i = 0; i < kv.d_head; ++i) v_pages[base + offset * kv.d_head + i] = round(v_row[i]);
-    }
-  }
-}
+constexpr float kMostF16 = 65504.0f;
 
 uint16_t saturate_f16(float x) {
-  constexpr float kMost = 65504.0f;
   const float size = __builtin_fabsf(x);
-  return f32_to_f16(size > kMost && size < __builtin_inff() ? __builtin_copysignf(kMost, x) : x);
+  return f32_to_f16(size > kMostF16 && size < __builtin_inff() ? __builtin_copysignf(kMostF16, x) : x);
+}
+
+// `n` values, at most 16, rounded to the pages' type.
+struct ToF16 {
+  static void round(const float* x, int64_t n, uint16_t* out) {
+    const I32x16 size = as_i32(abs(load_n(x, n)));  // bits order as sizes do, with what is no number above infinity
+    if (n == 16 && max_lanes(size) <= static_cast<int32_t>(bits_from_f32(kMostF16))) return store_f16(out, load(x));
+    for (int64_t i = 0; i < n; ++i) out[i] = saturate_f16(x[i]);
+  }
+};
+struct ToBf16 {
+  static void round(const float* x, int64_t n, uint16_t* out) {
+    for (int64_t i = 0; i < n; ++i) out[i] = f32_to_bf16(x[i]);
+  }
+};
+struct ToF32 {
+  static void round(const float* x, int64_t n, float* out) { std::memcpy(out, x, static_cast<size_t>(n) * 4); }
+};
+
+template <class To, class Element>
+void write_pages(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens, int64_t head_first,
+                 int64_t head_last, Element* k_pages, Element* v_pages) {
+  for (int64_t g = head_first; g < head_last; ++g) {
+    for (int64_t t = 0; t < n_tokens; ++t) {
+      const int64_t page = slots[t] / kPageTokens, offset = slots[t] % kPageTokens;
+      const int64_t row = (t * kv.n_kv_heads + g) * kv.d_head, base = (page * kv.n_kv_heads + g) * kv.d_head * kPageTokens;
+      for (int64_t i = 0; i < kv.d_head; i += 16) {
+        const int64_t n = kv.d_head - i < 16 ? kv.d_head - i : 16;
+        Element rounded[16];
+        To::round(k + row + i, n, rounded);
+        for (int64_t j = 0; j < n; ++j) k_pages[base + (i + j) * kPageTokens + offset] = rounded[j];
+        To::round(v + row + i, n, v_pages + base + offset * kv.d_head + i);
+      }
+    }
+  }
 }
 
 // Codes of one row, `stride` apart; returns the scale.
@@ -95,10 +113,11 @@ float quantise_row(const float* x, int64_t n, int8_t* codes, int64_t stride) {
   return scale;
 }
 
-void write_i8(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last) {
-  for (int64_t t = first; t < last; ++t) {
-    const int64_t page = slots[t] / kPageTokens, offset = slots[t] % kPageTokens;
-    for (int64_t g = 0; g < kv.n_kv_heads; ++g) {
+void write_i8(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens, int64_t head_first,
+              int64_t head_last) {
+  for (int64_t g = head_first; g < head_last; ++g) {
+    for (int64_t t = 0; t < n_tokens; ++t) {
+      const int64_t page = slots[t] / kPageTokens, offset = slots[t] % kPageTokens;
       const int64_t row = (t * kv.n_kv_heads + g) * kv.d_head, at = (page * kv.n_kv_heads + g) * kPageTokens;
       auto* k_page = reinterpret_cast<int8_t*>(kv.k_PGKB) + at * kv.d_head;
       auto* v_page = reinterpret_cast<int8_t*>(kv.v_PGBK) + at * kv.d_head;
@@ -110,16 +129,21 @@ void write_i8(const float* k, const float* v, const KvView& kv, const int64_t* s
 
 }  // namespace
 
-void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last) {
+void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens, int64_t head_first,
+              int64_t head_last) {
+  const auto write = [&]<class To, class Element>() {
+    write_pages<To>(k, v, kv, slots, n_tokens, head_first, head_last, reinterpret_cast<Element*>(kv.k_PGKB),
+                    reinterpret_cast<Element*>(kv.v_PGBK));
+  };
   switch (kv.kind) {
     case KvKind::kF32:
-      return write_pages<float>(k, v, kv, slots, first, last, [](float x) { return x; });
+      return write.template operator()<ToF32, float>();
     case KvKind::kF16:
-      return write_pages<uint16_t>(k, v, kv, slots, first, last, [](float x) { return saturate_f16(x); });
+      return write.template operator()<ToF16, uint16_t>();
     case KvKind::kBF16:
-      return write_pages<uint16_t>(k, v, kv, slots, first, last, [](float x) { return f32_to_bf16(x); });
+      return write.template operator()<ToBf16, uint16_t>();
     case KvKind::kI8:
-      return write_i8(k, v, kv, slots, first, last);
+      return write_i8(k, v, kv, slots, n_tokens, head_first, head_last);
   }
 }
 

@@ -24,7 +24,8 @@ void rms_norm(const float* x, const float* weight, float eps, int64_t n_rows, in
 void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head,
           int64_t n_pairs, float* out);
 void silu_gate(const float* gate, const float* up, int64_t n, float* out);
-void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t first, int64_t last);
+void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens,
+              int64_t head_first, int64_t head_last);
 
 void attend(const AttendView& a, int64_t first, int64_t last, int64_t part_first, int64_t part_last, float* states,
             uint8_t* scratch);

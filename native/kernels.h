@@ -95,7 +95,8 @@ struct Kernels {
   void (*silu_gate)(const float* gate, const float* up, int64_t n, float* out);
   // Rounded to nearest even. float16: finite values beyond 65504 become 65504. int8: a row of one token and head takes the
   // scale max |x| / 127, codes are x / scale; a row that holds an infinity or no number takes codes 0 and a scale of no number.
-  void (*write_kv)(const float* k_TGK, const float* v_TGK, const KvView& kv, const int64_t* slots, int64_t first, int64_t last);
+  void (*write_kv)(const float* k_TGK, const float* v_TGK, const KvView& kv, const int64_t* slots, int64_t n_tokens,
+                   int64_t head_first, int64_t head_last);
 
   // Continue the `states` (lanes x state_floats(d_head)) of lanes [first, last) with the keys of partitions
   // [part_first, part_last); at most kItemLanes of them. `scratch`: attend_scratch_bytes(d_head).

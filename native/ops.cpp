@@ -130,9 +130,10 @@ void Engine::silu_gate(const float* gate, const float* up, int64_t n, float* out
 }
 
 void Engine::write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens) {
-  const int64_t per_item = std::max<int64_t>(1, kInlineElements / (kv.n_kv_heads * kv.d_head));
-  pool_.for_each(ceil_div(n_tokens, per_item), [&](int64_t item) {
-    kernels_.write_kv(k, v, kv, slots, item * per_item, std::min(n_tokens, (item + 1) * per_item));
+  // Split by heads: neighbouring tokens share cache lines of a head's keys.
+  const int64_t per_item = std::max<int64_t>(1, kInlineElements / (n_tokens * kv.d_head));
+  pool_.for_each(ceil_div(kv.n_kv_heads, per_item), [&](int64_t item) {
+    kernels_.write_kv(k, v, kv, slots, n_tokens, item * per_item, std::min(kv.n_kv_heads, (item + 1) * per_item));
   });
 }
 

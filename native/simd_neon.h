@@ -139,6 +139,9 @@ inline void store_i8(int8_t* p, I32x16 a) {
 inline F32x16 load_f16(const uint16_t* p) {
   return make4<F32x16>([=](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))); });
 }
+inline void store_f16(uint16_t* p, F32x16 x) {
+  for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(x.v[i])));
+}
 inline F32x16 load_bf16(const uint16_t* p) {
   return make4<F32x16>([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
 }

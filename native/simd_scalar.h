@@ -142,6 +142,9 @@ inline void store_i8(int8_t* p, I32x16 a) {
 inline F32x16 load_f16(const uint16_t* p) {
   return make16<F32x16>([=](int i) { return f16_to_f32(p[i]); });
 }
+inline void store_f16(uint16_t* p, F32x16 x) {
+  for (int i = 0; i < 16; ++i) p[i] = f32_to_f16(x.v[i]);
+}
 inline F32x16 load_bf16(const uint16_t* p) {
   return make16<F32x16>([=](int i) { return bf16_to_f32(p[i]); });
 }

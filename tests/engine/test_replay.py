@@ -7,7 +7,8 @@ from samovar.engine.batch import Slice, build_batch
 from samovar.engine.replay import MAX_ROWS, MAX_SHAPES, RecordedStep, Replays
 from samovar.engine.runner import Runner, make_runner
 from samovar.engine.sequence import Sequence
-from samovar.kernels.recorder import RecordingOps, Slabs
+from samovar.kernels.recorder import RecordingOps
+from samovar.kernels.slabs import Slabs
 from tests.engine.fakes import generate, request
 from tests.engine.random_decoders import NAMES, VOCAB, random_decoder, random_engine, random_pool
 from tests.kernels.native_cases import ISAS, ops_on

@@ -14,7 +14,8 @@ from samovar.engine.page_pool import PagePool
 from samovar.engine.paged_attend import PagedAttend
 from samovar.kernels import F32, Spans
 from samovar.kernels.native import NativeOps
-from samovar.kernels.recorder import RecordingOps, Slabs
+from samovar.kernels.recorder import RecordingOps
+from samovar.kernels.slabs import Slabs
 from samovar.models.blocks import Decoder, Step
 
 MAX_ROWS = 64

@@ -6,6 +6,7 @@ fall back to `kernels.reference.ReferenceOps`. Shape letters: see `samovar.kerne
 """
 
 import importlib
+import math
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,13 @@ from samovar.errors import OutOfMemory, SamovarError
 from samovar.kernels import F32, KvPages, Linear, Spans
 from samovar.kernels.cores import usable_cores
 from samovar.kernels.sample_batch import SampleBatch, refuse_failed
+from samovar.kernels.slabs import Slabs
 from samovar.tensors.stored import StoredTensor
 
 if TYPE_CHECKING:
     from samovar._native import Engine, NativeLinear, Program
 
+_SLAB_ELEMENTS = 32768  # smaller outputs come from the heap, which uses their memory again by itself
 _KIND = {"f32": 0, "f16": 1, "bf16": 2, "int8": 3}
 
 
@@ -73,6 +76,7 @@ class NativeOps:
         self._isa = isa
         self._engine: Engine = _native().Engine(isa, n_threads)
         self._target: Engine | Program = self._engine
+        self._slabs = Slabs()
 
     @property
     def isa(self) -> str:
@@ -193,7 +197,7 @@ class NativeOps:
 
     def _new(self, *shape: int) -> F32:
         """Memory for an output."""
-        return np.empty(shape, np.float32)
+        return self._slabs.new(*shape) if math.prod(shape) >= _SLAB_ELEMENTS else np.empty(shape, np.float32)
 
 
 def _arrays(pages: KvPages) -> tuple[int, NDArray[np.generic], NDArray[np.generic], F32, F32]:

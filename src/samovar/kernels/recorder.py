@@ -4,44 +4,14 @@ The model's own code does the recording: it is run once with `RecordingOps` in p
 """
 
 import importlib
-import math
-import weakref
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from samovar.kernels import F32
 from samovar.kernels.native import NativeOps
+from samovar.kernels.slabs import Slabs
 
 if TYPE_CHECKING:
     from samovar._native import Program
-
-
-class Slabs:
-    """Memory for the outputs of recorded calls, shared by all programs of an engine.
-
-    A slab is free again when the array on it is collected: whatever is recorded after that is run after the array's last use.
-    """
-
-    def __init__(self) -> None:
-        self._free: list[memoryview] = []
-        self.size_bytes = 0
-
-    def new(self, *shape: int) -> F32:
-        """An array of undefined contents on the smallest free slab that holds it."""
-        n_bytes = math.prod(shape) * 4
-        fitting = [i for i, slab in enumerate(self._free) if slab.nbytes >= n_bytes]
-        if fitting:
-            slab = self._free.pop(min(fitting, key=lambda i: self._free[i].nbytes))
-        else:
-            slab = np.empty(-(-n_bytes // 4096) * 4096, np.uint8).data
-            self.size_bytes += slab.nbytes
-        owner = np.frombuffer(slab, np.float32, n_bytes // 4)  # every view of it, and views of those, have it as their base
-        weakref.finalize(owner, self._give_back, slab).atexit = False
-        return owner.reshape(shape)
-
-    def _give_back(self, slab: memoryview) -> None:
-        self._free.append(slab)
 
 
 class RecordingOps(NativeOps):
