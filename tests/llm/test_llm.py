@@ -1,3 +1,7 @@
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 
@@ -216,3 +220,15 @@ def follow(llm, monkeypatch, ids):
     scripted.n_prompt = 0
     monkeypatch.setattr(llm._engine, "_runner", Runner(scripted, llm.ops, llm._engine.pool))
     llm._engine.drop_kept()
+
+
+def test_raw_text_needs_no_jinja(tiny_folder):
+    program = """
+        import sys
+        from samovar import LLM
+        LLM(sys.argv[1], cache=False).generate("a", max_tokens=1)
+        assert "jinja2" not in sys.modules
+        LLM(sys.argv[1], cache=False).chat("a", max_tokens=1)
+        assert "jinja2" in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(tiny_folder)], check=True)

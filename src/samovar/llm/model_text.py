@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from samovar.errors import BadRequest, FormatError
 from samovar.formats import Checkpoint
 from samovar.formats.cache import CacheStore
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.gguf_header_cache import facts_of
-from samovar.text.chat_template import ChatTemplate
 from samovar.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from samovar.text.chat_template import ChatTemplate
 
 _OPEN, _CLOSE = "<think>", "</think>"
 
@@ -23,23 +27,36 @@ class Prompt:
     is_thinking: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelText:
-    """Tokenizer, template and the ids that end an answer. `template` is None where the checkpoint carries none."""
+    """Tokenizer, template and the ids that end an answer. `template_source` is None where the checkpoint carries none."""
 
     tokenizer: Tokenizer
-    template: ChatTemplate | None
+    template_source: str | None
     eos_ids: tuple[int, ...]
     generation_config: Mapping[str, object]
     metadata: Mapping[str, object]
     origin: str
 
+    @cached_property
+    def template(self) -> "ChatTemplate":
+        """The compiled template. Raises BadRequest where there is none, TemplateError for one that is unsound."""
+        # Imported and compiled where it is needed: both take as long as loading a small model, and raw text needs neither.
+        from samovar.text.chat_template import ChatTemplate
+
+        if self.template_source is None:
+            raise BadRequest(f"{self.origin}: the model carries no chat template; use generate, or an instruct model")
+        return ChatTemplate(
+            self.template_source,
+            special_tokens=self.tokenizer.special_tokens,
+            control_tokens=tuple(self.tokenizer.control_tokens),
+            origin=self.origin,
+        )
+
     def render(
         self, messages: Sequence[dict[str, object]], tools: Sequence[dict[str, object]] | None, thinking: bool | None
     ) -> Prompt:
         """Render and encode a conversation. Raises BadRequest for one the template refuses, or a mode that it has not."""
-        if self.template is None:
-            raise BadRequest(f"{self.origin}: the model carries no chat template; use generate, or an instruct model")
         rendered = self.template.render(messages, tools=tools, enable_thinking=thinking)
         ids = tuple(self.tokenizer.encode_rendered(rendered))
         tail = rendered.text.rstrip()
@@ -76,14 +93,9 @@ def read_model_text(checkpoint: Checkpoint, cache: CacheStore | None = None) -> 
     if source is not None and not isinstance(source, str):
         raise FormatError(f"{origin}: the chat template is {type(source).__name__}; expected text")
     eos_ids = dict.fromkeys([*_eos_ids(generation_config, origin), *tokenizer.eos_ids])
-    template = None
-    if source is not None:
-        template = ChatTemplate(
-            source, special_tokens=tokenizer.special_tokens, control_tokens=tuple(tokenizer.control_tokens), origin=origin
-        )
     return ModelText(
         tokenizer=tokenizer,
-        template=template,
+        template_source=source,
         eos_ids=tuple(eos_ids),
         generation_config=generation_config,
         metadata=metadata,

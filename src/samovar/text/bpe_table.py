@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 _LAYOUT: Final = 1  # of the cache's entries: raise it whenever a vocabulary is read in another way
-_MIN_CACHED_BYTES = 4 << 20  # smaller tables are built as fast as found
+_MIN_CACHED_BYTES = 512 << 10  # smaller tables are built as fast as found
 _ENTRY, _SECTION = "tokenizer", "byte_pairs"
 _BYTE_PIECE_LENGTH: Final = len("<0x00>")
 _PLAIN_FIELDS: Final = ("n_tokens", "first_prefix", "n_spaces_dropped", "special_tokens", "bos_id")
