@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -177,7 +178,10 @@ class CacheStore:
 
     def remove(self, entry: CacheEntry) -> None:
         """Delete a file of the cache; processes that have it mapped keep it. Raises OSError where that is refused."""
-        entry.path.unlink(missing_ok=True)
+        if entry.path.is_dir() and not entry.path.is_symlink():  # something else in an entry's place
+            shutil.rmtree(entry.path)
+        else:
+            entry.path.unlink(missing_ok=True)
 
     def clear(self) -> int:
         """Delete all entries and what killed processes left behind; bytes freed. Raises OSError where that is refused."""

@@ -248,7 +248,9 @@ def _choose_ops(isa: str | None, n_threads: int | None) -> tuple[Ops, str | None
     names = available_isas()
     if isa not in (None, *names):
         choices = ", ".join((*names, "numpy"))
-        raise BadRequest(f"instruction set {isa!r} is not available here; choose one of {choices}, or none", param="isa")
+        raise BadRequest(
+            f"instruction set {isa!r} is not available here; choose one of {choices}, or leave it out", param="isa"
+        )
     slow_reason = None if isa else _NO_VECTORS if names[-1] == "scalar" else isa_warning()
     return native_ops(isa=isa or names[-1], n_threads=n_threads or usable_cores()), slow_reason
 
