@@ -243,9 +243,8 @@ def test_writers_at_the_same_time_do_not_hurt_each_other(store):
     assert np.array_equal(store.open("weights", KEY).sections["a"], data)
 
 
-def test_clearing_takes_away_a_folder_in_an_entry_s_place(tmp_path: Path) -> None:
-    store = CacheStore(tmp_path / "cache")
-    store.write("tokenizer", "key", {}, {"a": b"bytes"})
+def test_clearing_takes_away_a_folder_in_an_entry_s_place(store):
+    write(store)
     (entry,) = store.entries()
     entry.path.unlink()
     (entry.path / "inside").mkdir(parents=True)

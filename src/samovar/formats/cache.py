@@ -9,8 +9,8 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
