@@ -115,7 +115,7 @@ struct Kernels {
   double (*weigh)(const float* x, int64_t n, float top, double inverse_temperature, double floor, double* weights);
 
   // Probes of the machine's limits: read n bytes (a multiple of 256), and n_rounds of 16 dots of 64 bytes: codes [256] with
-  // x [16]; see limits.h.
+  // x [16]; see machine_limits.h.
   uint8_t (*read_all)(const uint8_t* p, int64_t n);
   int32_t (*dot_many)(const uint8_t* codes, const int8_t* x, int64_t n_rounds);
 };

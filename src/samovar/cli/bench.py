@@ -140,7 +140,7 @@ def _run_under_bar(path: Path, settings: Settings, streams: Streams) -> Report:
 def _table(name: str, report: Report, settings: Settings) -> Table:
     """Medians with minimum and maximum."""
     title = f"{name}\n{_machine()}, {report.isa}, {report.n_threads} threads, keys and values {report.kv_type}"
-    table = Table(title=title, title_justify="left", caption=f"rounds: {settings.n_rounds}", caption_justify="left")
+    table = Table(title=title, title_justify="left", caption=f"medians of {settings.n_rounds} rounds", caption_justify="left")
     for heading in ("measured", "median", "minimum to maximum", "unit"):
         table.add_column(heading, justify="right" if heading in ("median", "minimum to maximum") else "left")
 

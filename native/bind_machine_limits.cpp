@@ -3,7 +3,7 @@
 #include <nanobind/stl/string.h>
 
 #include "cpu.h"
-#include "limits.h"
+#include "machine_limits.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
