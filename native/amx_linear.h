@@ -2,9 +2,9 @@
 // the path on vectors (quant_linear.cpp), so the same bits.
 //
 // A tile product takes 16 input rows by one group of 32 k (of 16 k where a group has two scales) and by the 16 rows of a row
-// group: A is `high` or `low` of a TileGroup<16>, B is 8 (or 4) steps of unpacked codes as they lie in a panel, and the 16 x 16
-// sums go through memory into vectors, where scales are applied and the group joins the float sums. Two tiles of rows and two row
-// groups are taken at once, so that each tile that is loaded serves two products.
+// group: A is `q` of a TileGroup<16>, B is 8 (or 4) steps of unpacked codes as they lie in a panel, and the 16 x 16 sums go through
+// memory into vectors, where scales are applied and the group joins the float sums. Two tiles of rows and two row groups are
+// taken at once, so that each tile that is loaded serves two products.
 #pragma once
 
 #include "amx_tile.h"
@@ -24,14 +24,6 @@ class AmxLinear {
   static constexpr int kSteps = 8 / kScales;                // of 4 k, in one tile product
   static constexpr int kSumTile = 0, kATile = 4, kBTile = 6;  // the first of the registers for sums (2 x 2), inputs, weights
 
-  // One row group's share of a group of k, unpacked.
-  struct PanelGroup {
-    uint8_t codes[8][64];
-    float scale[kScales][16];
-    float minimum[T::kHasMinimum ? kScales : 1][16];
-  };
-  static_assert(sizeof(PanelGroup) <= 8 * 64 + 4 * 64);
-
   using Sums = int32_t[16][16];
 
  public:
@@ -47,7 +39,7 @@ class AmxLinear {
       config.rows[kBTile + i] = kSteps, config.row_bytes[kBTile + i] = 64;
     }
     Tiles tiles(config);
-    auto* panel = reinterpret_cast<PanelGroup*>(scratch);
+    auto* panel = reinterpret_cast<Unpacked<T>*>(scratch);
     for (int64_t row_group = group_first; row_group < group_last; row_group += 2) {
       if (row_group + 1 < group_last) {
         columns<2>(tiles, w, x, first, end, row_group, out, panel);
@@ -61,18 +53,13 @@ class AmxLinear {
  private:
   template <int kColumns>
   static void columns(Tiles& tiles, const WeightView& w, const uint8_t* x, int64_t first, int64_t end, int64_t row_group,
-                      float* out, PanelGroup* panel) {
+                      float* out, Unpacked<T>* panel) {
     for (int c = 0; c < kColumns; ++c) {
       const Source source(w, row_group + c);
       for (int64_t g = 0; g < n_groups(w.n_in); ++g) {
         Group<T> group;
         source.read(g, 0, group);
-        PanelGroup& to = panel[g * kColumns + c];
-        for (int j = 0; j < 8; ++j) store_codes(to.codes[j], group.codes[j]);
-        for (int s = 0; s < kScales; ++s) {
-          store(to.scale[s], group.scale[s]);
-          if constexpr (T::kHasMinimum) store(to.minimum[s], group.minimum[s]);
-        }
+        panel[g * kColumns + c].write(group);
       }
     }
     int64_t row = first;
@@ -82,26 +69,21 @@ class AmxLinear {
 
   template <int kTiles, int kColumns>
   static void block(Tiles& tiles, const WeightView& w, const uint8_t* x, int64_t row, int64_t row_group, float* out,
-                    const PanelGroup* panel) {
+                    const Unpacked<T>* panel) {
     alignas(64) float acc[kTiles][kColumns][16][16] = {};
-    alignas(64) Sums coarse[kTiles][kColumns], fine[kTiles][kColumns];
+    alignas(64) Sums sums[kTiles][kColumns];
     const int64_t n = n_groups(w.n_in);
     const TileGroup<kAmxRows>* tile_groups[kTiles];
     for (int t = 0; t < kTiles; ++t) {
       tile_groups[t] = reinterpret_cast<const TileGroup<kAmxRows>*>(x + (row + t * kAmxRows) * n * kTileGroupBytes);
     }
     for (int64_t g = 0; g < n; ++g, panel += kColumns) {
-      bool is_fine = false;
-      for (int t = 0; t < kTiles; ++t) is_fine = is_fine || has_fine(tile_groups[t][g]);
       for (int s = 0; s < kScales; ++s) {
         tiles.template load<kBTile>(panel[0].codes[s * kSteps], 64);
         if constexpr (kColumns == 2) tiles.template load<kBTile + 1>(panel[1].codes[s * kSteps], 64);
-        multiply<kTiles, kColumns>(tiles, [&](int t) { return tile_groups[t][g].high[0] + s * 16; }, coarse);
-        if (is_fine) multiply<kTiles, kColumns>(tiles, [&](int t) { return tile_groups[t][g].low[0] + s * 16; }, fine);
+        multiply<kTiles, kColumns>(tiles, [&](int t) { return tile_groups[t][g].q[0] + s * 16; }, sums);
         for (int t = 0; t < kTiles; ++t) {
-          for (int c = 0; c < kColumns; ++c) {
-            fold(coarse[t][c], is_fine ? &fine[t][c] : nullptr, tile_groups[t][g], panel[c], s, acc[t][c]);
-          }
+          for (int c = 0; c < kColumns; ++c) fold(sums[t][c], tile_groups[t][g], panel[c], s, acc[t][c]);
         }
       }
     }
@@ -143,15 +125,13 @@ class AmxLinear {
   static inline I32x16 load_i32(const int32_t* p) { return as_i32(load(reinterpret_cast<const float*>(p))); }
 
   // What the vector path does after its dot products, for the 16 rows of a tile and scale number `s` of the group.
-  static inline void fold(const Sums& coarse, const Sums* fine, const TileGroup<kAmxRows>& x, const PanelGroup& weights, int s,
-                          float (&acc)[16][16]) {
+  static inline void fold(const Sums& sums, const TileGroup<kAmxRows>& x, const Unpacked<T>& weights, int s, float (&acc)[16][16]) {
     const F32x16 scale = load(weights.scale[s]);
     for (int m = 0; m < kAmxRows; ++m) {
       const int32_t n_sum = kScales == 1 ? x.n_sum[m] : s == 0 ? x.n_sum_first[m] : x.n_sum[m] - x.n_sum_first[m];
-      I32x16 sum = shl<kLowBits>(load_i32(coarse[m]));
-      if (fine != nullptr) sum = add(sum, load_i32((*fine)[m]));
+      I32x16 sum = load_i32(sums[m]);
       if constexpr (T::kZeroShift >= 0) sum = add(sum, shl<T::kZeroShift>(set1_i32(n_sum)));
-      const F32x16 d = set1(__builtin_fabsf(x.d[m]));
+      const F32x16 d = set1(x.d[m]);
       F32x16 total = fma(to_f32(sum), mul(scale, d), load(acc[m]));
       if constexpr (T::kHasMinimum) {
         const F32x16 d_sum = kScales == 1 ? set1(x.d_sum[m]) : mul(to_f32(set1_i32(-n_sum)), d);

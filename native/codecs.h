@@ -26,6 +26,29 @@ struct Group {
   F32x16 minimum[T::kHasMinimum ? T::kScales : 1];
 };
 
+// A group of one row group as it lies in memory when unpacked.
+template <class T>
+struct alignas(64) Unpacked {
+  uint8_t codes[8][64];
+  float scale[T::kScales][16];
+  float minimum[T::kHasMinimum ? T::kScales : 1][16];
+
+  inline void read(Group<T>& group) const {
+    for (int j = 0; j < 8; ++j) group.codes[j] = load_codes(codes[j]);
+    for (int s = 0; s < T::kScales; ++s) {
+      group.scale[s] = load(scale[s]);
+      if constexpr (T::kHasMinimum) group.minimum[s] = load(minimum[s]);
+    }
+  }
+  inline void write(const Group<T>& group) {
+    for (int j = 0; j < 8; ++j) store_codes(codes[j], group.codes[j]);
+    for (int s = 0; s < T::kScales; ++s) {
+      store(scale[s], group.scale[s]);
+      if constexpr (T::kHasMinimum) store(minimum[s], group.minimum[s]);
+    }
+  }
+};
+
 // ---- codes
 
 template <int kFirst, int kBit, int kPlaneBits, int kStep>
@@ -84,6 +107,21 @@ inline void read_codes(const uint8_t* p, U8x64* codes) {
   if constexpr (kBits == 8) {
     for (int j = 0; j < 8; ++j) codes[j] = load_codes(p + 64 * j);
   }
+}
+
+// The codes of one step.
+template <int kBits>
+inline U8x64 read_step(const uint8_t* p, int step) {
+  const auto plane = [&](int64_t at, int bits) {  // of the planes at `at`, 8 / bits steps in each run of 64 bytes
+    return take_bits_at(load_codes(p + at + 64 * (step * bits / 8)), step * bits % 8, static_cast<uint8_t>((1 << bits) - 1));
+  };
+  if constexpr (kBits == 2) return plane(0, 2);
+  if constexpr (kBits == 3) return bit_or(plane(0, 2), take_bits<-2>(plane(128, 1), 4));
+  if constexpr (kBits == 8) return load_codes(p + 64 * step);
+  const U8x64 low = take_bits_at(load_codes(p + 64 * (step % 4)), step / 4 * 4, 15);
+  if constexpr (kBits == 5) return bit_or(low, take_bits<-4>(plane(256, 1), 16));
+  if constexpr (kBits == 6) return bit_or(low, take_bits<-4>(plane(256, 2), 48));
+  return low;
 }
 
 template <class Values>
@@ -161,13 +199,21 @@ struct Codec {
 
   static inline void read(const uint8_t* payload, const uint8_t* head, const uint8_t* scales, Group<T>& group) {
     read_codes<kBits>(payload, group.codes);
-    if constexpr (kType == Type::kIQ4_NL || kType == Type::kIQ4_XS) {
-      for (U8x64& c : group.codes) c = look_up(kIq4Bytes.bytes, c);
-    }
-    if constexpr (kType == Type::kMXFP4 || kType == Type::kNVFP4) {
-      for (U8x64& c : group.codes) c = look_up(kFp4Bytes.bytes, c);
-    }
-    read_scales<kType>(head, scales, group);
+    for (U8x64& c : group.codes) c = meaning(c);
+    read_scales(head, scales, group);
+  }
+  static inline U8x64 read_step(const uint8_t* payload, int step) {
+    return meaning(SAMOVAR_ISA::read_step<kBits>(payload, step));
+  }
+  static inline void read_scales(const uint8_t* head, const uint8_t* scales, Group<T>& group) {
+    SAMOVAR_ISA::read_scales<kType>(head, scales, group);
+  }
+
+ private:
+  static inline U8x64 meaning(U8x64 codes) {
+    if constexpr (kType == Type::kIQ4_NL || kType == Type::kIQ4_XS) return look_up(kIq4Bytes.bytes, codes);
+    if constexpr (kType == Type::kMXFP4 || kType == Type::kNVFP4) return look_up(kFp4Bytes.bytes, codes);
+    return codes;
   }
 };
 

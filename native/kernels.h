@@ -20,17 +20,18 @@ struct WeightView {
 };
 
 // Input rows are regrouped in tiles of 16, 8, 4, 2 and 1 rows (at most the instruction set's tile), largest first.
-// Quantised tile of W rows: a TileGroup<W> for each group of 32 k, where x ~ |d| * q, q = 128 high + low, d_sum = |d| * sum(q),
-// n_sum = -sum(q), n_sum_first = -sum of the first 16. A group whose largest magnitude is more than 4 times its row's root
-// mean square has 15 bits, and d < 0 as a mark; in the others low is 0 and q has 8 bits. Float tile: float x[n_in][W].
-inline constexpr int64_t kTileGroupBytes = 80;  // one row, one group
+// Quantised tile of W rows: a TileGroup<W> for each group of 32 k, where x ~ d * (q + 128 high), n_sum = -sum(q), n_sum_first =
+// -sum of the first 16, d_sum = d * sum(q). `high` is 0 but for outliers: values of more than 4 times their row's root mean
+// square. The other values of a group decide its d (unless the largest outlier would need a `high` above 127), so that an outlier
+// does not take their 8 bits away. The high parts follow behind all tiles, as a list for each row (RowOutliers).
+// Float tile: float x[n_in][W].
+inline constexpr int64_t kTileGroupBytes = 48;  // one row, one group
 inline constexpr int64_t kMaxTileRows = 16;     // of any instruction set: callers cut rows at multiples of it
-inline constexpr int kLowBits = 7;
+inline constexpr int kHighBits = 7;             // what the high parts are shifted by
 
 template <int kRows>
 struct TileGroup {
-  int8_t high[kRows][kGroup];
-  int8_t low[kRows][kGroup];
+  int8_t q[kRows][kGroup];
   float d[kRows];
   float d_sum[kRows];
   int32_t n_sum[kRows];
@@ -38,14 +39,17 @@ struct TileGroup {
 };
 static_assert(sizeof(TileGroup<8>) == 8 * kTileGroupBytes);
 
-// Whether one of the tile's rows has low parts in this group.
-template <int kRows>
-inline bool has_fine(const TileGroup<kRows>& x) {
-  uint32_t bits[kRows], all = 0;
-  std::memcpy(bits, x.d, sizeof(bits));
-  for (const uint32_t b : bits) all |= b;
-  return all >> 31 != 0;
-}
+// The outliers of one row, k ascending: four k of which one has a high part; those of a step, see formats.h.
+struct Outlier {
+  int32_t at;  // 8 group + step
+  int8_t high[4];
+  int32_t n_sum;  // -sum(high)
+  float d;        // 128 times the group's: x ~ d * high
+};
+struct RowOutliers {
+  int64_t n;
+  Outlier list[];
+};
 
 enum class KvKind : int { kF32, kF16, kBF16, kI8 };
 
@@ -80,8 +84,9 @@ struct Kernels {
   void (*tile_rows_f32)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
 
   // out[t, 16 g ..] for rows t in [first, last) and row groups g in [group_first, group_last). Each output is the sum over k
-  // groups in ascending order of fma(exact integer dot, weight scale * d, sum), then fma(minimum, d_sum, sum) where there is
-  // one. `scratch`: panel_bytes(n_in), 64-byte aligned.
+  // groups in ascending order of fma(exact integer dot of q, weight scale * d, sum), then fma(minimum, d_sum, sum) where there is
+  // one, for each scale of the group; then the same over the row's outliers in their order, with `high` and its d.
+  // `scratch`: panel_bytes(n_in), 64-byte aligned.
   void (*quant_linear)(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last,
                        int64_t group_first, int64_t group_last, float* out_TN, uint8_t* scratch);
   // Float weights: products are fused into sums of 64 k, and those added in ascending order.
@@ -123,7 +128,13 @@ struct Kernels {
 // Sizes that callers provide for.
 inline int64_t n_groups(int64_t n_in) { return n_in / kGroup; }
 inline int64_t n_row_groups(int64_t n_out) { return (n_out + kRowGroup - 1) / kRowGroup; }
-inline int64_t tile_bytes(int64_t n_rows, int64_t n_in) { return n_rows * n_groups(n_in) * kTileGroupBytes; }
+inline int64_t outliers_bytes(int64_t n_in) { return static_cast<int64_t>(sizeof(RowOutliers)) + n_in / 4 * static_cast<int64_t>(sizeof(Outlier)); }
+inline int64_t tile_bytes(int64_t n_rows, int64_t n_in) {
+  return n_rows * (n_groups(n_in) * kTileGroupBytes + outliers_bytes(n_in));
+}
+inline RowOutliers* row_outliers(uint8_t* tiles, int64_t n_rows, int64_t n_in, int64_t row) {
+  return reinterpret_cast<RowOutliers*>(tiles + n_rows * n_groups(n_in) * kTileGroupBytes + row * outliers_bytes(n_in));
+}
 inline int64_t float_tile_bytes(int64_t n_rows, int64_t n_in) { return n_rows * n_in * 4; }
 inline int64_t panel_bytes(int64_t n_in) { return 2 * n_groups(n_in) * (kGroup * kRowGroup + 4 * kRowGroup * 4); }
 // A state is the running maximum, the sum of weights, padding, and the weighted sum of values (padded to whole vectors).

@@ -14,12 +14,24 @@ namespace {
 
 constexpr int64_t kPrefetchBytes = 4096;  // ahead of the codes in use; 2 KiB and 8 KiB measured 3 to 24 % slower on most types
 
-constexpr float kLargestHigh = 127.0f;
-constexpr float kLargestCode = kLargestHigh * (1 << kLowBits);
-constexpr float kFineAbove = 4.0f;  // times its row's root mean square, and a group's largest value earns it 15 bits
+constexpr float kLargestCode = 127.0f;
+constexpr float kMostHigh = 127.0f;
+constexpr float kOutlierAbove = 4.0f;  // times its row's root mean square, and a value is an outlier
 constexpr int kVectorRows = kQuantRows < 8 ? kQuantRows : 8;  // of the largest tile that vectors work on
 constexpr int64_t kDirectRows = 32;   // up to so many input rows, weights are unpacked for each tile anew
 constexpr int64_t kPanelGroups = 16;  // groups of k unpacked at a time: the panel stays in the first-level cache
+
+// Minus zero point times the sum of activations: where an integer dot product starts.
+template <class T>
+inline I32x16 start(I32x16 n_sum) {
+  if constexpr (T::kZeroShift < 0) return set1_i32(0);
+  return shl < T::kZeroShift<0 ? 0 : T::kZeroShift>(n_sum);
+}
+
+template <class T>
+inline I32x16 dot_codes(I32x16 sum, U8x64 codes, const int8_t* q) {
+  return T::kIsWide ? dot_wide(sum, codes, q) : dot(sum, codes, q);
+}
 
 // Row groups (kColumns of them) read straight from their packed form.
 template <class C, int kColumns>
@@ -41,80 +53,57 @@ struct PackedSource {
     C::read(p, heads + (column * (n / kHeadGroups) + g / kHeadGroups) * head_bytes, scales + (column * n + g) * scale_bytes,
             group);
   }
+  // acc plus an outlier times the weights.
+  inline F32x16 add(F32x16 acc, const Outlier& x, int column) const {
+    constexpr int kScales = Meaning::kScales;
+    const int64_t g = x.at / 8;
+    const int step = x.at % 8;
+    Group<Meaning> group;
+    C::read_scales(heads + (column * (n / kHeadGroups) + g / kHeadGroups) * head_bytes, scales + (column * n + g) * scale_bytes,
+                   group);
+    const U8x64 codes = C::read_step(payload + (column * n + g) * C::kPayloadBytes, step);
+    const I32x16 dot = dot_codes<Meaning>(start<Meaning>(set1_i32(x.n_sum)), codes, x.high);
+    const bool is_first = kScales == 1 || step < 4;
+    acc = fma(to_f32(dot), mul(is_first ? group.scale[0] : group.scale[kScales - 1], set1(x.d)), acc);
+    if constexpr (Meaning::kHasMinimum) {
+      const F32x16 minimum = is_first ? group.minimum[0] : group.minimum[kScales - 1];
+      acc = fma(minimum, set1(x.d * static_cast<float>(-x.n_sum)), acc);
+    }
+    return acc;
+  }
 };
 
 // The groups of a run of k of kColumns row groups, unpacked once into scratch for many tiles of rows.
 template <class T, int kColumns>
 struct PanelSource {
   using Meaning = T;
-  static constexpr int64_t kVectors = T::kScales * (T::kHasMinimum ? 2 : 1);
-  static constexpr int64_t kBytes = 8 * 64 + kVectors * 64;
-  uint8_t* panel;
+  Unpacked<T>* panel;
   int64_t first;  // group of k that the panel begins with
 
-  inline uint8_t* at(int64_t g, int column) const { return panel + ((g - first) * kColumns + column) * kBytes; }
-  inline void read(int64_t g, int column, Group<T>& group) const {
-    const uint8_t* p = at(g, column);
-    for (int j = 0; j < 8; ++j) group.codes[j] = load_codes(p + 64 * j);
-    const float* f = reinterpret_cast<const float*>(p + 512);
-    for (int s = 0; s < T::kScales; ++s) {
-      group.scale[s] = load(f + 16 * s);
-      if constexpr (T::kHasMinimum) group.minimum[s] = load(f + 16 * (T::kScales + s));
-    }
-  }
-  inline void write(int64_t g, int column, const Group<T>& group) const {
-    uint8_t* p = at(g, column);
-    for (int j = 0; j < 8; ++j) store_codes(p + 64 * j, group.codes[j]);
-    float* f = reinterpret_cast<float*>(p + 512);
-    for (int s = 0; s < T::kScales; ++s) {
-      store(f + 16 * s, group.scale[s]);
-      if constexpr (T::kHasMinimum) store(f + 16 * (T::kScales + s), group.minimum[s]);
-    }
-  }
+  inline Unpacked<T>& at(int64_t g, int column) const { return panel[(g - first) * kColumns + column]; }
+  inline void read(int64_t g, int column, Group<T>& group) const { at(g, column).read(group); }
 };
 
-// Minus zero point times the sum of activations: where an integer dot product starts.
-template <class T>
-inline I32x16 start(I32x16 n_sum) {
-  if constexpr (T::kZeroShift < 0) return set1_i32(0);
-  return shl < T::kZeroShift<0 ? 0 : T::kZeroShift>(n_sum);
+// Minus zero point times sum, plus the sum over the steps of code * q, where -n_sum is the sum of q.
+template <class T, int kFirst, int kLast>
+inline I32x16 dot_steps(I32x16 n_sum, const U8x64* codes, const int8_t* q) {
+  I32x16 sum = start<T>(n_sum);
+  for (int j = kFirst; j < kLast; ++j) sum = dot_codes<T>(sum, codes[j], q + 4 * j);
+  return sum;
 }
 
-// The same for a sum of high parts alone, q = 128 high: 2^7 times what comes out is what `start` gives.
-template <class T>
-inline I32x16 start_high(I32x16 n_sum) {
-  if constexpr (T::kZeroShift < 0) return set1_i32(0);
-  return shift_right<T::kZeroShift < 0 ? 0 : kLowBits - T::kZeroShift>(n_sum);
-}
-
-// Minus zero point times sum, plus the sum over the steps of code * q, where -n_sum is the sum of q. Without low parts, half
-// the products are saved; the integers are the same.
-template <class T, bool kIsFine, int kFirst, int kLast>
-inline I32x16 dot_steps(I32x16 n_sum, const U8x64* codes, const int8_t* high, const int8_t* low) {
-  I32x16 coarse = kIsFine ? set1_i32(0) : start_high<T>(n_sum);
-  for (int j = kFirst; j < kLast; ++j) {
-    coarse = T::kIsWide ? dot_wide(coarse, codes[j], high + 4 * j) : dot(coarse, codes[j], high + 4 * j);
-  }
-  if constexpr (!kIsFine) return shl<kLowBits>(coarse);
-  I32x16 fine = start<T>(n_sum);
-  for (int j = kFirst; j < kLast; ++j) {
-    fine = T::kIsWide ? dot_wide(fine, codes[j], low + 4 * j) : dot(fine, codes[j], low + 4 * j);
-  }
-  return add(shl<kLowBits>(coarse), fine);
-}
-
-template <class T, bool kIsFine, int kRows>
+template <class T, int kRows>
 inline F32x16 add_group(F32x16 acc, const Group<T>& group, const TileGroup<kRows>& x, int row) {
-  const F32x16 d = set1(kIsFine ? std::fabs(x.d[row]) : x.d[row]);
+  const F32x16 d = set1(x.d[row]);
   if constexpr (T::kScales == 1) {
-    const I32x16 sum = dot_steps<T, kIsFine, 0, 8>(set1_i32(x.n_sum[row]), group.codes, x.high[row], x.low[row]);
+    const I32x16 sum = dot_steps<T, 0, 8>(set1_i32(x.n_sum[row]), group.codes, x.q[row]);
     acc = fma(to_f32(sum), mul(group.scale[0], d), acc);
     if constexpr (T::kHasMinimum) acc = fma(group.minimum[0], set1(x.d_sum[row]), acc);
     return acc;
   } else {
     const I32x16 first_sum = set1_i32(x.n_sum_first[row]), second_sum = sub(set1_i32(x.n_sum[row]), first_sum);
-    const I32x16 first = dot_steps<T, kIsFine, 0, 4>(first_sum, group.codes, x.high[row], x.low[row]);
-    const I32x16 second = dot_steps<T, kIsFine, 4, 8>(second_sum, group.codes, x.high[row], x.low[row]);
+    const I32x16 first = dot_steps<T, 0, 4>(first_sum, group.codes, x.q[row]);
+    const I32x16 second = dot_steps<T, 4, 8>(second_sum, group.codes, x.q[row]);
     acc = fma(to_f32(first), mul(group.scale[0], d), acc);
     if constexpr (T::kHasMinimum) acc = fma(group.minimum[0], mul(to_f32(sub(set1_i32(0), first_sum)), d), acc);
     acc = fma(to_f32(second), mul(group.scale[1], d), acc);
@@ -153,20 +142,11 @@ void multiply(const Source& source, const uint8_t* x, int64_t tile_groups, int64
   for (int64_t g = first; g < last; ++g) {
     Group<T> group[kColumns];
     for (int c = 0; c < kColumns; ++c) source.read(g, c, group[c]);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int t = 0; t < kTiles; ++t) {
       const auto& rows = reinterpret_cast<const TileGroup<kRows>*>(x)[t * tile_groups + g];
-      const auto add_rows = [&]<bool kIsFine>() {
-        for (int r = 0; r < kRows; ++r) {
-          for (int c = 0; c < kColumns; ++c) {
-            acc[t][r][c] = add_group<T, kIsFine, kRows>(acc[t][r][c], group[c], rows, r);
-          }
-        }
-      };
-      if (has_fine(rows)) {
-        add_rows.template operator()<true>();
-      } else {
-        add_rows.template operator()<false>();
+      for (int r = 0; r < kRows; ++r) {
+        for (int c = 0; c < kColumns; ++c) acc[t][r][c] = add_group<T, kRows>(acc[t][r][c], group[c], rows, r);
       }
     }
   }
@@ -212,15 +192,35 @@ void columns(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t firs
   }
   for (int64_t g_first = 0; g_first < n; g_first += kPanelGroups) {
     const int64_t g_last = std::min(n, g_first + kPanelGroups);
-    const PanelSource<T, kColumns> panel{scratch, g_first};
+    const PanelSource<T, kColumns> panel{reinterpret_cast<Unpacked<T>*>(scratch), g_first};
     for (int64_t g = g_first; g < g_last; ++g) {
       for (int c = 0; c < kColumns; ++c) {
         Group<T> group;
         packed.read(g, c, group);
-        panel.write(g, c, group);
+        panel.at(g, c).write(group);
       }
     }
     multiply_rows<kColumns>(panel, w, x, n_rows, first, last, g_first, g_last, row_group, out);
+  }
+}
+
+// Adds the outliers of the rows [first, last) to their outputs of kColumns row groups.
+template <class C, int kColumns>
+void add_outliers(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t row_group,
+                  float* out) {
+  const PackedSource<C, kColumns> source(w, row_group);
+  const int64_t column = row_group * kRowGroup;
+  const Target target{out + first * w.n_out + column, w.n_out, std::min(kRowGroup, w.n_out - column - (kColumns - 1) * kRowGroup)};
+  for (int64_t row = first; row < last; ++row) {
+    const RowOutliers& outliers = *row_outliers(const_cast<uint8_t*>(x), n_rows, w.n_in, row);
+    if (outliers.n == 0) continue;
+    float* to = target.out + (row - first) * target.stride;
+    F32x16 acc[kColumns];
+    for (int c = 0; c < kColumns; ++c) acc[c] = load_n(to + c * kRowGroup, target.valid<kColumns>(c));
+    for (int64_t i = 0; i < outliers.n; ++i) {
+      for (int c = 0; c < kColumns; ++c) acc[c] = source.add(acc[c], outliers.list[i], c);
+    }
+    for (int c = 0; c < kColumns; ++c) store_n(to + c * kRowGroup, acc[c], target.valid<kColumns>(c));
   }
 }
 
@@ -228,6 +228,7 @@ template <class C>
 void linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t group_first,
             int64_t group_last, float* out, uint8_t* scratch) {
   using T = typename C::Meaning;
+  const int64_t first_row = first;
 #if defined(SAMOVAR_USE_AMX)
   first = AmxLinear<C, PackedSource<C, 1>>::rows(w, x, first, last, group_first, group_last, out, scratch);
 #endif
@@ -239,6 +240,12 @@ void linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first
     }
   }
   for (; row_group < group_last; ++row_group) columns<C, 1>(w, x, n_rows, first, last, row_group, out, scratch);
+  constexpr int kOutlierColumns = 2;
+  row_group = group_first;
+  for (; row_group + kOutlierColumns <= group_last; row_group += kOutlierColumns) {
+    add_outliers<C, kOutlierColumns>(w, x, n_rows, first_row, last, row_group, out);
+  }
+  for (; row_group < group_last; ++row_group) add_outliers<C, 1>(w, x, n_rows, first_row, last, row_group, out);
 }
 
 }  // namespace
@@ -280,19 +287,11 @@ void quant_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t
   }
 }
 
-// q = 128 high + low, high from -127 to 127, low from -64 to 63.
-inline void split_store(I32x16 q, int8_t* high, int8_t* low) {
-  const I32x16 upper = shift_right<kLowBits>(add(q, set1_i32(1 << (kLowBits - 1))));
-  store_i8(high, upper);
-  store_i8(low, sub(q, shl<kLowBits>(upper)));
-}
-
-// d = largest magnitude / kLargestCode, q = round(x / d): 15 bits, with d negated as a mark. A group whose largest magnitude is
-// no outlier of its row gets 8 bits: q = 128 round(x / (128 d)), so low is 0. A group below 1e-30 counts as zero: its
-// reciprocal would overflow. The largest is found among the bits as integers, where no-number is largest of all and so is
-// not lost.
+// Groups whose largest magnitude is below 1e-30 count as zero: its reciprocal would overflow. Magnitudes are compared as
+// integers, whose order they share, with what is no number above all, so that it is not lost.
 void quantise_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles_out) {
   const int64_t n = n_groups(n_in);
+  const I32x16 zero = set1_i32(0), most = set1_i32(static_cast<int32_t>(kLargestCode)), round_up = set1_i32((1 << kHighBits) - 1);
   for (int64_t row = first; row < last;) {
     const int64_t width = tile_width(row, n_rows, kQuantRows);
     for (int64_t r = 0; r < width; ++r) {
@@ -300,30 +299,51 @@ void quantise_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, 
       uint8_t* tile_group = tiles_out + row * n * kTileGroupBytes;
       F32x16 energy = set1(0.0f);
       for (int64_t k = 0; k < n_in; k += 16) energy = fma(load(source + k), load(source + k), energy);
-      const float fine_above = kFineAbove * std::sqrt(sum_lanes(energy) / static_cast<float>(n_in));
+      RowOutliers& outliers = *row_outliers(tiles_out, n_rows, n_in, row + r);
+      outliers.n = 0;
+      const float limit = kOutlierAbove * std::sqrt(sum_lanes(energy) / static_cast<float>(n_in));
       for (int64_t g = 0; g < n; ++g, source += kGroup, tile_group += width * kTileGroupBytes) {
-        auto* high = reinterpret_cast<int8_t*>(tile_group) + r * kGroup;
-        auto* low = high + width * kGroup;
-        auto* numbers = reinterpret_cast<float*>(tile_group + width * 2 * kGroup) + r;
-        auto* sums = reinterpret_cast<int32_t*>(tile_group + width * (2 * kGroup + 8)) + r;
-        const F32x16 a = load(source), b = load(source + 16);
-        const float largest = f32_from_bits(static_cast<uint32_t>(max_lanes(max(as_i32(abs(a)), as_i32(abs(b))))));
-        const bool is_zero = largest < 1e-30f;
-        const bool is_fine = largest > fine_above;
-        const F32x16 scale = set1(is_zero ? 0.0f : (is_fine ? kLargestCode : kLargestHigh) / largest);
-        const float d = is_zero ? 0.0f : largest * (1.0f / kLargestCode);
+        auto* q = reinterpret_cast<int8_t*>(tile_group) + r * kGroup;
+        auto* d = reinterpret_cast<float*>(tile_group + width * kGroup) + r;
+        auto* n_sums = reinterpret_cast<int32_t*>(tile_group + width * (kGroup + 8)) + r;
+        const F32x16 a = load(source), b = load(source + 16), size_a = abs(a), size_b = abs(b);
+        const auto largest_of = [](F32x16 u, F32x16 v) {
+          return f32_from_bits(static_cast<uint32_t>(max_lanes(max(as_i32(u), as_i32(v)))));
+        };
+        const float largest = largest_of(size_a, size_b);
+        const bool has_high = largest > limit;
+        const float reach =
+            has_high ? std::max(largest_of(at_most(size_a, limit), at_most(size_b, limit)), largest / (kMostHigh + 1)) : largest;
+        const bool is_zero = reach < 1e-30f;
+        const F32x16 scale = set1(is_zero ? 0.0f : kLargestCode / reach);
         I32x16 q_first = to_i32(round_even(mul(a, scale))), q_second = to_i32(round_even(mul(b, scale)));
-        if (!is_fine) {
-          q_first = shl<kLowBits>(q_first);
-          q_second = shl<kLowBits>(q_second);
+        d[0] = is_zero ? 0.0f : reach * (1.0f / kLargestCode);
+        if (has_high) {  // the least multiple of 128, towards infinity, that leaves 8 bits
+          int8_t high[kGroup];
+          const auto split = [&](I32x16& all, int8_t* to) {
+            const I32x16 above = max(sub(all, most), zero), below = max(sub(sub(zero, all), most), zero);
+            const I32x16 multiple =
+                sub(shift_right<kHighBits>(add(above, round_up)), shift_right<kHighBits>(add(below, round_up)));
+            all = sub(all, shl<kHighBits>(multiple));
+            store_i8(to, multiple);
+          };
+          split(q_first, high);
+          split(q_second, high + 16);
+          for (int step = 0; step < 8; ++step) {  // each is written, and stays if it has a high part
+            Outlier& next = outliers.list[outliers.n];
+            std::memcpy(next.high, high + 4 * step, 4);
+            next.at = static_cast<int32_t>(8 * g) + step;
+            next.n_sum = -(next.high[0] + next.high[1] + next.high[2] + next.high[3]);
+            next.d = d[0] * (1 << kHighBits);
+            outliers.n += (next.high[0] | next.high[1] | next.high[2] | next.high[3]) != 0;
+          }
         }
-        split_store(q_first, high, low);
-        split_store(q_second, high + 16, low + 16);
-        const int32_t n_sum_first = sum_lanes(sub(set1_i32(0), q_first)), n_sum_all = n_sum_first - sum_lanes(q_second);
-        numbers[0] = is_fine ? -d : d;
-        numbers[width] = d * static_cast<float>(-n_sum_all);
-        sums[0] = n_sum_all;
-        sums[width] = n_sum_first;
+        store_i8(q, q_first);
+        store_i8(q + 16, q_second);
+        const int32_t n_sum_first = sum_lanes(sub(zero, q_first)), n_sum = n_sum_first - sum_lanes(q_second);
+        d[width] = d[0] * static_cast<float>(-n_sum);
+        n_sums[0] = n_sum;
+        n_sums[width] = n_sum_first;
       }
     }
     row += width;

@@ -51,6 +51,10 @@ inline F32x16 mul(F32x16 x, F32x16 y) { return {_mm256_mul_ps(x.a, y.a), _mm256_
 inline F32x16 div(F32x16 x, F32x16 y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
 inline F32x16 max(F32x16 x, F32x16 y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 inline F32x16 min(F32x16 x, F32x16 y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+inline F32x16 at_most(F32x16 x, float limit) {
+  const __m256 most = _mm256_set1_ps(limit);
+  return {_mm256_and_ps(x.a, _mm256_cmp_ps(x.a, most, _CMP_LE_OQ)), _mm256_and_ps(x.b, _mm256_cmp_ps(x.b, most, _CMP_LE_OQ))};
+}
 inline F32x16 abs(F32x16 x) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};
@@ -128,6 +132,12 @@ template <int kShift>
 inline U8x64 take_bits(U8x64 x, uint8_t mask) {
   const __m256i m = _mm256_set1_epi8(static_cast<char>(mask));
   return {take_bits_256<kShift>(x.a, m), take_bits_256<kShift>(x.b, m)};
+}
+// The same with a shift to the right that is no constant.
+inline U8x64 take_bits_at(U8x64 x, int shift, uint8_t mask) {
+  const __m256i m = _mm256_set1_epi8(static_cast<char>(mask));
+  const __m128i n = _mm_cvtsi32_si128(shift);
+  return {_mm256_and_si256(_mm256_srl_epi16(x.a, n), m), _mm256_and_si256(_mm256_srl_epi16(x.b, n), m)};
 }
 inline U8x64 look_up(const uint8_t* table16, U8x64 index) {
   const __m256i table = _mm256_broadcastsi128_si256(load_128(table16));

@@ -47,6 +47,9 @@ inline F32x16 mul(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline F32x16 div(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline F32x16 max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline F32x16 min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline F32x16 at_most(F32x16 a, float limit) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.v, _mm512_set1_ps(limit), _CMP_LE_OQ), a.v)};
+}
 inline F32x16 abs(F32x16 a) { return {_mm512_abs_ps(a.v)}; }
 inline F32x16 neg(F32x16 a) { return {_mm512_xor_ps(a.v, _mm512_set1_ps(-0.0f))}; }
 inline F32x16 round_even(F32x16 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
@@ -102,6 +105,10 @@ inline U8x64 take_bits(U8x64 a, uint8_t mask) {
   if constexpr (kShift > 0) return {_mm512_and_si512(_mm512_srli_epi16(a.v, kShift), m)};
   if constexpr (kShift < 0) return {_mm512_and_si512(_mm512_slli_epi16(a.v, -kShift), m)};
   return {_mm512_and_si512(a.v, m)};
+}
+// The same with a shift to the right that is no constant.
+inline U8x64 take_bits_at(U8x64 a, int shift, uint8_t mask) {
+  return {_mm512_and_si512(_mm512_srl_epi16(a.v, _mm_cvtsi32_si128(shift)), _mm512_set1_epi8(static_cast<char>(mask)))};
 }
 inline U8x64 look_up(const uint8_t* table16, U8x64 index) {
   const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table16)));

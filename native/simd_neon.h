@@ -74,6 +74,11 @@ inline F32x16 max(F32x16 a, F32x16 b) {
 inline F32x16 min(F32x16 a, F32x16 b) {
   return make4<F32x16>([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); });
 }
+inline F32x16 at_most(F32x16 a, float limit) {
+  return make4<F32x16>([&](int i) {
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a.v[i]), vcleq_f32(a.v[i], vdupq_n_f32(limit))));
+  });
+}
 inline F32x16 abs(F32x16 a) {
   return make4<F32x16>([&](int i) { return vabsq_f32(a.v[i]); });
 }
@@ -174,6 +179,11 @@ inline U8x64 take_bits(U8x64 a, uint8_t mask) {
   if constexpr (kShift > 0) return make4<U8x64>([&](int i) { return vandq_u8(vshrq_n_u8(a.v[i], kShift), m); });
   if constexpr (kShift < 0) return make4<U8x64>([&](int i) { return vandq_u8(vshlq_n_u8(a.v[i], -kShift), m); });
   return make4<U8x64>([&](int i) { return vandq_u8(a.v[i], m); });
+}
+// The same with a shift to the right that is no constant.
+inline U8x64 take_bits_at(U8x64 a, int shift, uint8_t mask) {
+  const int8x16_t left = vdupq_n_s8(static_cast<int8_t>(-shift));
+  return make4<U8x64>([&](int i) { return vandq_u8(vshlq_u8(a.v[i], left), vdupq_n_u8(mask)); });
 }
 inline U8x64 look_up(const uint8_t* table16, U8x64 index) {
   const uint8x16_t table = vld1q_u8(table16);

@@ -71,6 +71,9 @@ inline F32x16 max(F32x16 a, F32x16 b) {
 inline F32x16 min(F32x16 a, F32x16 b) {
   return make16<F32x16>([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
 }
+inline F32x16 at_most(F32x16 a, float limit) {
+  return make16<F32x16>([&](int i) { return a.v[i] <= limit ? a.v[i] : 0.0f; });
+}
 inline F32x16 abs(F32x16 a) {
   return make16<F32x16>([&](int i) { return __builtin_fabsf(a.v[i]); });
 }
@@ -169,6 +172,10 @@ template <int kShift>
 inline U8x64 take_bits(U8x64 a, uint8_t mask) {
   if constexpr (kShift >= 0) return make64([&](int i) { return (a.v[i] >> kShift) & mask; });
   return make64([&](int i) { return (a.v[i] << (kShift < 0 ? -kShift : 0)) & mask; });
+}
+// The same with a shift to the right that is no constant.
+inline U8x64 take_bits_at(U8x64 a, int shift, uint8_t mask) {
+  return make64([&](int i) { return (a.v[i] >> shift) & mask; });
 }
 inline U8x64 look_up(const uint8_t* table16, U8x64 index) {
   return make64([&](int i) { return table16[index.v[i]]; });

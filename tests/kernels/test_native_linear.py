@@ -14,7 +14,7 @@ from tests.kernels.native_cases import ISAS, ops_on, random_weight
 pytestmark = pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
 BY_NAME = {"argvalues": TENSOR_TYPES, "ids": lambda t: t.name}
 ROWS = (1, 2, 7, 16, 33)
-LARGEST_CODE = np.float32(127 * 128)
+LARGEST_CODE = np.float32(127)
 
 
 def exact_weight(weight: StoredTensor) -> np.ndarray:
@@ -22,14 +22,15 @@ def exact_weight(weight: StoredTensor) -> np.ndarray:
 
 
 def rounded_input(x: np.ndarray) -> np.ndarray:
-    """x as the quantised layers see it: one scale for each 32 values; 15 bits in groups with an outlier of the row, else 8."""
+    """x as the quantised layers see it: in each 32 values, multiples of 1/127 of the largest that is no outlier of the row."""
     groups = x.reshape(len(x), -1, 32)
-    largest = np.abs(groups).max(-1, keepdims=True)
-    is_fine = largest > 4 * np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=1))[:, None, None]
-    step = np.where(is_fine, np.float32(1), np.float32(128))
+    size = np.abs(groups)
+    limit = 4 * np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=1))[:, None, None]
+    ordinary = np.where(size <= limit, size, 0).max(-1, keepdims=True)
+    reach = np.maximum(ordinary, np.where(size > limit, size / 128, 0).max(-1, keepdims=True)).astype(np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
-        codes = np.where(largest > 0, step * np.rint(groups * (LARGEST_CODE / step / largest)), 0)
-    return (codes.astype(np.float64) * (largest / LARGEST_CODE).astype(np.float64)).reshape(x.shape)
+        codes = np.where(reach > 0, np.rint(groups * (LARGEST_CODE / reach)), 0)
+    return (codes.astype(np.float64) * (reach / LARGEST_CODE).astype(np.float64)).reshape(x.shape)
 
 
 def inputs(n_rows: int, n_in: int, seed: int = 1) -> np.ndarray:

@@ -132,8 +132,8 @@ class NativeOps:
         gate_TD: F32 | None = None,
         residual_TN: F32 | None = None,
     ) -> F32:
-        """Quantised weights: x is rounded with a scale for each 32 values, to 15 bits in groups with an outlier of the row
-        and to 8 in others; sums are exact within such a group."""
+        """Quantised weights: x is rounded to 8 bits with a scale for each 32 values; outliers of the row (more than 4 times its
+        root mean square) have 15 bits, and do not count for the scale. Sums are exact within such a group."""
         out_TN = self._new(len(x_TD), weight.n_out)
         # the binding refuses weights that it did not pack
         self._target.linears(x_TD, (weight,), (bias_N,), (out_TN,), residual_TN, None, 0.0, gate_TD)  # type: ignore[arg-type]
