@@ -94,6 +94,7 @@ def run_once(engine: str, subject: Subject, options: list[str], python: Path, ho
     path = subject.openvino if engine == "openvino" else subject.gguf
     command = [python, "-m", "benchmarks.one_engine", engine, path, *options]
     environment = os.environ | {"SAMOVAR_HOME": str(home)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the untimed start leaves bytecode, as it does for most
     done = subprocess.run(
         [*map(str, command), "--started", repr(time.monotonic())],
         capture_output=True, text=True, cwd=ROOT, check=False, env=environment,

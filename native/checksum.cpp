@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstring>
-#include <thread>
-#include <vector>
+#include <utility>
 
 #if defined(SAMOVAR_X86) && defined(__GNUC__) && !defined(__clang__)
 #define SAMOVAR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
@@ -62,24 +60,37 @@ uint64_t chunk_sum(const uint8_t* data, int64_t n_bytes) {
 
 }  // namespace
 
-uint64_t checksum(const uint8_t* data, int64_t n_bytes, int n_threads) {
-  const int64_t n_chunks = (n_bytes + kChunkBytes - 1) / kChunkBytes;
-  std::vector<uint64_t> sums(static_cast<size_t>(n_chunks));
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
-    for (int64_t i = next.fetch_add(1); i < n_chunks; i = next.fetch_add(1)) {
-      sums[static_cast<size_t>(i)] = chunk_sum(data + i * kChunkBytes, std::min(kChunkBytes, n_bytes - i * kChunkBytes));
-    }
-  };
-  std::vector<std::thread> workers;
-  for (int64_t i = 1; i < std::min<int64_t>(n_threads, n_chunks / 4); ++i) {
-    workers.emplace_back(work);  // a chunk is some 20 us of work, a thread costs as much
-  }
-  work();
-  for (std::thread& worker : workers) worker.join();
+uint64_t checksum(const uint8_t* data, int64_t n_bytes) {
   uint64_t h = static_cast<uint64_t>(n_bytes);
-  for (const uint64_t sum : sums) h = (h ^ sum) * kFold;
+  for (int64_t at = 0; at < n_bytes; at += kChunkBytes) {
+    h = (h ^ chunk_sum(data + at, std::min(kChunkBytes, n_bytes - at))) * kFold;
+  }
   return h;
+}
+
+Checker::Checker(std::vector<CheckedBytes> pieces, int n_threads) : pieces_(std::move(pieces)), states_(pieces_.size()) {
+  for (int i = 0; i < n_threads; ++i) threads_.emplace_back([this] { work(); });
+}
+
+Checker::~Checker() {
+  next_.store(static_cast<int64_t>(pieces_.size()));
+  for (std::thread& thread : threads_) thread.join();
+}
+
+bool Checker::is_sound(int64_t piece) const {
+  const std::atomic<State>& state = states_.at(static_cast<size_t>(piece));
+  state.wait(kOpen);
+  return state.load() == kSound;
+}
+
+void Checker::work() {
+  const auto n = static_cast<int64_t>(pieces_.size());
+  for (int64_t i = next_.fetch_add(1); i < n; i = next_.fetch_add(1)) {
+    const CheckedBytes& piece = pieces_[static_cast<size_t>(i)];
+    std::atomic<State>& state = states_[static_cast<size_t>(i)];
+    state.store(checksum(piece.data, piece.n_bytes) == piece.expected ? kSound : kDamaged);
+    state.notify_all();
+  }
 }
 
 }  // namespace samovar

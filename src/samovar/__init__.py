@@ -3,6 +3,7 @@
 `LLM` is loaded on first use, so that importing a part of the package costs that part alone.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from samovar.errors import SamovarError
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LLM", "SamovarError", "__version__"]
 __version__ = "0.1.0"
+
+# Threads of NumPy's OpenBLAS spin for 26 ms after they start, in which time weights could be read; 4 lets them sleep at once.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
 def __getattr__(name: str) -> object:

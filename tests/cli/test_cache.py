@@ -2,7 +2,6 @@
 
 import io
 import os
-import sys
 
 import pytest
 
@@ -70,11 +69,3 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
 def test_unclear_arguments_are_refused(argv, capsys):
     assert samovar("cache", *argv)[0] == 2
     assert "samovar: error:" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["rich", "prompt_toolkit", "platformdirs", "markdown_it"])
-def test_generate_imports_no_terminal_library(name):
-    import subprocess
-
-    program = f"import sys; from samovar.cli.main import build_parser; build_parser('generate'); print({name!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"

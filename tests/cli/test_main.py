@@ -157,3 +157,21 @@ def test_the_program_starts_without_loading_the_test_witnesses() -> None:
     code = "import sys, samovar.cli.main; print(*{'torch', 'transformers', 'gguf', 'safetensors'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
     assert found.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "more"),
+    [
+        ("import samovar.llm", {"argparse", "shutil"}),
+        ("from samovar.cli.main import build_parser; build_parser('generate')", {"rich", "prompt_toolkit", "markdown_it"}),
+    ],
+)
+def test_nothing_is_imported_that_a_first_token_does_not_need(code, more) -> None:
+    unneeded = more | {
+        "jinja2", "platformdirs", "random", "subprocess", "tokenizers", "samovar.engine.draft_model",
+        "samovar.formats.hf_folder", "samovar.kernels.reference", "samovar.text.gguf_vocabulary",
+    }  # fmt: skip
+    command = [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"]
+    found = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert "samovar.llm.llm" in found
+    assert unneeded & found == set()

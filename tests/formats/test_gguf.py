@@ -1,5 +1,6 @@
 """GGUF reading against the `gguf` package, and what is refused."""
 
+import os
 import struct
 import time
 from pathlib import Path
@@ -79,6 +80,15 @@ def resident_file_bytes(path: Path) -> int:
         elif inside and line.startswith("Rss:"):
             total += int(line.split()[1]) * 1024
     return total
+
+
+def test_the_identity_of_a_file_that_changed_since_it_was_opened_is_refused(write) -> None:
+    path = write(raw.assemble(tensors=(F32_TENSOR,), data=F32_DATA))
+    assert read_gguf(path).identity == read_gguf(path).identity
+    checkpoint = read_gguf(path)
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(FormatError, match="was changed while"):
+        _ = checkpoint.identity
 
 
 def test_version_two_is_read(write) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from samovar.kernels.checksum import checksum, checksum_numpy
+from samovar.kernels.checksum import checksum, checksum_numpy, start_checks
 from samovar.kernels.native import available_isas
 
 SIZES = (0, 1, 7, 8, 9, 8191, 8192, 8193, 262_143, 262_144, 262_145, 3_000_001)
@@ -21,11 +21,22 @@ def test_native_and_numpy_agree(size):
 
 @pytest.mark.skipif(not available_isas(), reason="native kernels are not built")
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
-def test_the_number_of_threads_does_not_matter(n_threads):
-    from samovar import _native
+def test_checks_find_the_damaged_pieces(n_threads):
+    pieces = [random_bytes(size, seed) for seed, size in enumerate(SIZES)]
+    expected = [checksum(piece) for piece in pieces]
+    pieces[5][17] ^= 1
+    expected[8] ^= 1
+    checker = start_checks(pieces, expected, n_threads)
+    assert [n for n in range(len(pieces)) if not checker.is_sound(n)] == [5, 8]
+    assert not checker.is_sound(5)
+    with pytest.raises(IndexError):
+        checker.is_sound(len(pieces))
 
-    data = random_bytes(5_000_001)
-    assert _native.checksum(data, n_threads) == checksum_numpy(data)
+
+@pytest.mark.skipif(not available_isas(), reason="native kernels are not built")
+def test_checks_that_nobody_waits_for_end():
+    for _ in range(20):
+        start_checks([random_bytes(300_000)] * 50, [0] * 50, 3)
 
 
 @pytest.mark.parametrize("bit", [0, 7, 8 * 8192, 8 * 262_144 + 3, 8 * 299_999 + 7])

@@ -46,3 +46,18 @@ def test_the_control_groups_limit_is_respected(tmp_path):
     assert available_bytes(tmp_path / "meminfo", tmp_path) == 600_000
     (tmp_path / "memory.max").write_text("max\n")
     assert available_bytes(tmp_path / "meminfo", tmp_path) == 5000 * 1024
+
+
+def test_a_large_pool_holds_what_is_written_to_it_in_small_and_in_huge_pages():
+    (pages,) = PagePool("f16", n_pages=200, n_layers=1, n_kv_heads=4, d_head=128).layers
+    assert pages.k_PGKB.nbytes > 4 << 20
+    for array in (pages.k_PGKB, pages.v_PGBK):
+        assert array.ctypes.data % 64 == 0
+        assert array.flags.writeable
+        array[:] = 1.5
+        assert (array == 1.5).all()
+
+
+def test_a_pool_beyond_the_address_space_is_refused():
+    with pytest.raises(OutOfMemory, match="the system refuses"):
+        PagePool("f16", n_pages=1 << 40, n_layers=1, n_kv_heads=4, d_head=128)

@@ -149,6 +149,7 @@ def _start(path: Path, settings: Settings, home: str) -> float:
     if settings.n_threads is not None:
         command += ["--threads", str(settings.n_threads)]
     environment = os.environ | {"SAMOVAR_HOME": home} | ({"SAMOVAR_ISA": settings.isa} if settings.isa else {})
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the first start leaves bytecode, as it does for most
     started = time.perf_counter()
     with subprocess.Popen(  # noqa: S603  # this program itself
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, bufsize=0

@@ -1,15 +1,17 @@
 """Bytes on disk to named tensors and raw config. What a path holds is told by its content, never by its name."""
 
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
 from samovar.formats.cache import CacheStore
 from samovar.formats.gguf import MAGIC, GgufCheckpoint, read_gguf, split_heads
-from samovar.formats.hf_folder import CONFIG, HfCheckpoint, has_safetensors, pickle_files, pickle_refusal, read_hf_folder
 from samovar.formats.mapped_file import open_plain, unreadable
 
-Checkpoint: TypeAlias = GgufCheckpoint | HfCheckpoint
+if TYPE_CHECKING:
+    from samovar.formats.hf_folder import HfCheckpoint
+
+Checkpoint: TypeAlias = "GgufCheckpoint | HfCheckpoint"
 
 _HEAD_BYTES: Final = 512
 _OLD_GGML: Final = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt and ggla, little-endian
@@ -35,6 +37,9 @@ def open_checkpoint(path: Path, cache: CacheStore | None = None) -> Checkpoint:
 
 def _open_folder(path: Path, cache: CacheStore | None) -> Checkpoint:
     """A Hugging Face folder, or the one GGUF model in a folder."""
+    # Imported where it is needed: start-up waits for imports, and a GGUF file needs none of it.
+    from samovar.formats.hf_folder import CONFIG, has_safetensors, pickle_files, pickle_refusal, read_hf_folder
+
     try:
         names = sorted(p.name for p in path.iterdir() if p.suffix == ".gguf" and p.is_file())
         has_config = (path / CONFIG).exists()
@@ -67,6 +72,8 @@ def _open_file(path: Path, cache: CacheStore | None) -> Checkpoint:
 
 def _refusal(path: Path, head: bytes) -> FormatError | UnsupportedModel:
     """What to say of a file that starts with `head`."""
+    from samovar.formats.hf_folder import CONFIG, pickle_refusal
+
     expected = "a GGUF file or a Hugging Face folder is expected"
     if not head:
         return FormatError(f"{path}: the file is empty; copy or download it again")

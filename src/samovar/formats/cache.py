@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -179,6 +178,8 @@ class CacheStore:
     def remove(self, entry: CacheEntry) -> None:
         """Delete a file of the cache; processes that have it mapped keep it. Raises OSError where that is refused."""
         if entry.path.is_dir() and not entry.path.is_symlink():  # something else in an entry's place
+            import shutil  # brings three compressors along, and start-up waits for imports
+
             shutil.rmtree(entry.path)
         else:
             entry.path.unlink(missing_ok=True)

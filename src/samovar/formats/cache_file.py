@@ -17,12 +17,15 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.kernels.checksum import checksum
+from samovar.kernels.checksum import checksum, start_checks
+
+if TYPE_CHECKING:
+    from samovar._native import Checker
 
 LAYOUT_VERSION: Final = 1
 PAGE: Final = 4096
@@ -81,6 +84,10 @@ class CacheFile:
     def is_sound(self, name: str) -> bool:
         """Whether a section's bytes are those that were written. Reads all of them."""
         return checksum(self.sections[name]) == self._checksums[name]
+
+    def start_checks(self, names: list[str], n_threads: int) -> "Checker":
+        """Begin to see whether sections are sound, in this order, see `kernels.checksum.start_checks`."""
+        return start_checks([self.sections[n] for n in names], [self._checksums[n] for n in names], n_threads)
 
 
 def layout(kind: str, key: str, meta: dict[str, object], sizes: Mapping[str, int]) -> CacheHeader:

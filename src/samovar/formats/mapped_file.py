@@ -57,12 +57,18 @@ class MappedFile:
         bytes among them. A file that was edited elsewhere, and its time of change set back, is not told apart.
         """
         digest = hashlib.sha256(f"{self.size_bytes} {self._changed_ns} ".encode())
-        digest.update(self.memory[:_IDENTITY_HEAD])
         last = max(0, self.size_bytes - _SAMPLE_BYTES)
-        for n in range(_N_SAMPLES):
-            start = last * (n + 1) // _N_SAMPLES
-            digest.update(self.memory[start : start + _SAMPLE_BYTES])
-        self._release(0, self.size_bytes)
+        samples = [(last * (n + 1) // _N_SAMPLES, _SAMPLE_BYTES) for n in range(_N_SAMPLES)]
+        try:
+            # Read, since a sample from the mapping would bring in all pages around it, which take longer than the digest.
+            with open_plain(self.path) as file:
+                status = os.fstat(file.fileno())
+                if (status.st_size, status.st_mtime_ns) != (self.size_bytes, self._changed_ns):
+                    raise FormatError(f"{self.path}: the file was changed while it was being opened; open it again")
+                for start, size in [(0, _IDENTITY_HEAD), *samples]:
+                    digest.update(os.pread(file.fileno(), size, start))
+        except OSError as error:
+            raise unreadable(self.path, error) from None
         return digest.hexdigest()
 
     def _release(self, start: int, size_bytes: int) -> None:

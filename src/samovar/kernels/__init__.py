@@ -7,7 +7,10 @@ Laws for each implementation: a row's result depends on that row alone, never on
 of threads, or on how a prompt was cut into calls. Activations are float32, C-contiguous.
 """
 
+import contextlib
 import math
+import mmap
+import sys
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -27,6 +30,7 @@ KV_DTYPES: dict[KvType, np.dtype[np.generic]] = {
 }
 PAGE_TOKENS = 32
 SCALE_BYTES = 4
+_HUGE_PAGE_BYTES = 2 << 20
 _LINE_BYTES = 64  # vectors that lie across two cache lines are read at half the speed
 
 
@@ -63,8 +67,20 @@ class KvPages:
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
-    """An array that starts on a cache line."""
+    """An array that starts on a cache line. Raises MemoryError.
+
+    Of a large one, the first 2 MiB are not one huge page, as NumPy would have it: the first prompt would wait until that is
+    zeroed, in each array of each layer.
+    """
     n_bytes = math.prod(shape) * dtype.itemsize
+    if sys.platform == "linux" and n_bytes > 2 * _HUGE_PAGE_BYTES:
+        try:
+            mapped = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise MemoryError(f"{n_bytes} bytes: {error.strerror}") from error
+        with contextlib.suppress(OSError):  # a system without huge pages
+            mapped.madvise(mmap.MADV_HUGEPAGE, _HUGE_PAGE_BYTES, n_bytes - _HUGE_PAGE_BYTES)
+        return np.frombuffer(mapped, dtype).reshape(shape)
     memory = np.empty(n_bytes + _LINE_BYTES, np.uint8)
     start = -memory.ctypes.data % _LINE_BYTES
     return memory[start : start + n_bytes].view(dtype).reshape(shape)

@@ -5,22 +5,34 @@ The definition stands in native/checksum.h; `checksum_numpy` is its plain form, 
 
 import importlib
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.kernels.cores import usable_cores
 from samovar.kernels.native import native_missing_reason
+
+if TYPE_CHECKING:
+    from samovar._native import Checker
 
 _CHUNK_BYTES, _BLOCK_WORDS = 256 << 10, 1024
 _FOLD, _MASK = 0x9E3779B185EBCA87, (1 << 64) - 1
 
 
 def checksum(data: NDArray[np.uint8]) -> int:
-    """The checksum of a flat array, computed on all usable cores."""
+    """The checksum of a flat array."""
     if native_missing_reason() is None:
-        return int(importlib.import_module("samovar._native").checksum(data, usable_cores()))
+        return int(importlib.import_module("samovar._native").checksum(data))
     return checksum_numpy(data)
+
+
+def start_checks(pieces: list[NDArray[np.uint8]], expected: list[int], n_threads: int) -> "Checker":
+    """Begin to compute the checksums of flat arrays, in order, in native threads, which need not wait for the interpreter.
+
+    `is_sound(n)` of what is returned waits for array n, and says whether its checksum is the one expected.
+    """
+    checker: Checker = importlib.import_module("samovar._native").Checker(pieces, expected, n_threads)
+    return checker
 
 
 def checksum_numpy(data: NDArray[np.uint8]) -> int:

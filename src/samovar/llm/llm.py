@@ -8,7 +8,6 @@ from typing import Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.engine.draft_model import DraftModel
 from samovar.engine.engine import Engine, StartDrafter
 from samovar.engine.ngram_drafter import NgramDrafter
 from samovar.engine.page_pool import PagePool, n_pages_for
@@ -19,7 +18,6 @@ from samovar.formats.hub import EMBEDDED_DEFAULT, default_cache, default_store, 
 from samovar.kernels import KV_DTYPES, KvType, Ops
 from samovar.kernels.cores import usable_cores
 from samovar.kernels.native import available_isas, isa_warning, native_missing_reason, native_ops
-from samovar.kernels.reference import ReferenceOps
 from samovar.llm.answer import Answer, Stream, run_batch
 from samovar.llm.memory import available_bytes, choose_context
 from samovar.llm.model_text import ModelText, read_model_text
@@ -85,6 +83,8 @@ class LLM:
             drafters: list[StartDrafter] = [lambda _: NgramDrafter()] if speculation in ("auto", "ngram") else []
             self.draft: LLM | None = None
             if draft is not None:
+                from samovar.engine.draft_model import DraftModel  # start-up waits for imports, and few ask for it
+
                 self.draft = LLM(
                     draft, n_threads=n_threads, kv_type=kv_type, isa=isa, cache=cache, speculation="off", progress=progress
                 )
@@ -242,9 +242,9 @@ def _choose_ops(isa: str | None, n_threads: int | None) -> tuple[Ops, str | None
     if n_threads is not None and (not isinstance(n_threads, int) or not 1 <= n_threads <= MAX_THREADS):
         raise BadRequest(f"n_threads is {n_threads!r}; expected a whole number from 1 to {MAX_THREADS}", param="n_threads")
     if isa == "numpy":
-        return ReferenceOps(), "running on the NumPy kernels, as asked for: they are much slower than the native ones"
+        return _reference_ops(), "running on the NumPy kernels, as asked for: they are much slower than the native ones"
     if isa is None and (reason := native_missing_reason()) is not None:
-        return ReferenceOps(), f"running on the NumPy kernels, which are much slower than the native ones: {reason}"
+        return _reference_ops(), f"running on the NumPy kernels, which are much slower than the native ones: {reason}"
     names = available_isas()
     if isa not in (None, *names):
         choices = ", ".join((*names, "numpy"))
@@ -253,6 +253,12 @@ def _choose_ops(isa: str | None, n_threads: int | None) -> tuple[Ops, str | None
         )
     slow_reason = None if isa else _NO_VECTORS if names[-1] == "scalar" else isa_warning()
     return native_ops(isa=isa or names[-1], n_threads=n_threads or usable_cores()), slow_reason
+
+
+def _reference_ops() -> Ops:
+    from samovar.kernels.reference import ReferenceOps  # start-up waits for imports, and native operations need none of it
+
+    return ReferenceOps()
 
 
 def _check_choices(kv_type: object, max_context: object) -> None:

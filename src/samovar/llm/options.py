@@ -1,6 +1,6 @@
 """What a caller may set per call, and where the rest comes from: the model's own defaults, then its family's."""
 
-import secrets
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TypedDict
@@ -113,7 +113,7 @@ def sampling_params(
     return SamplingParams(
         **values,
         logit_bias=tuple(bias.items()),
-        seed=secrets.randbelow(MAX_SEED) if seed is None else seed,
+        seed=int.from_bytes(os.urandom(8)) & MAX_SEED if seed is None else seed,
         max_tokens=options.get("max_tokens"),
         stop_ids=(*eos_ids, *stop_ids),
     )

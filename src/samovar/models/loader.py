@@ -6,7 +6,6 @@ from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats import Checkpoint
 from samovar.formats.cache import CacheStore
 from samovar.formats.gguf import GgufCheckpoint
-from samovar.formats.hf_folder import HfCheckpoint
 from samovar.kernels import Ops
 from samovar.kernels.dequantise import dequantise
 from samovar.kernels.native import NativeOps
@@ -50,7 +49,7 @@ def load_model(
     architecture, raw, where = _find_architecture(checkpoint)
     config = architecture.read_config(raw, where)
     packer = BackgroundPacker(ops) if isinstance(ops, NativeOps) else None
-    if isinstance(checkpoint, HfCheckpoint):
+    if not isinstance(checkpoint, GgufCheckpoint):
         tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
         source = WeightSource(tensors, ops, where=where, packer=packer)
     else:
@@ -77,7 +76,7 @@ def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, 
         raise UnsupportedModel(
             f"{where}: architecture {name!r} is not implemented; this version runs {', '.join(sorted(ARCHITECTURES))}"
         )
-    if isinstance(checkpoint, HfCheckpoint):
+    if not isinstance(checkpoint, GgufCheckpoint):
         return ARCHITECTURES[name], dict(checkpoint.config), where
     shapes = {tensor_name: tensor.shape for tensor_name, tensor in checkpoint.tensors.items()}
     return ARCHITECTURES[name], config_from_gguf(checkpoint.facts, shapes, where), where

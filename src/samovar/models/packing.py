@@ -153,10 +153,13 @@ class BackgroundPacker:
         jobs = [job for part in self._parts for job in part]
         done_bytes, total_bytes = 0, sum(job.linear.size_bytes for job in jobs)
         try:
+            # Half of the threads check, so that the others can compute on what is ready.
+            names, n_threads = [job.name for job in jobs], max(1, self.ops.n_threads // 2)
+            checker = None if found is None else found.start_checks(names, n_threads)
             for part in self._parts:
-                if found is not None and not all(found.is_sound(job.name) for job in part):
+                if found is not None and checker is not None and not all(checker.is_sound(int(job.name)) for job in part):
                     found.discard()
-                    found = None
+                    found = checker = None
                 for job in part:
                     if self._is_stopping or not threading.main_thread().is_alive():
                         raise SamovarError("packing the weights was stopped: load the model again")

@@ -16,7 +16,6 @@ from samovar.formats.mapped_file import unreadable
 from samovar.text.bpe_table import cached_vocabulary
 from samovar.text.control_tokens import ControlSplitter
 from samovar.text.detokenizer import Detokenizer
-from samovar.text.gguf_vocabulary import read_gguf_vocabulary
 from samovar.text.rendered_prompt import RenderedPrompt, Span
 from samovar.text.vocabulary import Vocabulary
 
@@ -74,6 +73,9 @@ class Tokenizer:
         """
 
         def read() -> Vocabulary:
+            # Imported where it is needed: a mapped table needs none of it.
+            from samovar.text.gguf_vocabulary import read_gguf_vocabulary
+
             return read_gguf_vocabulary(metadata)
 
         try:
