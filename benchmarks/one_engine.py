@@ -11,7 +11,7 @@ import random
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 TEXT = "the capital of france is"
 N_SHORT = 16
@@ -50,11 +50,13 @@ class Engine(Protocol):
 class Samovar:
     """This project. No speculation."""
 
+    weights: Literal["stored", "int4"] = "stored"
+
     def __init__(self, path: Path, n_threads: int, n_context: int, n_streams: int) -> None:
         from samovar.llm import LLM
         from samovar.llm.speed import bench_engine
 
-        self._llm = LLM(path, n_threads=n_threads, max_context=n_context, speculation="off")
+        self._llm = LLM(path, n_threads=n_threads, max_context=n_context, weights=self.weights, speculation="off")
         self._engine = bench_engine(self._llm, n_streams=n_streams, n_tokens=n_context)
 
     @property
@@ -62,7 +64,7 @@ class Samovar:
         """Version, and the instruction set of the kernels."""
         from samovar import __version__
 
-        return f"samovar {__version__} ({self._llm.ops.isa})"
+        return f"samovar {__version__} ({self._llm.ops.isa}, weights {self.weights})"
 
     def start(self, text: str) -> None:
         """Through the public door."""
@@ -74,6 +76,12 @@ class Samovar:
 
         run = timed_run(self._engine, prompts_ST, n_tokens)
         return run.first_s, run.rest_s
+
+
+class SamovarInt4(Samovar):
+    """The same file, its layers rounded to int4."""
+
+    weights = "int4"
 
 
 class LlamaCppPython:
@@ -123,7 +131,7 @@ class OpenVino:
         return self._pipeline.run(prompts_ST, n_tokens)
 
 
-ENGINES = {"samovar": Samovar, "llama.cpp": LlamaCppPython, "openvino": OpenVino}
+ENGINES = {"samovar": Samovar, "samovar-int4": SamovarInt4, "llama.cpp": LlamaCppPython, "openvino": OpenVino}
 
 
 def prompts(n_streams: int, n_tokens: int, seed: int) -> list[list[int]]:

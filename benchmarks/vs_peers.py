@@ -4,7 +4,7 @@
 
 A MODEL is a GGUF file, a name in the store, or SHAPE:QUANT[:LAYERS] for random weights, such as qwen3-0.6b:q4_0. Samovar and
 llama.cpp compute the same file; OpenVINO computes a model of the same shape in its own 4-bit format, so that it joins for
-random weights only.
+random weights only. With `--peers samovar-int4 ...` the same file is also run with its layers rounded to int4.
 
 Each measurement is a process of its own, engines alternate, and every second round runs them in reverse order. Prefill: 512
 tokens in one go, after an untimed one. Decode: 64 greedy tokens after 16, tokens of all streams counted. First token: from
@@ -164,7 +164,7 @@ def _cell(numbers: tuple[float, float, float] | None) -> str:
 
 def find_engines(peers: list[str], openvino_python: Path) -> dict[str, Path]:
     """The engines to run, each with the interpreter that has it; what is missing is said and left out."""
-    engines = {"samovar": Path(sys.executable)}
+    engines = {name: Path(sys.executable) for name in ("samovar", "samovar-int4") if name == "samovar" or name in peers}
     if "llama.cpp" in peers:
         if find_spec("llama_cpp") is not None:
             engines["llama.cpp"] = Path(sys.executable)
@@ -186,7 +186,9 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=2, help="long prompts in each process")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--streams", type=int, nargs="*", default=[1, 16, 32])
-    parser.add_argument("--peers", nargs="*", choices=("llama.cpp", "openvino"), default=["llama.cpp", "openvino"])
+    parser.add_argument(
+        "--peers", nargs="*", choices=("llama.cpp", "openvino", "samovar-int4"), default=["llama.cpp", "openvino"]
+    )
     parser.add_argument("--openvino-python", type=Path, default=OPENVINO_PYTHON, help="interpreter that has openvino-genai")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/bench", help="where random models are kept")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")

@@ -32,8 +32,10 @@ std::vector<float> product(const Kernels& kernels, const WeightView& w, const st
   uint8_t* tiles = bytes.take(tile_bytes(kRows, kIn), false);
   uint8_t* scratch = bytes.take(panel_bytes(kIn), false);
   std::vector<float> out(kRows * kOut);
-  kernels.quantise_rows(x.data(), kRows, kIn, 0, kRows, tiles);
-  kernels.quant_linear(w, tiles, kRows, 0, kRows, 0, n_row_groups(kOut), out.data(), scratch);
+  const bool is_int4 = w.format->is_int4();
+  (is_int4 ? kernels.quantise_whole_rows : kernels.quantise_rows)(x.data(), kRows, kIn, 0, kRows, tiles);
+  const auto linear = is_int4 ? kernels.int4_linear : kernels.quant_linear;
+  linear(w, tiles, kRows, 0, kRows, 0, n_row_groups(kOut), out.data(), scratch);
   return out;
 }
 
@@ -46,14 +48,16 @@ bool amx_agrees(const Kernels& amx, const Kernels& vectors) {
     x[i] = (static_cast<float>(bytes.next()) - 127.5f) * (i % 97 == 0 ? 1.0f : 0.0078125f);
   }
   const int64_t groups = n_row_groups(kOut) * n_groups(kIn);
-  for (const Type type : {Type::kQ4_0, Type::kQ8_0, Type::kQ4_K, Type::kQ2_K}) {
+  const std::vector<float> row_scales(kOut + kRowGroup, 0.5f);
+  for (const Type type : {Type::kQ4_0, Type::kQ8_0, Type::kQ4_K, Type::kQ2_K, Type::kInt4}) {
     const Format& f = *find_format(static_cast<int>(type));
     const WeightView w{&f,
                        kOut,
                        kIn,
                        bytes.take(groups * f.payload_bytes(), false),
                        bytes.take(groups * f.head_bytes(), true),
-                       bytes.take(groups * f.scales_bytes(), f.scale_bytes == 2)};
+                       bytes.take(groups * f.scales_bytes(), f.scale_bytes == 2),
+                       row_scales.data()};
     const std::vector<float> a = product(amx, w, x, bytes), b = product(vectors, w, x, bytes);
     if (std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) != 0) return false;
   }

@@ -18,11 +18,23 @@ void adopt(Linear& weight, const Bytes& data) {
   weight.packed.adopt(data.data());
 }
 
-void pack(samovar::Engine& engine, Linear& weight, const Bytes& stored) {
-  const samovar::WeightView& w = weight.packed.view;
-  check(static_cast<int64_t>(stored.size()) == w.n_out * (w.n_in / w.format->block_elements) * w.format->block_bytes,
+void check_rows(const samovar::WeightView& w, const samovar::Format& format, const Bytes& stored) {
+  check(w.n_in % format.block_elements == 0 &&
+            static_cast<int64_t>(stored.size()) == w.n_out * (w.n_in / format.block_elements) * format.block_bytes,
         "a weight's type, shape and bytes do not agree");
+}
+
+void pack(samovar::Engine& engine, Linear& weight, const Bytes& stored) {
+  check(!weight.packed.view.format->is_int4(), "int4 weights are packed by pack_int4");
+  check_rows(weight.packed.view, *weight.packed.view.format, stored);
   engine.pack(weight.packed, {stored.data(), stored.size()});
+}
+
+bool pack_int4(samovar::Engine& engine, Linear& weight, int type_id, const Bytes& stored) {
+  const samovar::Format* format = samovar::find_format(type_id);
+  check(format != nullptr && !format->is_int4() && weight.packed.view.format->is_int4(), "no int4 weight, or no stored type");
+  check_rows(weight.packed.view, *format, stored);
+  return engine.pack_int4(weight.packed, *format, {stored.data(), stored.size()});
 }
 
 }  // namespace
@@ -33,18 +45,21 @@ const samovar::WeightView& Linear::view() const {
 }
 
 void bind_linear(nb::module_& m, nb::class_<samovar::Engine>& engine) {
+  m.attr("int4_id") = static_cast<int>(samovar::Type::kInt4);
   m.attr("packed_layout") = samovar::kPackedLayout;
   nb::class_<Linear>(m, "NativeLinear", "A packed weight [n_out, n_in]; empty until it is packed, or adopts packed bytes.")
       .def(
           "__init__",
           [](Linear* self, int type_id, int64_t n_out, int64_t n_in) {
             const samovar::Format* format = samovar::find_format(type_id);
-            check(format != nullptr && n_out > 0 && n_in > 0 && n_in % format->block_elements == 0, "no weight has this shape");
+            const bool is_shape = format != nullptr && n_out > 0 && n_in > 0 && n_in % format->block_elements == 0;
+            check(is_shape && (!format->is_int4() || n_in <= samovar::kMostInt4), "no weight has this shape");
             new (self) Linear{samovar::PackedLinear(*format, n_out, n_in), {}};
           },
           "type_id"_a, "n_out"_a, "n_in"_a)
       .def_prop_ro("n_out", [](const Linear& w) { return w.packed.view.n_out; })
       .def_prop_ro("n_in", [](const Linear& w) { return w.packed.view.n_in; })
+      .def_prop_ro("is_int4", [](const Linear& w) { return w.packed.view.format->is_int4(); })
       .def_prop_ro("size_bytes", [](const Linear& w) { return w.packed.size_bytes; })
       .def(
           "packed_bytes",
@@ -59,4 +74,6 @@ void bind_linear(nb::module_& m, nb::class_<samovar::Engine>& engine) {
            "Compute on packed bytes of the caller's; at least 4 KiB behind them can be read.");
   engine.def("pack", &pack, "weight"_a, "stored"_a.noconvert(), nb::call_guard<nb::gil_scoped_release>(),
              "Pack the blocks of the weight's rows.");
+  engine.def("pack_int4", &pack_int4, "weight"_a, "type_id"_a, "stored"_a.noconvert(), nb::call_guard<nb::gil_scoped_release>(),
+             "Round rows stored in another type to int4; whether all their values are finite.");
 }

@@ -17,6 +17,7 @@ constexpr Format kFormats[] = {
     {Type::kQ3_K, 256, 110, 3, 1, 2, 1}, {Type::kQ4_K, 256, 144, 4, 2, 2, 1}, {Type::kQ5_K, 256, 176, 5, 2, 2, 1},
     {Type::kQ6_K, 256, 210, 6, 1, 2, 1}, {Type::kIQ4_NL, 32, 18, 4, 0, 1, 2}, {Type::kIQ4_XS, 256, 136, 4, 1, 1, 1},
     {Type::kMXFP4, 32, 17, 4, 0, 1, 1},  {Type::kNVFP4, 64, 36, 4, 0, 2, 1},
+    {Type::kInt4, 64, 34, 4, 0, 1, 1},
 };
 
 uint16_t u16(const uint8_t* p) {

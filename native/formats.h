@@ -10,6 +10,8 @@
 //   scales   per group of 32 k: `n_scales` x 16 entries of `scale_bytes`.
 // All row groups' payloads come first, then all heads, then all scales; row group by row group, k ascending.
 // A weight is scale * (code - zero) [+ minimum] or scale * table[code], exactly as the type's definition has it.
+// int4 (`samovar.kernels.int4` defines it): 4-bit codes, one byte a row and group for scales, multiplier + 16 zero code, and behind
+// all scales a float32 for each row: a weight is that times multiplier * (code - zero code), an int8.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +36,7 @@ enum class Type : int {  // numbers are those of GGUF
   kBF16 = 30,
   kMXFP4 = 39,
   kNVFP4 = 40,
+  kInt4 = 1000,  // Samovar's own; never stored in a file
 };
 
 // Counts the changes of the packed form, in formats.h or pack.cpp: packed weights on disk are used by builds of the same number only.
@@ -41,6 +44,8 @@ inline constexpr int kPackedLayout = 1;
 
 inline constexpr int64_t kGroup = 32;      // k values that share scales, and one activation scale
 inline constexpr int64_t kRowGroup = 16;   // output rows packed together
+inline constexpr int64_t kInt4Unit = 64;   // an int4 row's length is a multiple of it
+inline constexpr int64_t kMostInt4 = 65536;  // values of an int4 row: 127 * 255 of each fit in 32 bits
 inline constexpr int64_t kHeadGroups = 8;  // groups of a 256-value block
 
 struct Format {
@@ -50,6 +55,7 @@ struct Format {
   int n_heads, n_scales, scale_bytes;
 
   bool is_float() const { return block_elements == 1; }
+  bool is_int4() const { return type == Type::kInt4; }
   int64_t payload_bytes() const { return code_bits * (kGroup * kRowGroup / 8); }
   int64_t head_bytes() const { return n_heads * kRowGroup * 2; }
   int64_t scales_bytes() const { return static_cast<int64_t>(n_scales) * kRowGroup * scale_bytes; }

@@ -17,6 +17,7 @@ struct WeightView {
   const uint8_t* payload;
   const uint8_t* heads;
   const uint8_t* scales;
+  const float* row_scales;  // of int4, else null
 };
 
 // Input rows are regrouped in tiles of 16, 8, 4, 2 and 1 rows (at most the instruction set's tile), largest first.
@@ -24,7 +25,8 @@ struct WeightView {
 // -sum of the first 16, d_sum = d * sum(q). `high` is 0 but for outliers: values of more than 4 times their row's root mean
 // square. The other values of a group decide its d (unless the largest outlier would need a `high` above 127), so that an outlier
 // does not take their 8 bits away. The high parts follow behind all tiles, as a list for each row (RowOutliers).
-// Float tile: float x[n_in][W].
+// int4 tile of W rows: int8_t q[W][64] for each 64 k, and behind all tiles float d[n_rows], int32_t n_sum[n_rows] and the lists of
+// outliers: a row has one d, which its largest value decides that is no outlier. Float tile: float x[n_in][W].
 inline constexpr int64_t kTileGroupBytes = 48;  // one row, one group
 inline constexpr int64_t kMaxTileRows = 16;     // of any instruction set: callers cut rows at multiples of it
 inline constexpr int kHighBits = 7;             // what the high parts are shifted by
@@ -81,6 +83,7 @@ struct AttendView {
 struct Kernels {
   // Regroup and quantise x[first .. last) (both on tile borders, or last = n_rows) into `tiles`, which holds all rows.
   void (*quantise_rows)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
+  void (*quantise_whole_rows)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
   void (*tile_rows_f32)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
 
   // out[t, 16 g ..] for rows t in [first, last) and row groups g in [group_first, group_last). Each output is the sum over k
@@ -89,6 +92,13 @@ struct Kernels {
   // `scratch`: panel_bytes(n_in), 64-byte aligned.
   void (*quant_linear)(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last,
                        int64_t group_first, int64_t group_last, float* out_TN, uint8_t* scratch);
+  // int4: exact integer dot over all k, times (row scale * d); then fma(exact dot of `high`, row scale * its d, sum) over the
+  // row's outliers in their order.
+  void (*int4_linear)(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last,
+                      int64_t group_first, int64_t group_last, float* out_TN, uint8_t* scratch);
+  // A row of int4 weights as `samovar.kernels.int4` defines it: n codes, n / 32 bytes (multiplier + 16 zero code) and the scale.
+  // Returns whether all values are finite; what is written otherwise means nothing.
+  bool (*quantise_int4)(const float* row, int64_t n, uint8_t* codes, uint8_t* bytes, float* scale);
   // Float weights: products are fused into sums of 64 k, and those added in ascending order.
   void (*float_linear)(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last,
                        int64_t group_first, int64_t group_last, float* out_TN, uint8_t* scratch);
@@ -135,6 +145,21 @@ inline int64_t tile_bytes(int64_t n_rows, int64_t n_in) {
 inline RowOutliers* row_outliers(uint8_t* tiles, int64_t n_rows, int64_t n_in, int64_t row) {
   return reinterpret_cast<RowOutliers*>(tiles + n_rows * n_groups(n_in) * kTileGroupBytes + row * outliers_bytes(n_in));
 }
+struct WholeRows {  // where the parts of int4 tiles lie
+  int8_t* q;
+  float* d;
+  int32_t* n_sum;
+  uint8_t* outliers;
+  WholeRows(uint8_t* tiles, int64_t n_rows, int64_t n_in)
+      : q(reinterpret_cast<int8_t*>(tiles)),
+        d(reinterpret_cast<float*>(q + n_rows * n_in)),
+        n_sum(reinterpret_cast<int32_t*>(d + n_rows)),
+        outliers(reinterpret_cast<uint8_t*>(n_sum + n_rows)) {}
+  RowOutliers& outliers_of(int64_t row, int64_t n_in) const {
+    return *reinterpret_cast<RowOutliers*>(outliers + row * outliers_bytes(n_in));
+  }
+};
+inline int64_t whole_row_bytes(int64_t n_rows, int64_t n_in) { return n_rows * (n_in + 8 + outliers_bytes(n_in)); }
 inline int64_t float_tile_bytes(int64_t n_rows, int64_t n_in) { return n_rows * n_in * 4; }
 inline int64_t panel_bytes(int64_t n_in) { return 2 * n_groups(n_in) * (kGroup * kRowGroup + 4 * kRowGroup * 4); }
 // A state is the running maximum, the sum of weights, padding, and the weighted sum of values (padded to whole vectors).

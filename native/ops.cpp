@@ -20,7 +20,7 @@ struct Grid {
 
 Grid plan(const Product& product, int64_t n_rows, int n_threads, int64_t first_item) {
   const WeightView& w = *product.weight;
-  const int64_t row_bytes = w.format->is_float() ? w.n_in * 4 : n_groups(w.n_in) * kTileGroupBytes;
+  const int64_t row_bytes = w.format->is_float() ? w.n_in * 4 : w.format->is_int4() ? w.n_in : n_groups(w.n_in) * kTileGroupBytes;
   const int64_t most_rows = std::max<int64_t>(32, kBlockBytes / row_bytes / kMaxTileRows * kMaxTileRows);
   const int64_t block = (ceil_div(n_rows, ceil_div(n_rows, most_rows)) + kMaxTileRows - 1) / kMaxTileRows * kMaxTileRows;  // blocks of nearly one size
   const int64_t groups = n_row_groups(w.n_out);
@@ -62,13 +62,18 @@ void add_to(const Product& p, int64_t first, int64_t last, int64_t column, int64
 }  // namespace
 
 void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products) {
-  bool has_quantised = false, has_float = false;
-  for (const Product& p : products) (p.weight->format->is_float() ? has_float : has_quantised) = true;
+  bool has_quantised = false, has_int4 = false, has_float = false;
+  for (const Product& p : products) {
+    const Format& f = *p.weight->format;
+    (f.is_float() ? has_float : f.is_int4() ? has_int4 : has_quantised) = true;
+  }
   const int64_t quantised_bytes = has_quantised ? (tile_bytes(n_rows, n_in) + 63) / 64 * 64 : 0;
+  const int64_t int4_bytes = has_int4 ? (whole_row_bytes(n_rows, n_in) + 63) / 64 * 64 : 0;
   const int64_t float_bytes = has_float ? float_tile_bytes(n_rows, n_in) : 0;
   const bool is_plain = rows.kind == Rows::kPlain;
-  uint8_t* tiles = scratch(Slot::kCall, quantised_bytes + float_bytes + (is_plain ? 0 : n_rows * n_in * 4));
-  uint8_t* float_tiles = tiles + quantised_bytes;
+  uint8_t* tiles = scratch(Slot::kCall, quantised_bytes + int4_bytes + float_bytes + (is_plain ? 0 : n_rows * n_in * 4));
+  uint8_t* int4_tiles = tiles + quantised_bytes;
+  uint8_t* float_tiles = int4_tiles + int4_bytes;
   float* made = reinterpret_cast<float*>(float_tiles + float_bytes);
   const float* x = is_plain ? rows.x : made;
   const int64_t step = std::max(kMaxTileRows, kInlineElements / n_in / kMaxTileRows * kMaxTileRows);
@@ -77,6 +82,7 @@ void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<c
     if (rows.kind == Rows::kNormed) kernels_.rms_norm(rows.x + at, rows.y, rows.eps, last - first, n_in, made + at);
     if (rows.kind == Rows::kGated) kernels_.silu_gate(rows.x + at, rows.y + at, (last - first) * n_in, made + at);
     if (has_quantised) kernels_.quantise_rows(x, n_rows, n_in, first, last, tiles);
+    if (has_int4) kernels_.quantise_whole_rows(x, n_rows, n_in, first, last, int4_tiles);
     if (has_float) kernels_.tile_rows_f32(x, n_rows, n_in, first, last, float_tiles);
   });
   std::vector<Grid> grids;
@@ -99,7 +105,8 @@ void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<c
       kernels_.float_linear(w, float_tiles, n_rows, first, last, group_first, group_last, grid.product->out, nullptr);
     } else {
       uint8_t* panel = scratch(Slot::kWork, panel_bytes(n_in));
-      kernels_.quant_linear(w, tiles, n_rows, first, last, group_first, group_last, grid.product->out, panel);
+      const auto linear = w.format->is_int4() ? kernels_.int4_linear : kernels_.quant_linear;
+      linear(w, w.format->is_int4() ? int4_tiles : tiles, n_rows, first, last, group_first, group_last, grid.product->out, panel);
     }
     add_to(*grid.product, first, last, group_first * kRowGroup, std::min(w.n_out, group_last * kRowGroup));
   });

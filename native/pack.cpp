@@ -1,5 +1,6 @@
 #include "pack.h"
 
+#include <atomic>
 #include <cstring>
 
 namespace samovar {
@@ -106,28 +107,74 @@ int64_t scales_bytes(const WeightView& w) {
   return aligned(n_row_groups(w.n_out) * n_groups(w.n_in) * w.format->scales_bytes());
 }
 
+int64_t row_scales_bytes(const WeightView& w) { return w.format->is_int4() ? n_row_groups(w.n_out) * kRowGroup * 4 : 0; }
+
+void pack_int4_row_group(const WeightView& w, const Format& format, std::span<const uint8_t> stored, int64_t row_group,
+                         const Kernels& kernels, std::atomic<bool>& is_finite) {
+  const int64_t n = n_groups(w.n_in), row_bytes = w.n_in / format.block_elements * format.block_bytes;
+  uint8_t* work = scratch(Slot::kWork, w.n_in * (4 + kRowGroup) + n * kRowGroup);
+  auto* row = reinterpret_cast<float*>(work);
+  uint8_t *codes = work + 4 * w.n_in, *bytes = codes + kRowGroup * w.n_in;
+  std::memset(codes, 0, static_cast<size_t>(kRowGroup * (w.n_in + n)));
+  for (int64_t r = 0; r < kRowGroup && row_group * kRowGroup + r < w.n_out; ++r) {
+    const int64_t index = row_group * kRowGroup + r;
+    dequantise_row(format, stored.data() + index * row_bytes, w.n_in, row);
+    auto* scale = const_cast<float*>(w.row_scales) + index;
+    if (!kernels.quantise_int4(row, w.n_in, codes + r * w.n_in, bytes + r * n, scale)) is_finite = false;
+  }
+  auto* payload = const_cast<uint8_t*>(w.payload) + row_group * n * w.format->payload_bytes();
+  auto* scales = const_cast<uint8_t*>(w.scales) + row_group * n * kRowGroup;
+  for (int64_t g = 0; g < n; ++g) {
+    uint8_t steps[8][64];
+    for (int64_t r = 0; r < kRowGroup; ++r) {
+      for (int step = 0; step < 8; ++step) std::memcpy(steps[step] + 4 * r, codes + r * w.n_in + g * kGroup + 4 * step, 4);
+      scales[g * kRowGroup + r] = bytes[r * n + g];
+    }
+    write_plane_4(steps, payload + g * w.format->payload_bytes());
+  }
+}
+
 }  // namespace
 
 PackedLinear::PackedLinear(const Format& format, int64_t n_out, int64_t n_in)
-    : view{&format, n_out, n_in, nullptr, nullptr, nullptr}, size_bytes(payload_bytes(view) + heads_bytes(view) + scales_bytes(view)) {}
+    : view{&format, n_out, n_in, nullptr, nullptr, nullptr, nullptr},
+      size_bytes(payload_bytes(view) + heads_bytes(view) + scales_bytes(view) + aligned(row_scales_bytes(view))) {}
 
 void PackedLinear::adopt(const uint8_t* data) {
   view.heads = data + payload_bytes(view);
   view.scales = view.heads + heads_bytes(view);
+  if (view.format->is_int4()) view.row_scales = reinterpret_cast<const float*>(view.scales + scales_bytes(view));
   view.payload = data;
 }
 
-void pack(PackedLinear& out, std::span<const uint8_t> stored, Arena& arena, ThreadPool& pool) {
-  const Format& format = *out.view.format;
+namespace {
+
+// Memory for `out`, and f(row group) for each of its row groups.
+template <class Function>
+void fill(PackedLinear& out, Arena& arena, ThreadPool& pool, Function f) {
   const int64_t rows = n_row_groups(out.view.n_out);
   out.memory = arena.take(out.size_bytes);
   out.adopt(out.memory.data);
   constexpr int64_t kRowGroupsPerItem = 4;
   pool.for_each((rows + kRowGroupsPerItem - 1) / kRowGroupsPerItem, [&](int64_t item) {
-    for (int64_t i = item * kRowGroupsPerItem; i < (item + 1) * kRowGroupsPerItem && i < rows; ++i) {
-      format.is_float() ? pack_float_row_group(out.view, stored, i) : pack_row_group(out.view, stored, i);
-    }
+    for (int64_t i = item * kRowGroupsPerItem; i < (item + 1) * kRowGroupsPerItem && i < rows; ++i) f(i);
   });
+}
+
+}  // namespace
+
+void pack(PackedLinear& out, std::span<const uint8_t> stored, Arena& arena, ThreadPool& pool) {
+  const bool is_float = out.view.format->is_float();
+  fill(out, arena, pool, [&](int64_t i) {
+    is_float ? pack_float_row_group(out.view, stored, i) : pack_row_group(out.view, stored, i);
+  });
+}
+
+bool pack_int4(PackedLinear& out, const Format& format, std::span<const uint8_t> stored, const Kernels& kernels, Arena& arena,
+               ThreadPool& pool) {
+  std::atomic<bool> is_finite{true};
+  fill(out, arena, pool, [&](int64_t i) { pack_int4_row_group(out.view, format, stored, i, kernels, is_finite); });
+  return is_finite;
 }
 
 }  // namespace samovar

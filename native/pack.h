@@ -13,7 +13,7 @@ namespace samovar {
 struct PackedLinear {
   WeightView view;
   Piece memory;        // none where it lies in memory of the caller's
-  int64_t size_bytes;  // payload, heads and scales, each padded to 64 bytes, in this order
+  int64_t size_bytes;  // payload, heads, scales and row scales, each padded to 64 bytes, in this order
 
   PackedLinear(const Format& format, int64_t n_out, int64_t n_in);
   bool is_packed() const { return view.payload != nullptr; }
@@ -25,5 +25,9 @@ struct PackedLinear {
 // Fill `out` with `stored`: n_out rows of n_in values in its format, exactly (the caller has checked). Memory comes from the
 // arena. Throws std::bad_alloc.
 void pack(PackedLinear& out, std::span<const uint8_t> stored, Arena& arena, ThreadPool& pool);
+
+// Fill the int4 weight `out` from rows stored in `format`. Returns whether all values are finite; it is of no use otherwise.
+bool pack_int4(PackedLinear& out, const Format& format, std::span<const uint8_t> stored, const Kernels& kernels, Arena& arena,
+               ThreadPool& pool);
 
 }  // namespace samovar

@@ -5,6 +5,7 @@
 
 #include "codecs.h"
 #include "isa_kernels.h"
+#include "outliers.h"
 #if defined(SAMOVAR_USE_AMX)
 #include "amx_linear.h"
 #endif
@@ -14,9 +15,6 @@ namespace {
 
 constexpr int64_t kPrefetchBytes = 4096;  // ahead of the codes in use; 2 KiB and 8 KiB measured 3 to 24 % slower on most types
 
-constexpr float kLargestCode = 127.0f;
-constexpr float kMostHigh = 127.0f;
-constexpr float kOutlierAbove = 4.0f;  // times its row's root mean square, and a value is an outlier
 constexpr int kVectorRows = kQuantRows < 8 ? kQuantRows : 8;  // of the largest tile that vectors work on
 constexpr int64_t kDirectRows = 32;   // up to so many input rows, weights are unpacked for each tile anew
 constexpr int64_t kPanelGroups = 16;  // groups of k unpacked at a time: the panel stays in the first-level cache
@@ -287,57 +285,32 @@ void quant_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t
   }
 }
 
-// Groups whose largest magnitude is below 1e-30 count as zero: its reciprocal would overflow. Magnitudes are compared as
-// integers, whose order they share, with what is no number above all, so that it is not lost.
+// Groups whose largest magnitude is below 1e-30 count as zero: its reciprocal would overflow.
 void quantise_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles_out) {
   const int64_t n = n_groups(n_in);
-  const I32x16 zero = set1_i32(0), most = set1_i32(static_cast<int32_t>(kLargestCode)), round_up = set1_i32((1 << kHighBits) - 1);
+  const I32x16 zero = set1_i32(0);
   for (int64_t row = first; row < last;) {
     const int64_t width = tile_width(row, n_rows, kQuantRows);
     for (int64_t r = 0; r < width; ++r) {
       const float* source = x + (row + r) * n_in;
       uint8_t* tile_group = tiles_out + row * n * kTileGroupBytes;
-      F32x16 energy = set1(0.0f);
-      for (int64_t k = 0; k < n_in; k += 16) energy = fma(load(source + k), load(source + k), energy);
       RowOutliers& outliers = *row_outliers(tiles_out, n_rows, n_in, row + r);
       outliers.n = 0;
-      const float limit = kOutlierAbove * std::sqrt(sum_lanes(energy) / static_cast<float>(n_in));
+      const float limit = outlier_limit(source, n_in);
       for (int64_t g = 0; g < n; ++g, source += kGroup, tile_group += width * kTileGroupBytes) {
         auto* q = reinterpret_cast<int8_t*>(tile_group) + r * kGroup;
         auto* d = reinterpret_cast<float*>(tile_group + width * kGroup) + r;
         auto* n_sums = reinterpret_cast<int32_t*>(tile_group + width * (kGroup + 8)) + r;
         const F32x16 a = load(source), b = load(source + 16), size_a = abs(a), size_b = abs(b);
-        const auto largest_of = [](F32x16 u, F32x16 v) {
-          return f32_from_bits(static_cast<uint32_t>(max_lanes(max(as_i32(u), as_i32(v)))));
-        };
-        const float largest = largest_of(size_a, size_b);
+        const float largest = largest_of(max(as_i32(size_a), as_i32(size_b)));
         const bool has_high = largest > limit;
         const float reach =
-            has_high ? std::max(largest_of(at_most(size_a, limit), at_most(size_b, limit)), largest / (kMostHigh + 1)) : largest;
-        const bool is_zero = reach < 1e-30f;
+            has_high ? std::max(largest_of(max(as_i32(at_most(size_a, limit)), as_i32(at_most(size_b, limit)))), largest / (kMostHigh + 1)) : largest;
+        const bool is_zero = reach < kLeastReach;
         const F32x16 scale = set1(is_zero ? 0.0f : kLargestCode / reach);
         I32x16 q_first = to_i32(round_even(mul(a, scale))), q_second = to_i32(round_even(mul(b, scale)));
         d[0] = is_zero ? 0.0f : reach * (1.0f / kLargestCode);
-        if (has_high) {  // the least multiple of 128, towards infinity, that leaves 8 bits
-          int8_t high[kGroup];
-          const auto split = [&](I32x16& all, int8_t* to) {
-            const I32x16 above = max(sub(all, most), zero), below = max(sub(sub(zero, all), most), zero);
-            const I32x16 multiple =
-                sub(shift_right<kHighBits>(add(above, round_up)), shift_right<kHighBits>(add(below, round_up)));
-            all = sub(all, shl<kHighBits>(multiple));
-            store_i8(to, multiple);
-          };
-          split(q_first, high);
-          split(q_second, high + 16);
-          for (int step = 0; step < 8; ++step) {  // each is written, and stays if it has a high part
-            Outlier& next = outliers.list[outliers.n];
-            std::memcpy(next.high, high + 4 * step, 4);
-            next.at = static_cast<int32_t>(8 * g) + step;
-            next.n_sum = -(next.high[0] + next.high[1] + next.high[2] + next.high[3]);
-            next.d = d[0] * (1 << kHighBits);
-            outliers.n += (next.high[0] | next.high[1] | next.high[2] | next.high[3]) != 0;
-          }
-        }
+        if (has_high) take_outliers(q_first, q_second, g, d[0], outliers);
         store_i8(q, q_first);
         store_i8(q + 16, q_second);
         const int32_t n_sum_first = sum_lanes(sub(zero, q_first)), n_sum = n_sum_first - sum_lanes(q_second);

@@ -5,7 +5,7 @@
 //   at_most (0 where above the limit, or NaN), abs, neg, round_even, to_f32, to_i32, as_f32, as_i32 (same bits), shl, shift_right, store_i8, load_f16 / bf16 / i8 / u8 (to F32x16),
 //   store_f16 (nearest even; of finite values up to 65504),
 //   sum_lanes (floats: halves added to each other down to one, a fixed tree), max_lanes (integers),
-//   load_codes, store_codes, bit_or, take_bits(_at), look_up (16-entry byte table),
+//   load_codes, store_codes, bit_or, take_bits(_at), sub, spread, multiply_add, look_up (16-entry byte table),
 //   dot: acc[i] += sum over j < 4 of u[4 i + j] * x[j], exact, for codes up to 127,
 //   dot_wide: the same for any byte; adds (u - 128) * x if kWideShift < 0, else u * x.
 // Float operations are IEEE in every instruction set, so that a kernel gives the same bits in all of them (of a NaN only that it

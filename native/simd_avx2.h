@@ -14,6 +14,7 @@ inline constexpr int kTileRows = 2;  // 16 registers hold two rows of accumulato
 inline constexpr int kQuantRows = 2;  // of a quantised linear tile
 inline constexpr int kQuantTiles = 1;
 inline constexpr int kQuantColumns = 1;
+inline constexpr int kWholeRows = kQuantRows;  // of an int4 tile
 inline constexpr int kAttendLanes = 3;
 inline constexpr int kWideShift = -1;  // dot_wide takes the bias of 128 away itself
 
@@ -138,6 +139,19 @@ inline U8x64 take_bits_at(U8x64 x, int shift, uint8_t mask) {
   const __m256i m = _mm256_set1_epi8(static_cast<char>(mask));
   const __m128i n = _mm_cvtsi32_si128(shift);
   return {_mm256_and_si256(_mm256_srl_epi16(x.a, n), m), _mm256_and_si256(_mm256_srl_epi16(x.b, n), m)};
+}
+inline U8x64 sub(U8x64 x, U8x64 y) { return {_mm256_sub_epi8(x.a, y.a), _mm256_sub_epi8(x.b, y.b)}; }
+// Byte i of 16 in all four bytes of lane i.
+inline U8x64 spread(const uint8_t* p16) {
+  const __m256i pattern = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+  return {_mm256_shuffle_epi8(_mm256_cvtepu8_epi32(load_64(p16)), pattern),
+          _mm256_shuffle_epi8(_mm256_cvtepu8_epi32(load_64(p16 + 8)), pattern)};
+}
+// x * y + z, byte by byte, where x * y is below 256 and lane i of y holds one number.
+inline U8x64 multiply_add(U8x64 x, U8x64 y, U8x64 z) {
+  const __m256i low = _mm256_set1_epi16(0xFF);
+  return {_mm256_add_epi8(_mm256_mullo_epi16(x.a, _mm256_and_si256(y.a, low)), z.a),
+          _mm256_add_epi8(_mm256_mullo_epi16(x.b, _mm256_and_si256(y.b, low)), z.b)};
 }
 inline U8x64 look_up(const uint8_t* table16, U8x64 index) {
   const __m256i table = _mm256_broadcastsi128_si256(load_128(table16));

@@ -20,6 +20,7 @@ inline constexpr int kQuantRows = 4;
 inline constexpr int kQuantTiles = 2;
 inline constexpr int kQuantColumns = 2;
 #endif
+inline constexpr int kWholeRows = 16;    // of an int4 tile
 inline constexpr int kAttendLanes = 12;  // query vectors that an attention tile keeps in registers
 inline constexpr int kWideShift = 7;    // wide codes enter dot_wide as value + 128
 
@@ -109,6 +110,17 @@ inline U8x64 take_bits(U8x64 a, uint8_t mask) {
 // The same with a shift to the right that is no constant.
 inline U8x64 take_bits_at(U8x64 a, int shift, uint8_t mask) {
   return {_mm512_and_si512(_mm512_srl_epi16(a.v, _mm_cvtsi32_si128(shift)), _mm512_set1_epi8(static_cast<char>(mask)))};
+}
+inline U8x64 sub(U8x64 a, U8x64 b) { return {_mm512_sub_epi8(a.v, b.v)}; }
+// Byte i of 16 in all four bytes of lane i.
+inline U8x64 spread(const uint8_t* p16) {
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p16)));
+  return {_mm512_shuffle_epi8(bytes, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)))};
+}
+// a * b + c, byte by byte, where a * b is below 256 and lane i of b holds one number.
+inline U8x64 multiply_add(U8x64 a, U8x64 b, U8x64 c) {
+  const __m512i factor = _mm512_and_si512(b.v, _mm512_set1_epi16(0xFF));
+  return {_mm512_add_epi8(_mm512_mullo_epi16(a.v, factor), c.v)};
 }
 inline U8x64 look_up(const uint8_t* table16, U8x64 index) {
   const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table16)));

@@ -13,6 +13,7 @@ inline constexpr int kTileRows = 2;  // an accumulator of 16 lanes takes four of
 inline constexpr int kQuantRows = 2;  // of a quantised linear tile
 inline constexpr int kQuantTiles = 1;
 inline constexpr int kQuantColumns = 1;
+inline constexpr int kWholeRows = kQuantRows;  // of an int4 tile
 inline constexpr int kAttendLanes = 3;
 inline constexpr int kWideShift = -1;  // dot_wide takes the bias of 128 away itself
 
@@ -184,6 +185,18 @@ inline U8x64 take_bits(U8x64 a, uint8_t mask) {
 inline U8x64 take_bits_at(U8x64 a, int shift, uint8_t mask) {
   const int8x16_t left = vdupq_n_s8(static_cast<int8_t>(-shift));
   return make4<U8x64>([&](int i) { return vandq_u8(vshlq_u8(a.v[i], left), vdupq_n_u8(mask)); });
+}
+inline U8x64 sub(U8x64 a, U8x64 b) {
+  return make4<U8x64>([&](int i) { return vsubq_u8(a.v[i], b.v[i]); });
+}
+// Byte i of 16 in all four bytes of lane i.
+inline U8x64 spread(const uint8_t* p16) {
+  const uint8x16_t bytes = vld1q_u8(p16), first = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+  return make4<U8x64>([&](int i) { return vqtbl1q_u8(bytes, vaddq_u8(first, vdupq_n_u8(static_cast<uint8_t>(4 * i)))); });
+}
+// a * b + c, byte by byte, where a * b is below 256 and lane i of b holds one number.
+inline U8x64 multiply_add(U8x64 a, U8x64 b, U8x64 c) {
+  return make4<U8x64>([&](int i) { return vmlaq_u8(c.v[i], a.v[i], b.v[i]); });
 }
 inline U8x64 look_up(const uint8_t* table16, U8x64 index) {
   const uint8x16_t table = vld1q_u8(table16);

@@ -13,6 +13,7 @@ inline constexpr int kTileRows = 2;
 inline constexpr int kQuantRows = 2;
 inline constexpr int kQuantTiles = 1;
 inline constexpr int kQuantColumns = 1;
+inline constexpr int kWholeRows = kQuantRows;  // of an int4 tile
 inline constexpr int kAttendLanes = 3;
 inline constexpr int kWideShift = -1;  // dot_wide takes the bias of 128 away itself
 
@@ -176,6 +177,17 @@ inline U8x64 take_bits(U8x64 a, uint8_t mask) {
 // The same with a shift to the right that is no constant.
 inline U8x64 take_bits_at(U8x64 a, int shift, uint8_t mask) {
   return make64([&](int i) { return (a.v[i] >> shift) & mask; });
+}
+inline U8x64 sub(U8x64 a, U8x64 b) {
+  return make64([&](int i) { return a.v[i] - b.v[i]; });
+}
+// Byte i of 16 in all four bytes of lane i.
+inline U8x64 spread(const uint8_t* p16) {
+  return make64([&](int i) { return p16[i / 4]; });
+}
+// a * b + c, byte by byte, where a * b is below 256 and lane i of b holds one number.
+inline U8x64 multiply_add(U8x64 a, U8x64 b, U8x64 c) {
+  return make64([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
 }
 inline U8x64 look_up(const uint8_t* table16, U8x64 index) {
   return make64([&](int i) { return table16[index.v[i]]; });

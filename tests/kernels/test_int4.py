@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from samovar.errors import FormatError
+from samovar.kernels.dequantise import dequantise
 from samovar.kernels.int4 import GROUP, Int4Rows, dequantise_int4, int8_rows, quantise_int4
+from samovar.kernels.reference import ReferenceOps
+from samovar.tensors import dtypes
+from samovar.tensors.dtypes import TensorType
+from samovar.tensors.stored import StoredTensor
+from tests.kernels.native_cases import ISAS, ops_on, random_weight
 
 F32 = NDArray[np.float32]
 Q4_0 = gguf.GGMLQuantizationType.Q4_0
@@ -230,3 +237,70 @@ def test_the_source_is_left_as_it_was_and_may_be_a_view() -> None:
     base.flags.writeable = False
     assert same(quantise_int4(base[::2, 64:256]), quantise_int4(kept[::2, 64:256].copy()))
     np.testing.assert_array_equal(base, kept)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type_", [dtypes.F32, dtypes.BF16, dtypes.Q8_0, dtypes.Q6_K], ids=lambda t: t.name)
+def test_native_weights_are_those_of_the_definition(type_: TensorType, isa: str) -> None:
+    for n_out, n_in in ((1, 256), (17, 512), (48, 768)):
+        weight = random_weight(type_, n_out, n_in)
+        ops = ops_on(isa, 2)
+        # Rounding leaves a row of 1 and -1 as it is; a code off by one would change its products by 1 part in 50,000.
+        x = np.random.default_rng(1).choice(np.array([-1, 1], np.float32), (20, n_in))
+        out = ops.linear(x, ops.pack(weight, "int4"))
+        w_NK = dequantise_int4(quantise_int4(dequantise(weight.type, weight.data).reshape(weight.shape)))
+        assert np.all(np.abs(out - x.astype(np.float64) @ w_NK.T) <= 1e-6 * np.abs(w_NK).sum(1))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_products_are_those_of_the_rounded_weights(isa: str) -> None:
+    rng = np.random.default_rng(5)
+    ops, reference = ops_on(isa), ReferenceOps()
+    for n_rows, n_out, n_in in ((1, 5, 64), (7, 33, 192), (33, 40, 1024)):
+        weight = random_weight(dtypes.F32, n_out, n_in)
+        x = rng.standard_normal((n_rows, n_in)).astype(np.float32)
+        x[rng.random(x.shape) < 0.01] *= 40  # outliers
+        wanted = reference.linear(x, reference.pack(weight, "int4"))
+        w_NK = np.abs(dequantise_int4(quantise_int4(dequantise(dtypes.F32, weight.data).reshape(n_out, n_in))))
+        step = np.minimum(np.abs(x).max(1), 4 * np.sqrt(np.mean(x * x, axis=1))) / 127
+        assert np.all(
+            np.abs(ops.linear(x, ops.pack(weight, "int4")) - wanted) <= 0.51 * step[:, None] * w_NK.sum(1)[None] + 1e-5
+        )
+
+
+def test_a_row_of_int4_products_has_the_same_bits_in_any_company() -> None:
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((33, 320)).astype(np.float32)
+    x[rng.random(x.shape) < 0.01] *= 40
+    weight = random_weight(dtypes.Q8_0, 70, 320)
+    results = []
+    for isa in ISAS:
+        for n_threads in (1, 2):
+            ops = ops_on(isa, n_threads)
+            packed = ops.pack(weight, "int4")
+            whole = ops.linear(x, packed)
+            for n_rows in (1, 2, 7, 16, 33):
+                assert np.array_equal(ops.linear(np.ascontiguousarray(x[:n_rows]), packed), whole[:n_rows]), (isa, n_rows)
+            results.append(whole.tobytes())
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_weights_that_are_not_finite_are_refused_by_name(bad: float) -> None:
+    data = np.ones((3, 64), np.float32)
+    data[1, 5] = bad
+    weight = StoredTensor(name="blk.0.w", type=dtypes.F32, shape=(3, 64), data=data.reshape(-1).view(np.uint8), source="m.gguf")
+    for ops in (ReferenceOps(), ops_on(ISAS[-1])):
+        with pytest.raises(FormatError, match=r"m\.gguf: tensor 'blk\.0\.w' .* infinity"):
+            ops.pack(weight, "int4")
+
+
+def test_inputs_that_are_not_finite_give_no_number() -> None:
+    ops = ops_on(ISAS[-1])
+    packed = ops.pack(random_weight(dtypes.F32, 16, 64), "int4")
+    for bad in (np.inf, -np.inf, np.nan):
+        x = np.ones((2, 64), np.float32)
+        x[0, 3] = bad
+        out = ops.linear(x, packed)
+        assert not np.isfinite(out[0]).any()
+        assert np.isfinite(out[1]).all()

@@ -131,6 +131,22 @@ void linears(Engine& engine) {
   linear_case(engine, kTypes[3], 160, 2048, 70, random);  // several blocks of rows
 }
 
+void int4_linears(Engine& engine) {
+  Random random(11);
+  const Format &int4 = *find_format(static_cast<int>(Type::kInt4)), &f32 = *find_format(static_cast<int>(Type::kF32));
+  for (const auto& [n_out, n_in] : {std::pair<int64_t, int64_t>{1, 64}, {15, 192}, {40, 320}, {83, 1024}}) {
+    const auto values = random.floats(n_out * n_in);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
+    PackedLinear packed(int4, n_out, n_in);
+    if (!engine.pack_int4(packed, f32, {bytes, values.size() * 4})) std::abort();
+    for (const int64_t n_rows : {1, 2, 3, 7, 16, 33, 50}) {
+      auto x = random.floats(n_rows * n_in);
+      for (size_t i = 0; i < x.size(); i += 3 + i % 61) x[i] *= 30.0f;  // outliers
+      report("int4 " + shape({n_rows, n_in, n_out}), multiply(engine, x, n_rows, packed));
+    }
+  }
+}
+
 // Codes and inputs at the ends of their ranges: -128 * 127 has no room to spare.
 void extremes(Engine& engine) {
   const Format& format = *find_format(static_cast<int>(Type::kQ8_0));
@@ -269,6 +285,7 @@ int main(int argc, char** argv) {
   }
   Engine engine(*kernels, 2);
   linears(engine);
+  int4_linears(engine);
   extremes(engine);
   elementwise(engine);
   attentions(engine);

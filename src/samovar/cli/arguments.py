@@ -9,7 +9,7 @@ from typing import NoReturn, TypeAlias, cast, get_args
 
 from samovar.engine.request import SamplingParams
 from samovar.errors import BadRequest, SamovarError
-from samovar.kernels import KV_DTYPES, KvType
+from samovar.kernels import KV_DTYPES, KvType, WeightForm
 from samovar.llm.llm import MAX_THREADS
 from samovar.llm.options import Options
 from samovar.llm.speculation import SpeculationMode, check_speculation
@@ -28,6 +28,7 @@ class ModelArguments:
     kv_type: KvType | None
     draft: str | None
     speculation: SpeculationMode
+    weights: WeightForm = "stored"
     cache: bool = True
 
 
@@ -62,6 +63,18 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--no-cache", action="store_true", help="pack the weights anew, and do not keep them for the next start")
     group.add_argument("--kv-type", choices=tuple(KV_DTYPES), help="number format of the stored keys and values")
+    add_weights_option(group)
+
+
+def add_weights_option(group: "argparse._ArgumentGroup") -> None:
+    """What the layers compute in."""
+    group.add_argument(
+        "--weights",
+        choices=get_args(WeightForm),
+        default="stored",
+        help="compute in the types of the file (stored, the default), or round all layers but the output head to int4: "
+        "smaller and quicker, less exact",
+    )
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +120,7 @@ def read_model_arguments(args: argparse.Namespace) -> ModelArguments:
         kv_type=args.kv_type,
         draft=args.draft,
         speculation=args.speculation,
+        weights=args.weights,
         cache=not args.no_cache,
     )
 

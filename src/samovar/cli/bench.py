@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from samovar import __version__
-from samovar.cli.arguments import MODEL_HELP, Subparsers
+from samovar.cli.arguments import MODEL_HELP, Subparsers, add_weights_option
 from samovar.cli.bench_run import N_SHORT, Report, Settings, n_steps, run_bench
 from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams
@@ -53,6 +53,7 @@ def add_parser(subparsers: Subparsers) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="compute threads (default: the cores this process may use)")
     group.add_argument("--ctx-size", type=int, metavar="N", help="most tokens of prompt and answer together")
     group.add_argument("--kv-type", choices=tuple(KV_DTYPES), help="number format of the stored keys and values")
+    add_weights_option(group)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.set_defaults(run=run, parser=parser)
 
@@ -106,6 +107,7 @@ def _read_settings(args: argparse.Namespace, streams: Streams) -> Settings:
         n_threads=args.threads,
         max_context=args.ctx_size,
         kv_type=args.kv_type,
+        weights=args.weights,
         isa=streams.isa,
     )
 
@@ -139,7 +141,8 @@ def _run_under_bar(path: Path, settings: Settings, streams: Streams) -> Report:
 
 def _table(name: str, report: Report, settings: Settings) -> Table:
     """Medians with minimum and maximum."""
-    title = f"{name}\n{_machine()}, {report.isa}, {report.n_threads} threads, keys and values {report.kv_type}"
+    kinds = f"weights {settings.weights}, keys and values {report.kv_type}"
+    title = f"{name}\n{_machine()}, {report.isa}, {report.n_threads} threads, {kinds}"
     table = Table(title=title, title_justify="left", caption=f"medians of {settings.n_rounds} rounds", caption_justify="left")
     for heading in ("measured", "median", "minimum to maximum", "unit"):
         table.add_column(heading, justify="right" if heading in ("median", "minimum to maximum") else "left")
@@ -176,6 +179,7 @@ def _to_json(name: str, report: Report, settings: Settings) -> dict[str, object]
         "machine": _machine(),
         "isa": report.isa,
         "threads": report.n_threads,
+        "weights": settings.weights,
         "kv_type": report.kv_type,
         "prompt_tokens": settings.n_prompt,
         "tokens": settings.n_tokens,

@@ -12,7 +12,7 @@ from pathlib import Path
 from samovar.errors import SamovarError
 from samovar.formats import open_checkpoint
 from samovar.formats.cache import CacheStore
-from samovar.kernels import KvType
+from samovar.kernels import KvType, WeightForm
 from samovar.kernels.limits import Limits, measure_limits
 from samovar.kernels.native import NativeOps
 from samovar.llm import LLM
@@ -35,6 +35,7 @@ class Settings:
     n_threads: int | None
     max_context: int | None
     kv_type: KvType | None
+    weights: WeightForm = "stored"
     isa: str | None
 
 
@@ -85,7 +86,8 @@ def run_bench(path: Path, settings: Settings, advance: Callable[[str], None]) ->
         advance("loading")
         # Room for a token or two: the runs below have an engine of their own.
         llm = LLM(
-            path, n_threads=settings.n_threads, max_context=N_SHORT, kv_type=settings.kv_type, isa=settings.isa,
+            path, n_threads=settings.n_threads, max_context=N_SHORT, kv_type=settings.kv_type, weights=settings.weights,
+            isa=settings.isa,
             speculation="off", cache=False,
         )  # fmt: skip
         return _measure(llm, settings, advance, starts, tokenizer)
@@ -145,7 +147,7 @@ def _start(path: Path, settings: Settings, home: str) -> float:
     """Seconds from starting `samovar generate` in a process of its own until its first output (or its end, where the token
     shows nothing)."""
     command = [sys.executable, "-c", _PROGRAM, "generate", str(path.absolute()), "-p", _TEXT, "--max-tokens", "1"]
-    command += ["--temperature", "0"]
+    command += ["--temperature", "0", "--weights", settings.weights]
     if settings.n_threads is not None:
         command += ["--threads", str(settings.n_threads)]
     environment = os.environ | {"SAMOVAR_HOME": home} | ({"SAMOVAR_ISA": settings.isa} if settings.isa else {})

@@ -16,6 +16,7 @@ def load_llm(arguments: ModelArguments, streams: Streams, progress: ProgressBar)
         n_threads=arguments.n_threads,
         max_context=arguments.max_context,
         kv_type=arguments.kv_type,
+        weights=arguments.weights,
         isa=streams.isa,
         draft=arguments.draft,
         speculation=arguments.speculation,

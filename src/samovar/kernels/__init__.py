@@ -21,6 +21,9 @@ from samovar.kernels.sample_batch import SampleBatch
 from samovar.tensors.stored import StoredTensor
 
 F32 = NDArray[np.float32]
+WeightForm = Literal["stored", "int4"]
+"""What a linear layer's weights are computed in: the type that they are stored in, or rounded to int4 (`kernels.int4`)."""
+
 KvType = Literal["f32", "f16", "bf16", "int8"]
 KV_DTYPES: dict[KvType, np.dtype[np.generic]] = {
     "f32": np.dtype(np.float32),
@@ -123,8 +126,11 @@ class Ops(Protocol):
     @property
     def n_threads(self) -> int: ...
 
-    def pack(self, weight: StoredTensor) -> Linear:
-        """Take a [N, D] weight of any storage type into the compute layout. The source is not needed afterwards."""
+    def pack(self, weight: StoredTensor, form: WeightForm = "stored") -> Linear:
+        """Take a [N, D] weight of any storage type into the compute layout. The source is not needed afterwards.
+
+        int4 wants D to be a multiple of 64, and raises FormatError where a value is infinite or no number.
+        """
         ...
 
     def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:

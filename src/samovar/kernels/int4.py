@@ -34,7 +34,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from samovar.errors import FormatError
 from samovar.kernels import F32
+from samovar.tensors.stored import StoredTensor
 
 GROUP = 32
 LARGEST = 120  # the integer of a row's extremum: 15 * 8, the most that m * (c - z) reaches with z = 7, 8, 0 or 15 alike
@@ -79,6 +81,14 @@ def quantise_int4(w_NK: F32) -> Int4Rows:
         zeros_NG[rows] = z_M.reshape(-1, k // GROUP)
     scales_N = np.where(is_zero_N, np.float32(0), amax_N / np.float32(LARGEST))
     return Int4Rows(codes_NK=codes_NK, multipliers_NG=multipliers_NG, zeros_NG=zeros_NG, scales_N=scales_N)
+
+
+def not_finite(weight: StoredTensor) -> FormatError:
+    """What callers raise for a weight that has no int4 form."""
+    return FormatError(
+        f"{weight.source}: tensor {weight.name!r} holds an infinity or no number; int4 needs finite values: the file "
+        "is damaged; where it is not, use its weights as they are stored"
+    )
 
 
 def int8_rows(rows: Int4Rows) -> NDArray[np.int8]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.errors import OutOfMemory, SamovarError
-from samovar.kernels import F32, KvPages, Linear, Spans
+from samovar.kernels import F32, KvPages, Linear, Spans, WeightForm
 from samovar.kernels.cores import usable_cores
 from samovar.kernels.sample_batch import SampleBatch, refuse_failed
 from samovar.kernels.slabs import Slabs
@@ -93,22 +93,28 @@ class NativeOps:
         """Time spent in compiled operations so far; the rest of a step is Python's share."""
         return self._engine.native_seconds
 
-    def pack(self, weight: StoredTensor) -> "NativeLinear":
+    def pack(self, weight: StoredTensor, form: WeightForm = "stored") -> "NativeLinear":
         """Copy a [N, D] weight into the compute layout and release its mapped pages. Raises OutOfMemory."""
-        packed = self.empty_linear(weight)
+        packed = self.empty_linear(weight, form)
         self.fill(packed, weight)
         return packed
 
-    def empty_linear(self, weight: StoredTensor) -> "NativeLinear":
+    def empty_linear(self, weight: StoredTensor, form: WeightForm = "stored") -> "NativeLinear":
         """What `pack` will make of a [N, D] weight, its size known, to be filled before it is computed on."""
         assert len(weight.shape) == 2, weight.name
-        linear: NativeLinear = _native().NativeLinear(weight.type.ggml_id, *weight.shape)
+        type_id = _native().int4_id if form == "int4" else weight.type.ggml_id
+        linear: NativeLinear = _native().NativeLinear(type_id, *weight.shape)
         return linear
 
     def fill(self, linear: "NativeLinear", weight: StoredTensor) -> None:
         """Pack `weight` into what `empty_linear` made for it, and release its mapped pages. Raises OutOfMemory."""
         try:
-            self._engine.pack(linear, weight.data)
+            if not linear.is_int4:
+                self._engine.pack(linear, weight.data)
+            elif not self._engine.pack_int4(linear, weight.type.ggml_id, weight.data):
+                from samovar.kernels.int4 import not_finite  # most starts need nothing of it
+
+                raise not_finite(weight)
         except MemoryError as error:
             raise OutOfMemory(
                 f"{weight.source}: no memory for tensor {weight.name} ({weight.size_bytes} bytes): close other programs, "

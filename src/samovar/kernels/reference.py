@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.kernels import F32, PAGE_TOKENS, KvPages, Linear, Spans
+from samovar.kernels import F32, PAGE_TOKENS, KvPages, Linear, Spans, WeightForm
 from samovar.kernels.dequantise import dequantise
+from samovar.kernels.int4 import dequantise_int4, not_finite, quantise_int4
 from samovar.kernels.reference_sample import choose
 from samovar.kernels.sample_batch import SampleBatch, refuse_failed
+from samovar.tensors import dtypes
 from samovar.tensors.stored import StoredTensor
 
 _PANEL_ELEMENTS = 1 << 24  # 64 MiB of float32 at a time
@@ -46,9 +48,17 @@ class ReferenceOps:
     isa = "numpy"
     n_threads = 1
 
-    def pack(self, weight: StoredTensor) -> StoredLinear:
-        """Keep the stored form."""
-        return StoredLinear(weight)
+    def pack(self, weight: StoredTensor, form: WeightForm = "stored") -> StoredLinear:
+        """Keep the stored form, or float32 values that are rounded to int4."""
+        if form == "stored":
+            return StoredLinear(weight)
+        w_NK = dequantise(weight.type, weight.data).reshape(weight.shape)
+        if not np.isfinite(w_NK).all():
+            raise not_finite(weight)
+        data = dequantise_int4(quantise_int4(w_NK)).reshape(-1).view(np.uint8)
+        return StoredLinear(
+            StoredTensor(name=weight.name, type=dtypes.F32, shape=weight.shape, data=data, source=weight.source)
+        )
 
     def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
         """Dequantise the rows asked for."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Unpack, overload
+from typing import Unpack, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from samovar.engine.request import Request
 from samovar.errors import BadRequest
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import EMBEDDED_DEFAULT, default_cache, default_store, resolve
-from samovar.kernels import KV_DTYPES, KvType, Ops
+from samovar.kernels import KV_DTYPES, KvType, Ops, WeightForm
 from samovar.kernels.cores import usable_cores
 from samovar.kernels.native import available_isas, isa_warning, native_missing_reason, native_ops
 from samovar.llm.answer import Answer, Stream, run_batch
@@ -48,6 +48,7 @@ class LLM:
         n_threads: int | None = None,
         max_context: int | None = None,
         kv_type: KvType | None = None,
+        weights: WeightForm = "stored",
         isa: str | None = None,
         draft: str | Path | None = None,
         speculation: SpeculationMode = "auto",
@@ -59,6 +60,7 @@ class LLM:
         `n_threads` defaults to the usable cores, `max_context` (tokens) to the model's own as far as memory goes, `kv_type`
         to f32 for f32 weights, bf16 for bf16 weights, else f16; int8 halves their memory. `isa` forces an
         instruction set, `numpy` the reference.
+        `weights="int4"` rounds all linear layers but the output head to 4 bits (`kernels.int4`): smaller, quicker, less exact.
         `draft` is a smaller model with the same vocabulary, which guesses ahead; `speculation` says what may (see
         `SpeculationMode`). Neither changes an answer, only how soon it comes.
         Packed weights are kept in the store's cache and mapped at the next start, unless `cache` is False. Where they are not
@@ -67,13 +69,13 @@ class LLM:
         Raises a SamovarError for whatever is wrong with the path, the file, or these values.
         """
         self.path = resolve(EMBEDDED_DEFAULT if path_or_name is None else str(path_or_name), default_store())
-        _check_choices(kv_type, max_context)
+        _check_choices(kv_type, weights, max_context)
         check_speculation(speculation, draft)
         self._cache = default_cache() if cache else None
         checkpoint = open_checkpoint(self.path, self._cache)
         self.ops, self.slow_reason = _choose_ops(isa, n_threads)
         free_bytes = available_bytes()
-        loaded = load_model(checkpoint, self.ops, self._cache, progress)
+        loaded = load_model(checkpoint, self.ops, self._cache, progress, weights)
         self.model: Decoder = loaded.decoder
         self.packer = loaded.packer
         with _stopping(self.packer):
@@ -261,10 +263,12 @@ def _reference_ops() -> Ops:
     return ReferenceOps()
 
 
-def _check_choices(kv_type: object, max_context: object) -> None:
+def _check_choices(kv_type: object, weights: object, max_context: object) -> None:
     """What a type checker would see, for those who have none."""
     if kv_type is not None and kv_type not in tuple(KV_DTYPES):
         raise BadRequest(f"kv_type is {kv_type!r}; expected {', '.join(KV_DTYPES)} or None", param="kv_type")
+    if weights not in get_args(WeightForm):
+        raise BadRequest(f"weights is {weights!r}; expected {' or '.join(get_args(WeightForm))}", param="weights")
     if max_context is not None and (isinstance(max_context, bool) or not isinstance(max_context, int)):
         raise BadRequest(f"max_context is {max_context!r}; expected a whole number of tokens or None", param="max_context")
 

@@ -6,7 +6,7 @@ from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats import Checkpoint
 from samovar.formats.cache import CacheStore
 from samovar.formats.gguf import GgufCheckpoint
-from samovar.kernels import Ops
+from samovar.kernels import Ops, WeightForm
 from samovar.kernels.dequantise import dequantise
 from samovar.kernels.native import NativeOps
 from samovar.models import ARCHITECTURES, Architecture
@@ -38,25 +38,31 @@ class LoadedModel:
 
 
 def load_model(
-    checkpoint: Checkpoint, ops: Ops, cache: CacheStore | None = None, progress: Progress | None = None
+    checkpoint: Checkpoint,
+    ops: Ops,
+    cache: CacheStore | None = None,
+    progress: Progress | None = None,
+    form: WeightForm = "stored",
 ) -> LoadedModel:
     """Check the config and take every tensor. On native kernels weights get ready in the background.
 
-    Computing waits for what it needs. `progress(done_bytes, total_bytes, tensor)` is called as weights get ready, from another
-    thread. Raises UnsupportedModel for an architecture or feature that is not implemented, FormatError where config and
-    tensors do not fit each other.
+    `form` is what linear layers compute in, but for the output head. Computing waits for what it needs.
+    `progress(done_bytes, total_bytes, tensor)` is called as weights get ready, from another thread. Raises UnsupportedModel for
+    an architecture or feature that is not implemented, FormatError where config and tensors do not fit each other.
     """
     architecture, raw, where = _find_architecture(checkpoint)
     config = architecture.read_config(raw, where)
     packer = BackgroundPacker(ops) if isinstance(ops, NativeOps) else None
     if not isinstance(checkpoint, GgufCheckpoint):
         tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
-        source = WeightSource(tensors, ops, where=where, packer=packer)
+        source = WeightSource(tensors, ops, where=where, packer=packer, form=form)
     else:
         tensors = dict(checkpoint.tensors)
         config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
         heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in _INTERLEAVED else {}
-        source = WeightSource(tensors, ops, where=where, file_name=gguf_tensor_name, interleaved_heads=heads, packer=packer)
+        source = WeightSource(
+            tensors, ops, where=where, file_name=gguf_tensor_name, interleaved_heads=heads, packer=packer, form=form
+        )
     if packer is None:
         return LoadedModel(decoder=load_decoder(config, source, ops, architecture.load_layer), packer=None, is_from_cache=False)
     decoder = load_decoder(config, source, ops, architecture.load_layer, packer.wait)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from samovar.errors import SamovarError
 from samovar.formats.cache import CacheFile, CacheStore, CacheWriter
-from samovar.kernels import Linear, Ops
+from samovar.kernels import Linear, Ops, WeightForm
 from samovar.kernels.native import NativeOps, packed_layout
 from samovar.tensors.stored import StoredTensor
 
@@ -32,8 +32,8 @@ _MIN_CACHED_BYTES = 16 << 20  # smaller models are packed as fast as found
 class Packer(Protocol):
     """Takes the tensors of linear layers, part by part."""
 
-    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None) -> Linear:
-        """The packed weight of a tensor, whose rows are brought into `order` first where one is given."""
+    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
+        """The weight of a tensor, packed in `form`; its rows are brought into `order` first where one is given."""
         ...
 
     def end_part(self) -> None:
@@ -47,9 +47,9 @@ class EagerPacker:
 
     ops: Ops
 
-    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None) -> Linear:
+    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
         """As `Packer.pack`."""
-        return self.ops.pack(in_order(tensor, order))
+        return self.ops.pack(in_order(tensor, order), form)
 
     def end_part(self) -> None:
         """Nothing waits."""
@@ -78,9 +78,9 @@ class BackgroundPacker:
     _thread: threading.Thread | None = field(default=None, init=False)
     _process: int = field(default_factory=os.getpid, init=False)
 
-    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None) -> Linear:
+    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
         """An empty weight."""
-        job = _Job(str(sum(map(len, self._parts))), self.ops.empty_linear(tensor), tensor, order)
+        job = _Job(str(sum(map(len, self._parts))), self.ops.empty_linear(tensor, form), tensor, order)
         self._parts[-1].append(job)
         return job.linear
 
@@ -143,7 +143,7 @@ class BackgroundPacker:
     def _key(self, identity: str) -> str:
         """Stands for all that decides the packed bytes: the source, what is taken from it in which order, and the layout."""
         plan = [
-            (job.tensor.name, job.tensor.type.name, job.tensor.shape, job.order is not None, part)
+            (job.tensor.name, job.tensor.type.name, job.tensor.shape, job.order is not None, part, job.linear.is_int4)
             for part, jobs in enumerate(self._parts)
             for job in jobs
         ]

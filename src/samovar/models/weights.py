@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.errors import FormatError
-from samovar.kernels import Linear, Ops
+from samovar.errors import FormatError, UnsupportedModel
+from samovar.kernels import Linear, Ops, WeightForm
 from samovar.kernels.dequantise import dequantise
 from samovar.models.packing import EagerPacker, Packer, in_order
 from samovar.tensors.stored import StoredTensor
 
 F32 = NDArray[np.float32]
+INT4_UNIT = 64  # values that rows of int4 come in
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class WeightSource:
 
     `file_name` maps a Hugging Face tensor name to the name in the file. `interleaved_heads` maps the names of tensors whose
     rows are stored for interleaved rotation (GGUF files of the `llama` architecture) to their number of heads. `packer`
-    decides when weights are packed; the default does so at once.
+    decides when weights are packed; the default does so at once. `form` is that of all linear layers but the output head.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class WeightSource:
         file_name: Callable[[str], str] = str,
         interleaved_heads: Mapping[str, int] | None = None,
         packer: Packer | None = None,
+        form: WeightForm = "stored",
     ) -> None:
         self._rest = dict(tensors)
-        self._packer, self._where, self._file_name = packer or EagerPacker(ops), where, file_name
+        self._packer, self._where, self._file_name, self._form = packer or EagerPacker(ops), where, file_name, form
         self._interleaved_heads = interleaved_heads or {}
         self.packed_bytes = 0
 
@@ -67,12 +69,21 @@ class WeightSource:
         return dequantise(tensor.type, tensor.data).copy()
 
     def linear(self, name: str, n_out: int, n_in: int) -> Linear:
-        """A packed weight."""
-        return self.pack(self.stored(name, (n_out, n_in)), self._order(name, n_out))
+        """A packed weight in the source's form. Raises UnsupportedModel where its width does not suit int4."""
+        tensor = self.stored(name, (n_out, n_in))
+        if self._form == "int4" and n_in % INT4_UNIT:
+            raise UnsupportedModel(
+                f"{tensor.source}: tensor {tensor.name!r} has rows of {n_in} values; int4 weights need a multiple of "
+                f"{INT4_UNIT}: use the weights as they are stored"
+            )
+        return self._pack(tensor, self._order(name, n_out), self._form)
 
-    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None = None) -> Linear:
-        """Take a stored tensor into the compute layout, and count its bytes."""
-        packed = self._packer.pack(tensor, order)
+    def pack(self, tensor: StoredTensor) -> Linear:
+        """Take a tensor into the compute layout of the type that it is stored in."""
+        return self._pack(tensor, None, "stored")
+
+    def _pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
+        packed = self._packer.pack(tensor, order, form)
         self.packed_bytes += packed.size_bytes
         return packed
 
