@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from samovar._native import NativeLinear
 
 Progress = Callable[[int, int, str], None]
-_KIND = "weights"
 _MIN_CACHED_BYTES = 16 << 20  # smaller models are packed as fast as found
 
 
@@ -100,10 +99,11 @@ class BackgroundPacker:
         found, writer = None, None
         if cache is not None and total_bytes >= _MIN_CACHED_BYTES:
             key = self._key(identity())
-            found = cache.open(_KIND, key, check_sections=False)
+            kind = "rounded" if any(job.linear.is_int4 for job in jobs) else "weights"  # a new entry replaces those of its kind
+            found = cache.open(kind, key, check_sections=False)
             if found is None:
                 sizes = {job.name: job.linear.size_bytes for job in jobs}
-                writer = cache.create(_KIND, key, {"source": source}, sizes)
+                writer = cache.create(kind, key, {"source": source}, sizes)
         self._thread = threading.Thread(target=self._run, args=(found, writer, progress), name="samovar-packing")
         self._thread.start()
         return found is not None
