@@ -16,7 +16,7 @@ namespace samovar::SAMOVAR_ISA {
 inline constexpr int kAmxRows = 16;
 static_assert(kQuantRows == kAmxRows);
 
-// The AMX path of one codec. Source reads row groups as they are packed: Source(w, row_group).read(g, 0, group).
+// The AMX path of one codec. Source reads row groups as they are packed: Source(w, row_group).read(g, group).
 template <class C, class Source>
 class AmxLinear {
   using T = typename C::Meaning;
@@ -58,7 +58,7 @@ class AmxLinear {
       const Source source(w, row_group + c);
       for (int64_t g = 0; g < n_groups(w.n_in); ++g) {
         Group<T> group;
-        source.read(g, 0, group);
+        source.read(g, group);
         panel[g * kColumns + c].write(group);
       }
     }

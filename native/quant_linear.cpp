@@ -16,7 +16,8 @@ namespace {
 constexpr int64_t kPrefetchBytes = 4096;  // ahead of the codes in use; 2 KiB and 8 KiB measured 3 to 24 % slower on most types
 
 constexpr int kVectorRows = kQuantRows < 8 ? kQuantRows : 8;  // of the largest tile that vectors work on
-constexpr int64_t kDirectRows = 32;   // up to so many input rows, weights are unpacked for each tile anew
+// Up to so many input rows, weights are unpacked in registers for each run of tiles anew.
+constexpr int64_t kDirectRows = kQuantTiles > 1 ? INT64_MAX : 32;
 constexpr int64_t kPanelGroups = 16;  // groups of k unpacked at a time: the panel stays in the first-level cache
 
 // Minus zero point times the sum of activations: where an integer dot product starts.
@@ -31,8 +32,8 @@ inline I32x16 dot_codes(I32x16 sum, U8x64 codes, const int8_t* q) {
   return T::kIsWide ? dot_wide(sum, codes, q) : dot(sum, codes, q);
 }
 
-// Row groups (kColumns of them) read straight from their packed form.
-template <class C, int kColumns>
+// A row group read straight from its packed form.
+template <class C>
 struct PackedSource {
   using Meaning = typename C::Meaning;
   const uint8_t *payload, *heads, *scales;
@@ -45,21 +46,19 @@ struct PackedSource {
     heads = w.heads + row_group * (n / kHeadGroups) * head_bytes;
     scales = w.scales + row_group * n * scale_bytes;
   }
-  inline void read(int64_t g, int column, Group<Meaning>& group) const {
-    const uint8_t* p = payload + (column * n + g) * C::kPayloadBytes;
+  inline void read(int64_t g, Group<Meaning>& group) const {
+    const uint8_t* p = payload + g * C::kPayloadBytes;
     for (int64_t line = 0; line < C::kPayloadBytes; line += 64) prefetch(p + kPrefetchBytes + line);
-    C::read(p, heads + (column * (n / kHeadGroups) + g / kHeadGroups) * head_bytes, scales + (column * n + g) * scale_bytes,
-            group);
+    C::read(p, heads + g / kHeadGroups * head_bytes, scales + g * scale_bytes, group);
   }
   // acc plus an outlier times the weights.
-  inline F32x16 add(F32x16 acc, const Outlier& x, int column) const {
+  inline F32x16 add(F32x16 acc, const Outlier& x) const {
     constexpr int kScales = Meaning::kScales;
     const int64_t g = x.at / 8;
     const int step = x.at % 8;
     Group<Meaning> group;
-    C::read_scales(heads + (column * (n / kHeadGroups) + g / kHeadGroups) * head_bytes, scales + (column * n + g) * scale_bytes,
-                   group);
-    const U8x64 codes = C::read_step(payload + (column * n + g) * C::kPayloadBytes, step);
+    C::read_scales(heads + g / kHeadGroups * head_bytes, scales + g * scale_bytes, group);
+    const U8x64 codes = C::read_step(payload + g * C::kPayloadBytes, step);
     const I32x16 dot = dot_codes<Meaning>(start<Meaning>(set1_i32(x.n_sum)), codes, x.high);
     const bool is_first = kScales == 1 || step < 4;
     acc = fma(to_f32(dot), mul(is_first ? group.scale[0] : group.scale[kScales - 1], set1(x.d)), acc);
@@ -71,15 +70,14 @@ struct PackedSource {
   }
 };
 
-// The groups of a run of k of kColumns row groups, unpacked once into scratch for many tiles of rows.
-template <class T, int kColumns>
+// The groups of a run of k of a row group, unpacked once into scratch for many tiles of rows.
+template <class T>
 struct PanelSource {
   using Meaning = T;
   Unpacked<T>* panel;
   int64_t first;  // group of k that the panel begins with
 
-  inline Unpacked<T>& at(int64_t g, int column) const { return panel[(g - first) * kColumns + column]; }
-  inline void read(int64_t g, int column, Group<T>& group) const { at(g, column).read(group); }
+  inline void read(int64_t g, Group<T>& group) const { panel[g - first].read(group); }
 };
 
 // Minus zero point times sum, plus the sum over the steps of code * q, where -n_sum is the sum of q.
@@ -110,140 +108,107 @@ inline F32x16 add_group(F32x16 acc, const Group<T>& group, const TileGroup<kRows
   }
 }
 
-// Where a tile's results go: the first of its rows and columns, how far rows are apart, and how many outputs the last of the
-// row groups has.
-struct Target {
-  float* out;
-  int64_t stride, n_valid;
-
-  template <int kColumns>
-  int64_t valid(int column) const {
-    return column == kColumns - 1 ? n_valid : kRowGroup;
-  }
-};
-
-// Adds the groups [first, last) of k to kTiles tiles of kRows x (16 kColumns) outputs, which start at zero with group 0.
-template <class Source, int kRows, int kTiles, int kColumns>
-void multiply(const Source& source, const uint8_t* x, int64_t tile_groups, int64_t first, int64_t last, const Target& target) {
+// Adds the groups [first, last) of k to kTiles tiles of kRows x 16 outputs, which start at zero with group 0. Rows of outputs are
+// `stride` apart and have n_valid of the 16.
+template <class Source, int kRows, int kTiles>
+void multiply(const Source& source, const uint8_t* x, int64_t tile_groups, int64_t first, int64_t last, float* out,
+              int64_t stride, int64_t n_valid) {
   using T = typename Source::Meaning;
-  F32x16 acc[kTiles][kRows][kColumns];
-  const auto for_each = [&](auto f) {
-    for (int t = 0; t < kTiles; ++t) {
-      for (int r = 0; r < kRows; ++r) {
-        for (int c = 0; c < kColumns; ++c) {
-          f(acc[t][r][c], target.out + (t * kRows + r) * target.stride + c * kRowGroup, target.valid<kColumns>(c));
-        }
-      }
-    }
-  };
-  for_each([&](F32x16& a, const float* from, int64_t n) { a = first == 0 ? set1(0.0f) : load_n(from, n); });
+  F32x16 acc[kTiles * kRows];
+  for (int r = 0; r < kTiles * kRows; ++r) acc[r] = first == 0 ? set1(0.0f) : load_n(out + r * stride, n_valid);
   for (int64_t g = first; g < last; ++g) {
-    Group<T> group[kColumns];
-    for (int c = 0; c < kColumns; ++c) source.read(g, c, group[c]);
+    Group<T> group;
+    source.read(g, group);
 #pragma GCC unroll 4
     for (int t = 0; t < kTiles; ++t) {
       const auto& rows = reinterpret_cast<const TileGroup<kRows>*>(x)[t * tile_groups + g];
-      for (int r = 0; r < kRows; ++r) {
-        for (int c = 0; c < kColumns; ++c) acc[t][r][c] = add_group<T, kRows>(acc[t][r][c], group[c], rows, r);
-      }
+      for (int r = 0; r < kRows; ++r) acc[t * kRows + r] = add_group<T, kRows>(acc[t * kRows + r], group, rows, r);
     }
   }
-  for_each([](const F32x16& a, float* to, int64_t n) { store_n(to, a, n); });
+  for (int r = 0; r < kTiles * kRows; ++r) store_n(out + r * stride, acc[r], n_valid);
 }
 
-template <class Source, int kRows, int kColumns>
-void multiply_tile(int width, const Source& source, const uint8_t* x, int64_t g_first, int64_t g_last, const Target& target) {
-  if (width == kRows) return multiply<Source, kRows, 1, kColumns>(source, x, 0, g_first, g_last, target);
-  if constexpr (kRows > 1) multiply_tile<Source, kRows / 2, kColumns>(width, source, x, g_first, g_last, target);
+template <class Source, int kRows>
+void multiply_tile(int width, const Source& source, const uint8_t* x, int64_t first, int64_t last, float* out, int64_t stride,
+                   int64_t n_valid) {
+  if (width == kRows) return multiply<Source, kRows, 1>(source, x, 0, first, last, out, stride, n_valid);
+  if constexpr (kRows > 1) multiply_tile<Source, kRows / 2>(width, source, x, first, last, out, stride, n_valid);
 }
 
-// The rows [first, last) of kColumns row groups, over the groups [g_first, g_last) of k.
-template <int kColumns, class Source>
+// The rows [first, last) of a row group, over the groups [g_first, g_last) of k: as many tiles at a time as registers hold.
+template <class Source>
 void multiply_rows(const Source& source, const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last,
                    int64_t g_first, int64_t g_last, int64_t row_group, float* out) {
-  constexpr int kTiles = kColumns == 1 ? kQuantTiles : 1;
-  const int64_t n = n_groups(w.n_in), column = row_group * kRowGroup;
-  const int64_t n_valid = std::min(kRowGroup, w.n_out - column - (kColumns - 1) * kRowGroup);
+  const int64_t n = n_groups(w.n_in), column = row_group * kRowGroup, n_valid = std::min(kRowGroup, w.n_out - column);
   for (int64_t row = first; row < last;) {
     const uint8_t* tiles = x + row * n * kTileGroupBytes;
-    const Target target{out + row * w.n_out + column, w.n_out, n_valid};
-    if (kTiles > 1 && row + kTiles * kVectorRows <= last) {
-      multiply<Source, kVectorRows, kTiles, kColumns>(source, tiles, n, g_first, g_last, target);
+    float* to = out + row * w.n_out + column;
+    const auto take = [&]<int kTiles>() {
+      if (row + kTiles * kVectorRows > last) return false;
+      multiply<Source, kVectorRows, kTiles>(source, tiles, n, g_first, g_last, to, w.n_out, n_valid);
       row += kTiles * kVectorRows;
-      continue;
+      return true;
+    };
+    if constexpr (kQuantTiles >= 4) {
+      if (take.template operator()<4>()) continue;
+    }
+    if constexpr (kQuantTiles >= 2) {
+      if (take.template operator()<2>()) continue;
     }
     const int width = tile_width(row, n_rows, kQuantRows);
-    multiply_tile<Source, kVectorRows, kColumns>(width, source, tiles, g_first, g_last, target);
+    multiply_tile<Source, kVectorRows>(width, source, tiles, g_first, g_last, to, w.n_out, n_valid);
     row += width;
   }
 }
 
-template <class C, int kColumns>
-void columns(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t row_group, float* out,
-             uint8_t* scratch) {
+template <class C>
+void row_group_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t row_group,
+                      float* out, uint8_t* scratch) {
   using T = typename C::Meaning;
   const int64_t n = n_groups(w.n_in);
-  const PackedSource<C, kColumns> packed(w, row_group);
-  // Unpacking a few times in registers costs less than a panel, and codes of 8 bits need no unpacking.
-  if (C::kBits == 8 || last - first <= kDirectRows) {
-    return multiply_rows<kColumns>(packed, w, x, n_rows, first, last, 0, n, row_group, out);
+  const PackedSource<C> packed(w, row_group);
+  if (C::kBits == 8 || last - first <= kDirectRows) {  // codes of 8 bits need no unpacking
+    return multiply_rows(packed, w, x, n_rows, first, last, 0, n, row_group, out);
   }
   for (int64_t g_first = 0; g_first < n; g_first += kPanelGroups) {
     const int64_t g_last = std::min(n, g_first + kPanelGroups);
-    const PanelSource<T, kColumns> panel{reinterpret_cast<Unpacked<T>*>(scratch), g_first};
+    const PanelSource<T> panel{reinterpret_cast<Unpacked<T>*>(scratch), g_first};
     for (int64_t g = g_first; g < g_last; ++g) {
-      for (int c = 0; c < kColumns; ++c) {
-        Group<T> group;
-        packed.read(g, c, group);
-        panel.at(g, c).write(group);
-      }
+      Group<T> group;
+      packed.read(g, group);
+      panel.panel[g - g_first].write(group);
     }
-    multiply_rows<kColumns>(panel, w, x, n_rows, first, last, g_first, g_last, row_group, out);
+    multiply_rows(panel, w, x, n_rows, first, last, g_first, g_last, row_group, out);
   }
 }
 
-// Adds the outliers of the rows [first, last) to their outputs of kColumns row groups.
-template <class C, int kColumns>
+// Adds the outliers of the rows [first, last) to their outputs of one row group.
+template <class C>
 void add_outliers(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t row_group,
                   float* out) {
-  const PackedSource<C, kColumns> source(w, row_group);
-  const int64_t column = row_group * kRowGroup;
-  const Target target{out + first * w.n_out + column, w.n_out, std::min(kRowGroup, w.n_out - column - (kColumns - 1) * kRowGroup)};
+  const PackedSource<C> source(w, row_group);
+  const int64_t column = row_group * kRowGroup, n_valid = std::min(kRowGroup, w.n_out - column);
   for (int64_t row = first; row < last; ++row) {
     const RowOutliers& outliers = *row_outliers(const_cast<uint8_t*>(x), n_rows, w.n_in, row);
     if (outliers.n == 0) continue;
-    float* to = target.out + (row - first) * target.stride;
-    F32x16 acc[kColumns];
-    for (int c = 0; c < kColumns; ++c) acc[c] = load_n(to + c * kRowGroup, target.valid<kColumns>(c));
-    for (int64_t i = 0; i < outliers.n; ++i) {
-      for (int c = 0; c < kColumns; ++c) acc[c] = source.add(acc[c], outliers.list[i], c);
-    }
-    for (int c = 0; c < kColumns; ++c) store_n(to + c * kRowGroup, acc[c], target.valid<kColumns>(c));
+    float* to = out + row * w.n_out + column;
+    F32x16 acc = load_n(to, n_valid);
+    for (int64_t i = 0; i < outliers.n; ++i) acc = source.add(acc, outliers.list[i]);
+    store_n(to, acc, n_valid);
   }
 }
 
 template <class C>
 void linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t group_first,
             int64_t group_last, float* out, uint8_t* scratch) {
-  using T = typename C::Meaning;
-  const int64_t first_row = first;
+  int64_t first_row = first;
 #if defined(SAMOVAR_USE_AMX)
-  first = AmxLinear<C, PackedSource<C, 1>>::rows(w, x, first, last, group_first, group_last, out, scratch);
+  first_row = AmxLinear<C, PackedSource<C>>::rows(w, x, first, last, group_first, group_last, out, scratch);
 #endif
-  constexpr int kColumns = T::kScales == 1 && !T::kHasMinimum ? kQuantColumns : 1;  // registers do not suffice for more
-  int64_t row_group = group_first;
-  if (last - first > kDirectRows) {
-    for (; row_group + kColumns <= group_last; row_group += kColumns) {
-      columns<C, kColumns>(w, x, n_rows, first, last, row_group, out, scratch);
-    }
+  for (int64_t row_group = group_first; row_group < group_last; ++row_group) {
+    row_group_linear<C>(w, x, n_rows, first_row, last, row_group, out, scratch);
+    add_outliers<C>(w, x, n_rows, first, last, row_group, out);
   }
-  for (; row_group < group_last; ++row_group) columns<C, 1>(w, x, n_rows, first, last, row_group, out, scratch);
-  constexpr int kOutlierColumns = 2;
-  row_group = group_first;
-  for (; row_group + kOutlierColumns <= group_last; row_group += kOutlierColumns) {
-    add_outliers<C, kOutlierColumns>(w, x, n_rows, first_row, last, row_group, out);
-  }
-  for (; row_group < group_last; ++row_group) add_outliers<C, 1>(w, x, n_rows, first_row, last, row_group, out);
 }
 
 }  // namespace

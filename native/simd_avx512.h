@@ -14,11 +14,9 @@ inline constexpr int kTileRows = 8;  // input rows that a linear tile keeps in r
 #if defined(SAMOVAR_USE_AMX)
 inline constexpr int kQuantRows = 16;    // of a quantised linear tile: the rows of an AMX tile
 inline constexpr int kQuantTiles = 1;    // such tiles at a time
-inline constexpr int kQuantColumns = 1;  // row groups of weights at a time, where there are many rows
 #else
 inline constexpr int kQuantRows = 4;
-inline constexpr int kQuantTiles = 2;
-inline constexpr int kQuantColumns = 2;
+inline constexpr int kQuantTiles = 4;
 #endif
 inline constexpr int kWholeRows = 16;    // of an int4 tile
 inline constexpr int kAttendLanes = 12;  // query vectors that an attention tile keeps in registers
