@@ -76,13 +76,10 @@ void float_linear(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int
 }
 
 void tile_rows_f32(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles_out) {
-  for (int64_t row = first; row < last;) {
-    const int64_t width = tile_width(row, n_rows, kTileRows);
-    float* out = reinterpret_cast<float*>(tiles_out) + row * n_in;
-    for (int64_t k = 0; k < n_in; ++k) {
-      for (int64_t r = 0; r < width; ++r) out[k * width + r] = x[(row + r) * n_in + k];
-    }
-    row += width;
+  for (int64_t row = first; row < last; ++row) {
+    const auto [start, width] = tile_of(row, n_rows, kTileRows);
+    float* out = reinterpret_cast<float*>(tiles_out) + start * n_in + row - start;
+    for (int64_t k = 0; k < n_in; ++k) out[k * width] = x[row * n_in + k];
   }
 }
 

@@ -125,36 +125,33 @@ void int4_linear(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int6
 
 void quantise_whole_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles) {
   const WholeRows to(tiles, n_rows, n_in);
-  for (int64_t row = first; row < last;) {
-    const int64_t width = tile_width(row, n_rows, kWholeRows);
-    for (int64_t r = 0; r < width; ++r) {
-      const float* source = x + (row + r) * n_in;
-      RowOutliers& outliers = to.outliers_of(row + r, n_in);
-      outliers.n = 0;
-      I32x16 top = set1_i32(0);
-      for (int64_t k = 0; k < n_in; k += 16) top = max(top, as_i32(abs(load(source + k))));
-      const float largest = largest_of(top), limit = outlier_limit(source, n_in);
-      const bool has_high = largest > limit;
-      const float reach = has_high ? std::max(limit, largest / (kMostHigh + 1)) : largest;
-      const bool is_zero = reach < kLeastReach;
-      const F32x16 scale = set1(is_zero ? 0.0f : kLargestCode / reach);
-      const float d = is_zero ? 0.0f : reach * (1.0f / kLargestCode);
-      I32x16 sum = set1_i32(0);
-      for (int64_t g = 0; g < n_groups(n_in); ++g, source += kGroup) {
-        int8_t* q = to.q + row * n_in + (g / 2 * width + r) * kInt4Unit + g % 2 * kGroup;
-        const F32x16 a = load(source), b = load(source + 16);
-        I32x16 q_first = to_i32(round_even(mul(a, scale))), q_second = to_i32(round_even(mul(b, scale)));
-        if (has_high && largest_of(max(as_i32(abs(a)), as_i32(abs(b)))) > reach) {
-          take_outliers(q_first, q_second, g, d, outliers);
-        }
-        store_i8(q, q_first);
-        store_i8(q + 16, q_second);
-        sum = sub(sum, add(q_first, q_second));
+  for (int64_t row = first; row < last; ++row) {
+    const auto [start, width] = tile_of(row, n_rows, kWholeRows);
+    const float* source = x + row * n_in;
+    RowOutliers& outliers = to.outliers_of(row, n_in);
+    outliers.n = 0;
+    I32x16 top = set1_i32(0);
+    for (int64_t k = 0; k < n_in; k += 16) top = max(top, as_i32(abs(load(source + k))));
+    const float largest = largest_of(top), limit = outlier_limit(source, n_in);
+    const bool has_high = largest > limit;
+    const float reach = has_high ? std::max(limit, largest / (kMostHigh + 1)) : largest;
+    const bool is_zero = reach < kLeastReach;
+    const F32x16 scale = set1(is_zero ? 0.0f : kLargestCode / reach);
+    const float d = is_zero ? 0.0f : reach * (1.0f / kLargestCode);
+    I32x16 sum = set1_i32(0);
+    for (int64_t g = 0; g < n_groups(n_in); ++g, source += kGroup) {
+      int8_t* q = to.q + start * n_in + (g / 2 * width + row - start) * kInt4Unit + g % 2 * kGroup;
+      const F32x16 a = load(source), b = load(source + 16);
+      I32x16 q_first = to_i32(round_even(mul(a, scale))), q_second = to_i32(round_even(mul(b, scale)));
+      if (has_high && largest_of(max(as_i32(abs(a)), as_i32(abs(b)))) > reach) {
+        take_outliers(q_first, q_second, g, d, outliers);
       }
-      to.d[row + r] = d;
-      to.n_sum[row + r] = sum_lanes(sum);
+      store_i8(q, q_first);
+      store_i8(q + 16, q_second);
+      sum = sub(sum, add(q_first, q_second));
     }
-    row += width;
+    to.d[row] = d;
+    to.n_sum[row] = sum_lanes(sum);
   }
 }
 

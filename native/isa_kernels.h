@@ -12,6 +12,20 @@ inline int tile_width(int64_t row, int64_t n_rows, int width) {
   return width;
 }
 
+// Which tile a row is in: where it starts, and its rows.
+struct TileOf {
+  int64_t start, width;
+};
+inline TileOf tile_of(int64_t row, int64_t n_rows, int most) {
+  int64_t start = row / most * most;
+  int width = tile_width(start, n_rows, most);
+  while (row >= start + width) {
+    start += width;
+    width = tile_width(start, n_rows, width);
+  }
+  return {start, width};
+}
+
 void quant_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t group_first,
                   int64_t group_last, float* out, uint8_t* scratch);
 void quantise_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);

@@ -81,7 +81,7 @@ struct AttendView {
 };
 
 struct Kernels {
-  // Regroup and quantise x[first .. last) (both on tile borders, or last = n_rows) into `tiles`, which holds all rows.
+  // Regroup and quantise x[first .. last) into `tiles`, which holds all rows.
   void (*quantise_rows)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
   void (*quantise_whole_rows)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
   void (*tile_rows_f32)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);

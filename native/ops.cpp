@@ -7,6 +7,8 @@ namespace samovar {
 namespace {
 
 constexpr int64_t kInlineElements = 16384;  // element-wise work below this is not worth waking a thread
+constexpr int64_t kRoundedElements = 4096;  // of input rows that are normalised or gated, and rounded, in one item
+constexpr int64_t kRoundedRows = 8;         // a multiple of so many rows: neighbours in a tile share cache lines
 constexpr int64_t kItemBytes = 256 << 10;   // weights of one item in decode: long runs suit the prefetchers, many items balance
 constexpr int64_t kBlockBytes = 512 << 10;  // input rows of one item in prefill: they stay in the second-level cache
 
@@ -76,7 +78,7 @@ void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<c
   uint8_t* float_tiles = int4_tiles + int4_bytes;
   float* made = reinterpret_cast<float*>(float_tiles + float_bytes);
   const float* x = is_plain ? rows.x : made;
-  const int64_t step = std::max(kMaxTileRows, kInlineElements / n_in / kMaxTileRows * kMaxTileRows);
+  const int64_t step = std::max(kRoundedRows, kRoundedElements / n_in / kRoundedRows * kRoundedRows);
   pool_.for_each(ceil_div(n_rows, step), [&](int64_t item) {
     const int64_t first = item * step, last = std::min(n_rows, first + step), at = first * n_in;
     if (rows.kind == Rows::kNormed) kernels_.rms_norm(rows.x + at, rows.y, rows.eps, last - first, n_in, made + at);

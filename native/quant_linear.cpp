@@ -254,37 +254,38 @@ void quant_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t
 void quantise_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles_out) {
   const int64_t n = n_groups(n_in);
   const I32x16 zero = set1_i32(0);
-  for (int64_t row = first; row < last;) {
-    const int64_t width = tile_width(row, n_rows, kQuantRows);
-    for (int64_t r = 0; r < width; ++r) {
-      const float* source = x + (row + r) * n_in;
-      uint8_t* tile_group = tiles_out + row * n * kTileGroupBytes;
-      RowOutliers& outliers = *row_outliers(tiles_out, n_rows, n_in, row + r);
-      outliers.n = 0;
-      const float limit = outlier_limit(source, n_in);
-      for (int64_t g = 0; g < n; ++g, source += kGroup, tile_group += width * kTileGroupBytes) {
-        auto* q = reinterpret_cast<int8_t*>(tile_group) + r * kGroup;
-        auto* d = reinterpret_cast<float*>(tile_group + width * kGroup) + r;
-        auto* n_sums = reinterpret_cast<int32_t*>(tile_group + width * (kGroup + 8)) + r;
-        const F32x16 a = load(source), b = load(source + 16), size_a = abs(a), size_b = abs(b);
-        const float largest = largest_of(max(as_i32(size_a), as_i32(size_b)));
-        const bool has_high = largest > limit;
-        const float reach =
-            has_high ? std::max(largest_of(max(as_i32(at_most(size_a, limit)), as_i32(at_most(size_b, limit)))), largest / (kMostHigh + 1)) : largest;
-        const bool is_zero = reach < kLeastReach;
-        const F32x16 scale = set1(is_zero ? 0.0f : kLargestCode / reach);
-        I32x16 q_first = to_i32(round_even(mul(a, scale))), q_second = to_i32(round_even(mul(b, scale)));
-        d[0] = is_zero ? 0.0f : reach * (1.0f / kLargestCode);
-        if (has_high) take_outliers(q_first, q_second, g, d[0], outliers);
-        store_i8(q, q_first);
-        store_i8(q + 16, q_second);
-        const int32_t n_sum_first = sum_lanes(sub(zero, q_first)), n_sum = n_sum_first - sum_lanes(q_second);
-        d[width] = d[0] * static_cast<float>(-n_sum);
-        n_sums[0] = n_sum;
-        n_sums[width] = n_sum_first;
+  for (int64_t row = first; row < last; ++row) {
+    const auto [start, width] = tile_of(row, n_rows, kQuantRows);
+    const int64_t r = row - start;
+    const float* source = x + row * n_in;
+    uint8_t* tile_group = tiles_out + start * n * kTileGroupBytes;
+    RowOutliers& outliers = *row_outliers(tiles_out, n_rows, n_in, row);
+    outliers.n = 0;
+    const float limit = outlier_limit(source, n_in);
+    for (int64_t g = 0; g < n; ++g, source += kGroup, tile_group += width * kTileGroupBytes) {
+      auto* q = reinterpret_cast<int8_t*>(tile_group) + r * kGroup;
+      auto* d = reinterpret_cast<float*>(tile_group + width * kGroup) + r;
+      auto* n_sums = reinterpret_cast<int32_t*>(tile_group + width * (kGroup + 8)) + r;
+      const F32x16 a = load(source), b = load(source + 16), size_a = abs(a), size_b = abs(b);
+      const float largest = largest_of(max(as_i32(size_a), as_i32(size_b)));
+      const bool has_high = largest > limit;
+      float reach = largest;
+      if (has_high) {
+        const float ordinary = largest_of(max(as_i32(at_most(size_a, limit)), as_i32(at_most(size_b, limit))));
+        reach = std::max(ordinary, largest / (kMostHigh + 1));
       }
+      const bool is_zero = reach < kLeastReach;
+      const F32x16 scale = set1(is_zero ? 0.0f : kLargestCode / reach);
+      I32x16 q_first = to_i32(round_even(mul(a, scale))), q_second = to_i32(round_even(mul(b, scale)));
+      d[0] = is_zero ? 0.0f : reach * (1.0f / kLargestCode);
+      if (has_high) take_outliers(q_first, q_second, g, d[0], outliers);
+      store_i8(q, q_first);
+      store_i8(q + 16, q_second);
+      const int32_t n_sum_first = sum_lanes(sub(zero, q_first)), n_sum = n_sum_first - sum_lanes(q_second);
+      d[width] = d[0] * static_cast<float>(-n_sum);
+      n_sums[0] = n_sum;
+      n_sums[width] = n_sum_first;
     }
-    row += width;
   }
 }
 
