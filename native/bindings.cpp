@@ -217,6 +217,8 @@ void bind_cache(nb::module_& m);
 void bind_limits(nb::module_& m);
 
 NB_MODULE(_native, m) {
+  // An error may end the program while a model is still held by the error's traceback; that is no news for a user.
+  nb::set_leak_warnings(false);
   bind_bpe(m);
   bind_cache(m);
   bind_limits(m);

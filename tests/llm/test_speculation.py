@@ -1,6 +1,8 @@
 """Speculation as a caller sees it: the same answers, said to have been guessed; and drafts that cannot serve are refused."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -127,3 +129,12 @@ def test_a_real_model_repeats_a_text_with_far_fewer_steps_and_the_same_tokens(na
 def test_models_of_different_families_do_not_draft_for_each_other():
     with pytest.raises(UnsupportedModel, match="choose a smaller model of the same family"):
         LLM(real_model(QWEN_CODER), max_context=512, draft=real_model(SMOLLM2))
+
+
+def test_a_draft_that_is_not_there_is_one_line_on_standard_error(tiny_folder):
+    program = "import sys; from samovar.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "generate", str(tiny_folder), "-p", "a", "--draft", "nosuch"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "nosuch" in done.stderr

@@ -49,7 +49,14 @@ def add_parser(subparsers: Subparsers) -> None:
     group.add_argument("--rounds", type=int, default=3, metavar="N", help="how often to measure (default: 3)")
     group.add_argument("--prompt-tokens", type=int, default=512, metavar="N", help="length of the prompt (default: 512)")
     group.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens to decode in each stream (default: 64)")
-    group.add_argument("--streams", type=int, nargs="+", default=_STREAMS, metavar="N", help="sequences decoded together")
+    group.add_argument(
+        "--streams",
+        type=int,
+        nargs="+",
+        default=_STREAMS,
+        metavar="N",
+        help="sequences decoded together; shares of the machine need a 1",
+    )
     group.add_argument("--threads", type=int, metavar="N", help="compute threads (default: the cores this process may use)")
     group.add_argument("--ctx-size", type=int, metavar="N", help="most tokens of prompt and answer together")
     group.add_argument("--kv-type", choices=tuple(KV_DTYPES), help="number format of the stored keys and values")

@@ -71,6 +71,8 @@ class LLM:
         self.path = resolve(EMBEDDED_DEFAULT if path_or_name is None else str(path_or_name), default_store())
         _check_choices(kv_type, weights, max_context)
         check_speculation(speculation, draft)
+        if draft is not None:  # said before the larger model is loaded
+            resolve(str(draft), default_store())
         self._cache = default_cache() if cache else None
         checkpoint = open_checkpoint(self.path, self._cache)
         self.ops, self.slow_reason = _choose_ops(isa, n_threads)
