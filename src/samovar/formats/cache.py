@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -124,15 +124,17 @@ class CacheStore:
         target = self._path(kind, key)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._remove_unfinished()
-            path = target.with_name(f"{target.stem}.{os.urandom(8).hex()}{_UNFINISHED}")
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with self._alone():
+                self._remove_unfinished()
+                path = target.with_name(f"{target.stem}.{os.urandom(8).hex()}{_UNFINISHED}")
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                with contextlib.suppress(OSError):  # file systems without locks
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.note(error)
             return None
         writer = CacheWriter(self, path, target, fd, header)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(fd, header.file_size)
             os.posix_fallocate(fd, 0, header.file_size)  # a full disk shows before anything is computed
         except OSError as error:
@@ -190,7 +192,21 @@ class CacheStore:
         for entry in self.entries():
             self.remove(entry)
             freed += entry.size_bytes
-        return freed + self._remove_unfinished()
+        if not self.folder.exists():
+            return freed
+        with self._alone():
+            return freed + self._remove_unfinished()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes and threads from removing a temporary file between its creation and its lock."""
+        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):  # file systems without locks
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def _remove_unfinished(self) -> int:
         """Delete temporary files whose process is gone: a living one holds a lock. Returns the bytes freed."""
