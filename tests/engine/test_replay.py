@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from samovar.engine.batch import Slice, build_batch
+from samovar.engine.prefix_cache import PrefixCache
 from samovar.engine.replay import MAX_ROWS, MAX_SHAPES, RecordedStep, Replays
 from samovar.engine.runner import Runner, make_runner
 from samovar.engine.sequence import Sequence
@@ -39,7 +40,7 @@ class Steps:
         slices = []
         for sequence, count in zip(sequences, counts, strict=False):
             start = sequence.n_computed
-            self.pool.grow(sequence.pages, start + count)
+            PrefixCache(self.pool).grow(sequence.pages, start + count)
             n_logits = int(self.rng.integers(0, count + 1))
             slices.append(Slice(sequence, start, tuple(self.rng.integers(0, VOCAB, count).tolist()), n_logits))
             sequence.n_computed += count
@@ -66,7 +67,7 @@ def test_a_shape_is_recorded_when_it_comes_again_and_large_steps_never() -> None
     ops, pool = ops_on(ISAS[-1]), random_pool()
     replays = Replays(random_decoder("qwen3", ops), ops, pool)
     sequence = Sequence(request=request([1]), token_ids=[])
-    pool.grow(sequence.pages, MAX_ROWS + 1)
+    PrefixCache(pool).grow(sequence.pages, MAX_ROWS + 1)
 
     def hidden(n):
         return replays.hidden(build_batch([Slice(sequence, 0, (1,) * n, 0)]))
@@ -82,7 +83,7 @@ def test_shapes_not_met_for_long_are_forgotten_and_their_memory_is_used_again() 
     replays = Replays(random_decoder("llama", ops), ops, pool)
     sequences = [Sequence(request=request([1]), token_ids=[]) for _ in range(2)]
     for sequence in sequences:
-        pool.grow(sequence.pages, MAX_ROWS)
+        PrefixCache(pool).grow(sequence.pages, MAX_ROWS)
 
     def hidden(n, m):
         pieces = [Slice(sequences[0], 0, (1,) * n, 0), Slice(sequences[1], 0, (1,) * m, 0)]
@@ -115,7 +116,7 @@ def test_a_number_that_points_nowhere_is_refused_at_each_run(fault: str) -> None
     ops, pool = ops_on(ISAS[-1], 2), random_pool()
     model = random_decoder("qwen3", ops)
     sequence = Sequence(request=request([1]), token_ids=[])
-    pool.grow(sequence.pages, 40)
+    PrefixCache(pool).grow(sequence.pages, 40)
     batch = build_batch([Slice(sequence, 30, (1, 2, 3), 1)])
     step = RecordedStep.record(model, RecordingOps(ops, Slabs()), pool, batch)
     angles = model.angles(batch.positions_T)

@@ -10,8 +10,8 @@ from typing import NoReturn, TypeAlias, cast, get_args
 from samovar.engine.request import SamplingParams
 from samovar.errors import BadRequest, SamovarError
 from samovar.kernels import KV_DTYPES, KvType, WeightForm
-from samovar.llm.llm import MAX_THREADS
 from samovar.llm.options import Options
+from samovar.llm.setup import MAX_THREADS
 from samovar.llm.speculation import SpeculationMode, check_speculation
 
 MAX_UNWATCHED_TOKENS = 4096  # an answer can go round in circles, and outside a dialogue nobody watches

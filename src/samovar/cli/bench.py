@@ -20,9 +20,9 @@ from samovar.errors import OutOfMemory
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, resolve
 from samovar.kernels import KV_DTYPES
-from samovar.llm.llm import MAX_THREADS
 from samovar.llm.memory import available_bytes
 from samovar.llm.random_model import QUANTS, SHAPES, Shape, random_model_bytes, write_random_model
+from samovar.llm.setup import MAX_THREADS
 
 _EXAMPLES = """examples:
   samovar bench

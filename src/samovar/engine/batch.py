@@ -13,14 +13,15 @@ from samovar.kernels import PAGE_TOKENS, Spans
 class Slice:
     """Tokens of a sequence to be computed in this step, from position `start` on.
 
-    `token_ids` are given rather than looked up: some may be drafts that the sequence does not hold. Logits are wanted after
-    the last `n_logits` of them.
+    `token_ids` are given rather than looked up: the last `n_drafts` are guesses that the sequence does not hold. Logits are
+    wanted after the last `n_logits` of them.
     """
 
     sequence: Sequence
     start: int
     token_ids: tuple[int, ...]
     n_logits: int
+    n_drafts: int = 0
 
     @property
     def end(self) -> int:
@@ -29,8 +30,8 @@ class Slice:
 
     @property
     def drafts(self) -> tuple[int, ...]:
-        """The tokens after the first whose logits are wanted, which the sequence may turn out not to have."""
-        return self.token_ids[len(self.token_ids) - self.n_logits + 1 :]
+        """The guesses."""
+        return self.token_ids[len(self.token_ids) - self.n_drafts :]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from samovar.engine.paged_attend import PagedAttend
 from samovar.engine.replay import Replays
 from samovar.kernels import F32, Ops
 from samovar.kernels.native import NativeOps
-from samovar.models.blocks import Decoder
+from samovar.models.blocks import Decoder, Step
 
 
 class Model(Protocol):
@@ -38,6 +38,14 @@ class Runner:
         if self.replays is not None and (x_TD := self.replays.hidden(batch)) is not None:
             return self.replays.model.logits(x_TD, batch.output_rows)
         return self.model(batch.ids_T, batch.positions_T, PagedAttend(self.ops, self.pool, batch), batch.output_rows)
+
+    def hidden(self, slices: list[Slice]) -> F32:
+        """Compute the slices; the normalised state [S, D] after the last token of each. For decoders alone."""
+        assert isinstance(self.model, Decoder)
+        batch = build_batch(slices)
+        step = Step(self.ops, PagedAttend(self.ops, self.pool, batch), *self.model.angles(batch.positions_T))
+        last_rows = batch.spans.row_starts[1:] - 1
+        return self.model.normalised(self.model.hidden(batch.ids_T, step), last_rows)
 
 
 def make_runner(model: Model, ops: Ops, pool: PagePool) -> Runner:

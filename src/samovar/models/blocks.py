@@ -169,6 +169,10 @@ class Decoder:
             x_TD = layer(index, x_TD, step)
         return x_TD
 
+    def normalised(self, x_TD: F32, rows_S: NDArray[np.int32]) -> F32:
+        """[S, D]: the rows `rows_S` of `hidden` after the final norm, which is what an embedding is made of."""
+        return self.ops.rms_norm(x_TD[rows_S], self.norm_D, self.config.norm_eps)
+
     def logits(self, x_TD: F32, rows_S: NDArray[np.int64]) -> F32:
         """Logits [S, V] of the rows `rows_S` of `hidden`."""
         if not len(rows_S):
