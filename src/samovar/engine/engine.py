@@ -9,7 +9,6 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from samovar.engine.batch import Slice
 from samovar.engine.decoding import Decoding, force
 from samovar.engine.page_pool import PagePool
 from samovar.engine.prefix_cache import PrefixCache
-from samovar.engine.request import Ending, Event, FinishReason, Request, SamplingParams
+from samovar.engine.request import Ending, Event, FinishReason, Request, SamplingParams, check_request
 from samovar.engine.runner import Model, make_runner
 from samovar.engine.scheduler import IDLE_RANK, PRIORITY_S, Scheduler
 from samovar.engine.sequence import Sequence
@@ -26,7 +25,7 @@ from samovar.engine.speculate import Drafter, Speculation
 from samovar.engine.step_cost import StepCost
 from samovar.engine.thinking import Control, ThinkingTokens
 from samovar.engine.throughput import Throughput
-from samovar.errors import BadRequest, OutOfMemory, Overloaded, PromptTooLong, SamovarError
+from samovar.errors import OutOfMemory, Overloaded, SamovarError
 from samovar.kernels import PAGE_TOKENS, Ops
 
 F32 = NDArray[np.float32]
@@ -203,22 +202,7 @@ class Engine:
 
     def check(self, request: Request, n_to_come: int = 1) -> None:
         """Raises PromptTooLong or BadRequest for a request that this model cannot serve. Any thread may call it."""
-        if not request.prompt_ids:
-            raise BadRequest("the prompt is empty; expected at least one token", param="prompt")
-        if request.task != "generate":
-            n_to_come = 0
-        if len(request.prompt_ids) + n_to_come > self.max_context:
-            raise PromptTooLong(len(request.prompt_ids), self.max_context)
-        if odd := [i for i in request.prompt_ids if isinstance(i, bool) or not isinstance(i, Integral)]:
-            raise BadRequest(f"token ids hold {odd[0]!r}; expected whole numbers", param="prompt")
-        for name, ids in (
-            ("prompt", request.prompt_ids),
-            ("logit_bias", [i for i, _ in request.sampling.logit_bias]),
-            ("logit_ids", request.logit_ids),
-        ):
-            if beyond := [i for i in (min(ids, default=0), max(ids, default=0)) if not 0 <= i < self.vocab_size]:
-                last = self.vocab_size - 1
-                raise BadRequest(f"{name}: token id {beyond[0]} is not in the vocabulary; expected 0 to {last}", param=name)
+        check_request(request, self.max_context, self.vocab_size, n_to_come)
 
     def _max_tokens(self, request: Request) -> int:
         """Tokens that a request may generate."""

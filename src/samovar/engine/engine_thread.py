@@ -1,9 +1,9 @@
 """Drives an engine in a thread of its own, so that requests go on together, whoever waits for which.
 
-The thread lives while there is work. Callers hand in requests and are told what comes of them through `deliver`, which is
-called in that thread and must not wait for anything.
+The thread lives while there is work.
 """
 
+import itertools
 import threading
 import weakref
 from collections import deque
@@ -12,55 +12,40 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TypeVar, cast
 
+from samovar.engine.client import Deliver, OpenRequests, Ticket
 from samovar.engine.engine import Engine
-from samovar.engine.request import Event, Request
-from samovar.engine.sequence import Sequence
-from samovar.errors import EngineFailed, Overloaded
+from samovar.engine.prefix_cache import Realm
+from samovar.engine.request import Request
+from samovar.errors import EngineFailed
 
 T = TypeVar("T")
-Deliver = Callable[[Event], None]
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A request that was handed in. Its `deliver` gets every event, and an ending exactly once."""
-
-    request: Request
-    deliver: Deliver
-    leader: "Ticket | None"
-    is_idle_work: bool
-    sequence: Sequence | None = None
 
 
 @dataclass(slots=True)
 class _Shared:
     """What the thread and its owner share."""
 
-    lock: threading.Condition = field(default_factory=threading.Condition)
+    lock: threading.Lock = field(default_factory=threading.Lock)
     commands: deque[Callable[[], None]] = field(default_factory=deque)
     thread: threading.Thread | None = None
     is_stopping: bool = False
 
 
 class EngineThread:
-    """The only user of `engine`. All methods may be called from any thread."""
+    """The only user of `engine`; an `EngineClient`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._shared = engine, _Shared()
+        self._open = OpenRequests(engine.limits.max_running, engine.limits.max_waiting)
         self._tickets: dict[int, Ticket] = {}
-        self._n_open = self._n_aside = 0
+        self._ids = itertools.count(1)
         weakref.finalize(self, _stop, self._shared)  # at exit the thread must not be inside native code
 
     def submit(self, request: Request, deliver: Deliver, *, leader: Ticket | None = None, is_idle_work: bool = False) -> Ticket:
         """Hand in a request; `leader` and `is_idle_work` as in `Engine.submit`, which says what this raises."""
-        engine, limits = self._engine, self._engine.limits
-        engine.check(request)
-        with self._shared.lock:
-            n_waiting = self._n_open - limits.max_running
-            if n_waiting >= limits.max_waiting and not is_idle_work:
-                raise Overloaded(n_waiting, engine.expected_wait_s())
-            self._n_open += 1
-        ticket = Ticket(request, deliver, leader, is_idle_work)
+        self._engine.check(request)
+        self._open.open(self._engine.expected_wait_s, is_idle_work=is_idle_work)
+        ticket = Ticket(next(self._ids), request, deliver, leader, is_idle_work)
         self._do(lambda: self._admit(ticket))
         return ticket
 
@@ -72,6 +57,10 @@ class EngineThread:
     def stop_thinking(self, ticket: Ticket) -> None:
         """Have a request's thoughts closed, and its answer begun."""
         self._do(lambda: ticket.sequence.control.stop_thinking() if ticket.sequence is not None else None)
+
+    def forget(self, realm: Realm, ids: tuple[int, ...], n_keep: int) -> None:
+        """`PrefixCache.forget`, between two steps."""
+        self._do(lambda: self._engine.cache.forget(realm, ids, n_keep))
 
     def call(self, function: Callable[[Engine], T]) -> T:
         """Let a function have the engine between two steps; its result, or what it raises."""
@@ -91,27 +80,16 @@ class EngineThread:
 
     def aside(self, function: Callable[[], None]) -> None:
         """Run a function in a thread of its own, which may hand in requests."""
-
-        def run() -> None:
-            try:
-                function()
-            finally:
-                with self._shared.lock:
-                    self._n_aside -= 1
-                    self._shared.lock.notify_all()
-
-        with self._shared.lock:
-            self._n_aside += 1
-        threading.Thread(target=run, name="samovar-aside", daemon=True).start()
+        self._open.aside(function)
 
     def settle(self) -> None:
         """Wait until every request has ended, idle work included."""
-        with self._shared.lock:
-            self._shared.lock.wait_for(lambda: self._shared.is_stopping or not (self._n_open or self._n_aside))
+        self._open.settle()
 
     def close(self) -> None:
         """Stop after the step that is running. Open requests get no further event."""
         _stop(self._shared)
+        self._open.close()
 
     def _do(self, command: Callable[[], None]) -> None:
         """Have the thread run a command before its next step."""
@@ -158,16 +136,14 @@ class EngineThread:
             ticket = self._tickets[event.sequence_id]
             if event.ending is not None:
                 del self._tickets[event.sequence_id]
-                with self._shared.lock:
-                    self._n_open -= 1
-                    self._shared.lock.notify_all()
+                ticket.is_over = True
+                self._open.end()
             ticket.deliver(event)
 
 
 def _stop(shared: _Shared) -> None:
     with shared.lock:
         shared.is_stopping = True
-        shared.lock.notify_all()
         thread = shared.thread
     if thread is not None and thread is not threading.current_thread():
         thread.join()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.engine.prefix_cache import Break
-from samovar.errors import BadRequest, SamovarError
+from samovar.errors import BadRequest, PromptTooLong, SamovarError
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "loop", "error"]
 """Why a request ended: a stop token (or string), `max_tokens` or the context, the caller, its deadline, an answer that went
@@ -191,6 +191,26 @@ class Event:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[Logprob | None, ...] = ()
     ending: Ending | None = None
+
+
+def check_request(request: Request, max_context: int, vocab_size: int, n_to_come: int = 1) -> None:
+    """Raises PromptTooLong or BadRequest for a request that no model of this context and vocabulary can serve."""
+    ids = request.prompt_ids
+    if not ids:
+        raise BadRequest("the prompt is empty; expected at least one token", param="prompt")
+    if len(ids) + (n_to_come if request.task == "generate" else 0) > max_context:
+        raise PromptTooLong(len(ids), max_context)
+    if set(map(type, ids)) != {int} and (odd := [i for i in ids if isinstance(i, bool) or not isinstance(i, Integral)]):
+        raise BadRequest(f"token ids hold {odd[0]!r}; expected whole numbers", param="prompt")
+    for name, some in (
+        ("prompt", ids),
+        ("logit_bias", [i for i, _ in request.sampling.logit_bias]),
+        ("logit_ids", request.logit_ids),
+    ):
+        if beyond := [i for i in (min(some, default=0), max(some, default=0)) if not 0 <= i < vocab_size]:
+            raise BadRequest(
+                f"{name}: token id {beyond[0]} is not in the vocabulary; expected 0 to {vocab_size - 1}", param=name
+            )
 
 
 def _check_number(name: str, value: object, low: float, high: float, *, excludes_low: bool = False) -> None:

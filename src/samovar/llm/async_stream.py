@@ -5,7 +5,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 
-from samovar.engine.engine_thread import EngineThread
+from samovar.engine.client import EngineClient
 from samovar.engine.request import Event
 from samovar.llm.answer import Answer
 from samovar.llm.result import Result
@@ -16,7 +16,7 @@ from samovar.text.output_parser import Delta
 class AsyncStream(AsyncIterator[Delta]):
     """`Stream` for asyncio: `async for` over its deltas, then `result`; `aclose` stops it, as does cancelling whoever waits."""
 
-    def __init__(self, engine: EngineThread, answer: Answer, *, on_end: OnEnd | None = None) -> None:
+    def __init__(self, engine: EngineClient, answer: Answer, *, on_end: OnEnd | None = None) -> None:
         self._engine, self._answer, self._on_end = engine, answer, on_end
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._deltas: deque[Delta] = deque()

@@ -4,8 +4,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from samovar.engine.engine import Engine
-from samovar.engine.engine_thread import EngineThread
+from samovar.engine.client import EngineClient
 from samovar.engine.prefix_cache import Break, n_common
 from samovar.engine.request import Event, Request, SamplingParams, Thinking
 from samovar.errors import BadRequest, SamovarError
@@ -40,7 +39,7 @@ class Dialogue:
         """In words, where its prompt parts from a cached one."""
         return explain_break(self.text, self.prompt.text, self.messages, self.prompt.ids, at)
 
-    def prepare_next_turn(self, engine: EngineThread, answer: Answer) -> None:
+    def prepare_next_turn(self, engine: EngineClient, answer: Answer) -> None:
         """While nothing else is to be done, compute the form that this conversation and its answer will have in the next turn.
 
         The thoughts, which that form lacks, are dropped first. After a tool call the template keeps them, and nothing is to be
@@ -53,16 +52,12 @@ class Dialogue:
             return
         engine.aside(lambda: self._prepare(engine, answer.request, text, result.token_ids))
 
-    def _prepare(self, engine: EngineThread, request: Request, answer: str, token_ids: tuple[int, ...]) -> None:
+    def _prepare(self, engine: EngineClient, request: Request, answer: str, token_ids: tuple[int, ...]) -> None:
         with contextlib.suppress(SamovarError):  # a template that takes no further turn, or one too long for the context
             ids = next_turn_ids(self.text, self.messages, self.tools, self.asked_thinking, answer)
             dead = (*request.prompt_ids, *token_ids)
             realm = (request.tenant, request.adapter or "")
-
-            def drop(engine: Engine) -> None:
-                engine.cache.forget(realm, dead, n_common(ids, dead))
-
-            engine.call(drop)
+            engine.forget(realm, dead, n_common(ids, dead))
             engine.submit(
                 Request(
                     prompt_ids=ids, sampling=SamplingParams(), task="prefill", tenant=request.tenant, adapter=request.adapter

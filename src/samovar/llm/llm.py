@@ -3,8 +3,7 @@
 All requests of a model go on together, in the thread of its engine, whoever waits for which.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, Unpack, cast, overload
@@ -12,34 +11,30 @@ from typing import TYPE_CHECKING, TypeGuard, Unpack, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.engine.engine import Engine, Limits, StartDrafter
+from samovar.engine.client import EngineClient
+from samovar.engine.engine import Engine
 from samovar.engine.engine_thread import EngineThread
-from samovar.engine.ngram_drafter import NgramDrafter
-from samovar.engine.page_pool import PagePool
 from samovar.engine.request import SamplingParams
 from samovar.errors import BadRequest
-from samovar.formats import open_checkpoint
-from samovar.formats.hub import EMBEDDED_DEFAULT, default_cache, default_store, resolve
-from samovar.kernels import KvType, WeightForm
+from samovar.formats.hub import EMBEDDED_DEFAULT
+from samovar.kernels import KvType, Ops, WeightForm
 from samovar.llm.answer import Answer
 from samovar.llm.dialogue import Dialogue, read_dialogue
-from samovar.llm.memory import Budget, available_bytes
-from samovar.llm.model_text import ModelText, read_model_text
+from samovar.llm.local_model import LocalModel, Progress
+from samovar.llm.model_settings import ModelSettings
 from samovar.llm.options import Defaults, Options, own_defaults, requests, sampling_params, stop_strings, unread_defaults
 from samovar.llm.result import Result
-from samovar.llm.setup import check_choices, choose_ops, kv_type_for
-from samovar.llm.speculation import SpeculationMode, check_same_vocabulary, check_speculation
+from samovar.llm.speculation import SpeculationMode
 from samovar.llm.stream import OnEnd, Stream, run_together
-from samovar.llm.thinking_tokens import thinking_tokens
 from samovar.models.blocks import Decoder
-from samovar.models.loader import load_model
+from samovar.models.config import DecoderConfig
 from samovar.models.packing import BackgroundPacker
 from samovar.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from samovar.llm.async_stream import AsyncStream
+    from samovar.llm.remote_model import RemoteModel
 
-Progress = Callable[[int, int, str], None]
 Message = dict[str, object]
 
 
@@ -65,6 +60,7 @@ class LLM:
         max_streams: int = 64,
         max_waiting: int = 1024,
         prefix_cache: bool = True,
+        process: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """Load a GGUF file, a Hugging Face folder, or a name in the model store; None is the embedded default.
@@ -76,61 +72,68 @@ class LLM:
         may (see `SpeculationMode`). Neither changes an answer, only how soon it comes. `memory` (bytes) bounds weights, keys
         and values and what else there is; without it, keys and values take what a few full contexts need, at most half of the
         free memory. `max_streams` requests run together and `max_waiting` wait; more are refused. `prefix_cache` lets prompts
-        that begin alike share what was computed. Packed weights are kept in the store's cache and mapped at the next start,
+        that begin alike share what was computed. With `process` the model runs in a process of its own, which comes back by
+        itself after a crash. Packed weights are kept in the store's cache and mapped at the next start,
         unless `cache` is False. Where they are not there, they are packed in the background, while the first prompt is computed
         as far as they have come. `progress(done_bytes, total_bytes, tensor)` is called from the thread that does so. Raises a
         SamovarError for whatever is wrong with the path, the file, or these values.
         """
-        self.path = resolve(EMBEDDED_DEFAULT if path_or_name is None else str(path_or_name), default_store())
-        check_choices(kv_type, weights, max_context, memory, max_streams, max_waiting)
-        check_speculation(speculation, draft)
-        if draft is not None:  # said before the larger model is loaded
-            resolve(str(draft), default_store())
-        self._cache = default_cache() if cache else None
-        checkpoint = open_checkpoint(self.path, self._cache)
-        self.ops, self.slow_reason = choose_ops(isa, n_threads)
-        free_bytes = available_bytes()
-        loaded = load_model(checkpoint, self.ops, self._cache, progress, weights)
-        self.model: Decoder = loaded.decoder
-        self.packer = loaded.packer
-        with _stopping(self.packer):
-            self._text: ModelText = read_model_text(checkpoint, self._cache)
-            self.kv_type: KvType = kv_type or kv_type_for(self.model.embedding.type.name)
-            pool = self._make_pool(max_context, Budget(memory, free_bytes, self.model.packed_bytes), max_streams)
-            drafters: list[StartDrafter] = [lambda _: NgramDrafter()] if speculation in ("auto", "ngram") else []
-            self.draft: LLM | None = None
-            if draft is not None:
-                from samovar.engine.draft_model import DraftModel  # start-up waits for imports, and few ask for it
-
-                self.draft = LLM(
-                    draft, n_threads=n_threads, kv_type=kv_type, isa=isa, cache=cache, speculation="off", progress=progress
-                )
-                check_same_vocabulary(self.tokenizer, self.draft.tokenizer, self.draft.path)
-                drafters.append(DraftModel(self.draft._engine).start)
-            vocab_size = self.model.config.vocab_size
-            self._engine: Engine = Engine(
-                self.model,
-                self.ops,
-                pool,
-                vocab_size,
-                self.max_context,
-                Limits(max_running=max_streams, max_waiting=max_waiting),
-                tuple(drafters),
-                thinking_tokens=thinking_tokens(self.tokenizer),
-                keeps_prefixes=prefix_cache,
-            )
-            self._thread = EngineThread(self._engine)
-            own = own_defaults(self._text.generation_config, self._text.metadata, str(self.path))
-        self._defaults = Defaults(own=own, architecture=self.model.config.architecture)
-
-    def _make_pool(self, max_context: int | None, budget: Budget, max_streams: int) -> PagePool:
-        """Room for the keys and values of as many tokens as are asked for, or fit."""
-        config = self.model.config
-        self.max_context, n_pages = budget.choose(config, self.kv_type, max_context, max_streams)
-        self._is_context_cut = max_context is None and self.max_context < config.max_context
-        return PagePool(
-            self.kv_type, n_pages=n_pages, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head
+        settings = ModelSettings(
+            path=str(EMBEDDED_DEFAULT if path_or_name is None else path_or_name),
+            n_threads=n_threads,
+            max_context=max_context,
+            kv_type=kv_type,
+            weights=weights,
+            isa=isa,
+            draft=None if draft is None else str(draft),
+            speculation=speculation,
+            cache=cache,
+            memory=memory,
+            max_streams=max_streams,
+            max_waiting=max_waiting,
+            prefix_cache=prefix_cache,
         )
+        self._opened: LocalModel | RemoteModel
+        self._client: EngineClient
+        self._local: LocalModel | None = None
+        self._thread: EngineThread | None = None
+        if process:
+            from samovar.llm.remote_model import RemoteModel as Remote  # start-up waits for imports, and few ask for it
+
+            self._opened = remote = Remote(settings, progress)
+            self._client = remote.client
+        else:
+            self._opened = self._local = LocalModel(settings, progress)
+            self._client = self._thread = EngineThread(self._local.engine)
+        self.path, self.max_context, self.kv_type = self._opened.path, self._opened.max_context, self._opened.kv_type
+        self._text = self._opened.text
+        own = own_defaults(self._text.generation_config, self._text.metadata, str(self.path))
+        self._defaults = Defaults(own=own, architecture=self.config.architecture)
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The model's sizes and switches."""
+        return self._opened.config
+
+    @property
+    def model(self) -> Decoder:
+        """The model, where it runs in this process."""
+        return self._here.model
+
+    @property
+    def ops(self) -> Ops:
+        """The operations that it runs on, where it runs in this process."""
+        return self._here.ops
+
+    @property
+    def packer(self) -> BackgroundPacker | None:
+        """What gets the weights ready, where the model runs in this process; None where they were ready at once."""
+        return self._here.packer
+
+    @property
+    def slow_reason(self) -> str | None:
+        """Why answers will be slow, where they will."""
+        return self._opened.slow_reason
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -140,17 +143,19 @@ class LLM:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know about how the model was loaded, a line each."""
-        lines = [self.slow_reason] if self.slow_reason else []
-        if self._cache is not None and self._cache.problem:
-            lines.append(self._cache.problem)
-        if self._is_context_cut:
-            lines.append(
-                f"the context is {self.max_context} tokens, as far as half of the free memory goes; "
-                f"the model takes {self.model.config.max_context}"
-            )
-        if unread := unread_defaults(self._text.generation_config):
-            lines.append(f"generation_config.json asks for {', '.join(unread)}, which this version does not do")
-        return tuple(lines)
+        unread = unread_defaults(self._text.generation_config)
+        more = f"generation_config.json asks for {', '.join(unread)}, which this version does not do"
+        return (*self._opened.warnings, more) if unread else self._opened.warnings
+
+    @property
+    def _engine(self) -> Engine:
+        return self._here.engine
+
+    @property
+    def _here(self) -> LocalModel:
+        if self._local is None:
+            raise BadRequest("the model runs in a process of its own, and its insides cannot be had here")
+        return self._local
 
     def check_thinking(self, thinking: bool) -> None:
         """Raises BadRequest where the model's template has no way to switch thinking so."""
@@ -199,12 +204,12 @@ class LLM:
         settings = (tools, thinking, thinking_budget, continue_final)
         if _is_list_of_conversations(messages):
             groups = [self._chat_answers(read_dialogue(self._text, one, *settings), options) for one in messages]
-            run_together(self._thread, groups)
+            run_together(self._client, groups)
             return [_joined(group) for group in groups]
         dialogue = read_dialogue(self._text, cast("str | Sequence[Message]", messages), *settings)
         answers = self._chat_answers(dialogue, options)
         result = self._run(answers)
-        dialogue.prepare_next_turn(self._thread, answers[0])
+        dialogue.prepare_next_turn(self._client, answers[0])
         return result
 
     def stream_chat(
@@ -219,7 +224,7 @@ class LLM:
     ) -> Stream:
         """As `chat` of one conversation, piece by piece: iterate for `Delta`s; `.result` is the whole."""
         dialogue = read_dialogue(self._text, messages, tools, thinking, thinking_budget, continue_final)
-        return Stream(self._thread, _only(self._chat_answers(dialogue, options)), on_end=self._when_ended(dialogue))
+        return Stream(self._client, _only(self._chat_answers(dialogue, options)), on_end=self._when_ended(dialogue))
 
     def astream_chat(
         self,
@@ -235,7 +240,7 @@ class LLM:
         dialogue = read_dialogue(self._text, messages, tools, thinking, thinking_budget, continue_final)
         from samovar.llm.async_stream import AsyncStream  # asyncio takes time to import
 
-        return AsyncStream(self._thread, _only(self._chat_answers(dialogue, options)), on_end=self._when_ended(dialogue))
+        return AsyncStream(self._client, _only(self._chat_answers(dialogue, options)), on_end=self._when_ended(dialogue))
 
     @overload
     def generate(self, prompt: str, **options: Unpack[Options]) -> Result: ...
@@ -251,39 +256,41 @@ class LLM:
         if not isinstance(prompt, list) or not prompt:
             raise BadRequest(f"prompt is {prompt!r}; expected a text or a list of texts", param="prompt")
         groups = [self._raw_answers(text, options) for text in prompt]
-        run_together(self._thread, groups)
+        run_together(self._client, groups)
         return [_joined(group) for group in groups]
 
     def stream_generate(self, prompt: str, **options: Unpack[Options]) -> Stream:
         """As `generate`, piece by piece."""
-        return Stream(self._thread, _only(self._raw_answers(prompt, options)))
+        return Stream(self._client, _only(self._raw_answers(prompt, options)))
 
     def astream_generate(self, prompt: str, **options: Unpack[Options]) -> "AsyncStream":
         """As `stream_generate`, for `async for`; to be called where an event loop runs."""
         from samovar.llm.async_stream import AsyncStream
 
-        return AsyncStream(self._thread, _only(self._raw_answers(prompt, options)))
+        return AsyncStream(self._client, _only(self._raw_answers(prompt, options)))
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits [T, V] after every token, float32. Raises BadRequest or PromptTooLong as `generate` does."""
         if not isinstance(token_ids, Iterable) or isinstance(token_ids, str):
             raise BadRequest(f"token_ids is {token_ids!r}; expected a list of ids", param="token_ids")
         ids = tuple(token_ids)
+        if self._thread is None:
+            raise BadRequest("logits of every token are to be had from a model that runs in this process alone")
         return self._thread.call(lambda engine: engine.logits(ids))
 
     def settle(self) -> None:
         """Wait until all requests have ended and the next turns of conversations are prepared."""
-        self._thread.settle()
+        self._client.settle()
 
     def close(self) -> None:
         """Stop working, after the step that is running. Answers that are open get no further token."""
-        self._thread.close()
-        if self.packer is not None:
-            self.packer.stop()
+        self._client.close()
+        if self._local is not None and self._local.packer is not None:
+            self._local.packer.stop()
 
     def _run(self, answers: list[Answer]) -> Result:
         """Generate one answer, or several to one prompt. Raises the error that ended one."""
-        run_together(self._thread, [answers])
+        run_together(self._client, [answers])
         for answer in answers:
             if answer.ending is not None and answer.ending.error is not None:
                 raise answer.ending.error
@@ -291,7 +298,7 @@ class LLM:
 
     def _when_ended(self, dialogue: Dialogue) -> OnEnd:
         """What to do after an answer: compute the form that the dialogue will have in the next turn."""
-        return lambda answer: dialogue.prepare_next_turn(self._thread, answer)
+        return lambda answer: dialogue.prepare_next_turn(self._client, answer)
 
     def _chat_answers(self, dialogue: Dialogue, options: Options) -> list[Answer]:
         """Check everything about a chat before any of it is computed; an answer for each that is asked for."""
@@ -318,19 +325,8 @@ class LLM:
             options,
             self._defaults.sampling(is_thinking=is_thinking),
             eos_ids=self._text.eos_ids,
-            vocab_size=self.model.config.vocab_size,
+            vocab_size=self.config.vocab_size,
         )
-
-
-@contextmanager
-def _stopping(packer: BackgroundPacker | None) -> Iterator[None]:
-    """Stop packing where what goes on beside it fails."""
-    try:
-        yield
-    except BaseException:
-        if packer is not None:
-            packer.stop()
-        raise
 
 
 def _only(answers: list[Answer]) -> Answer:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 
-from samovar.engine.engine_thread import EngineThread, Ticket
+from samovar.engine.client import EngineClient, Ticket
 from samovar.engine.request import Event
 from samovar.llm.answer import Answer
 from samovar.llm.result import Result
@@ -23,7 +23,7 @@ class Stream(Iterator[Delta]):
     """
 
     def __init__(
-        self, engine: EngineThread, answer: Answer, *, leader: Ticket | None = None, on_end: OnEnd | None = None
+        self, engine: EngineClient, answer: Answer, *, leader: Ticket | None = None, on_end: OnEnd | None = None
     ) -> None:
         self._engine, self._answer, self._on_end = engine, answer, on_end
         self._events: SimpleQueue[Event] = SimpleQueue()
@@ -76,7 +76,7 @@ class Stream(Iterator[Delta]):
             self._on_end(self._answer)
 
 
-def run_together(engine: EngineThread, groups: Sequence[Sequence[Answer]]) -> None:
+def run_together(engine: EngineClient, groups: Sequence[Sequence[Answer]]) -> None:
     """Generate all answers. Those of a group have the same prompt, which is computed once.
 
     As many as the engine's queue holds are handed in, and the others as places become free. Answers end in whatever way they
