@@ -62,39 +62,66 @@ def test_a_replayed_step_has_the_bits_of_its_calls_made_one_by_one(name: str, is
             assert np.array_equal(ours, theirs)
 
 
-def test_a_shape_is_recorded_when_it_comes_again_and_large_steps_never() -> None:
+def replays_of(name):
+    """With two sequences that have pages for more rows than are recorded."""
     ops, pool = ops_on(ISAS[-1]), random_pool()
-    replays = Replays(random_decoder("qwen3", ops), ops, pool)
-    sequence = Sequence(request=request([1]), token_ids=[])
-    pool.grow(sequence.pages, MAX_ROWS + 1)
+    sequences = [Sequence(request=request([1]), token_ids=[]) for _ in range(2)]
+    for sequence in sequences:
+        pool.grow(sequence.pages, MAX_ROWS + 1)
+    return Replays(random_decoder(name, ops), ops, pool), *sequences
 
-    def hidden(n):
-        return replays.hidden(build_batch([Slice(sequence, 0, (1,) * n, 0)]))
 
-    assert hidden(5) is None
-    assert hidden(6) is None
-    assert hidden(5) is hidden(5) is not None
-    assert all(hidden(MAX_ROWS + 1) is None for _ in range(3))
+def test_a_shape_is_recorded_when_it_comes_again_and_large_steps_never() -> None:
+    replays, sequence, _ = replays_of("qwen3")
+
+    def is_replayed(n, n_logits=1):
+        return replays.logits(build_batch([Slice(sequence, 0, (1,) * n, n_logits)])) is not None
+
+    assert not is_replayed(5)
+    assert not is_replayed(6)
+    assert not is_replayed(5, 2)
+    assert is_replayed(5)
+    assert is_replayed(5)
+    assert is_replayed(5, 2)
+    assert not any(is_replayed(MAX_ROWS + 1) for _ in range(3))
+
+
+def test_logits_of_a_replayed_step_stay_as_long_as_a_view_of_them_is_held() -> None:
+    replays, sequence, _ = replays_of("qwen3")
+
+    def logits(token_id):
+        return replays.logits(build_batch([Slice(sequence, 0, (token_id, token_id), 2)]))
+
+    logits(1)
+    held = [logits(1)]
+    wanted = [held[0].copy()]
+    for token_id in range(2, 9):  # each new piece of memory has steps of its own, unseen at first
+        if (found := logits(token_id)) is not None:
+            held.append(found[1:])
+            wanted.append(found[1:].copy())
+            del found
+    assert len(held) > 3
+    assert all(np.array_equal(a, b) for a, b in zip(held, wanted, strict=True))
+    assert len({w[-1].tobytes() for w in wanted}) == len(wanted)
+    address = held[0].__array_interface__["data"][0]
+    held.clear()
+    assert logits(1).__array_interface__["data"][0] == address
 
 
 def test_shapes_not_met_for_long_are_forgotten_and_their_memory_is_used_again() -> None:
-    ops, pool = ops_on(ISAS[-1]), random_pool()
-    replays = Replays(random_decoder("llama", ops), ops, pool)
-    sequences = [Sequence(request=request([1]), token_ids=[]) for _ in range(2)]
-    for sequence in sequences:
-        pool.grow(sequence.pages, MAX_ROWS)
+    replays, first, second = replays_of("llama")
 
-    def hidden(n, m):
-        pieces = [Slice(sequences[0], 0, (1,) * n, 0), Slice(sequences[1], 0, (1,) * m, 0)]
-        return replays.hidden(build_batch(pieces[: 2 if m else 1]))
+    def logits(n, m):
+        pieces = [Slice(first, 0, (1,) * n, 0), Slice(second, 0, (1,) * m, 0)]
+        return replays.logits(build_batch(pieces[: 2 if m else 1]))
 
     def record_all():
         for n, m in ((n, m) for m in (0, 1) for n in range(1, MAX_SHAPES // 2 + 3)):
-            hidden(n, m)
-            assert hidden(n, m) is not None
+            logits(n, m)
+            assert logits(n, m) is not None
 
     record_all()
-    assert hidden(1, 0) is None
+    assert logits(1, 0) is None
     size_bytes = replays.slabs.size_bytes
     record_all()
     assert replays.slabs.size_bytes == size_bytes
@@ -110,23 +137,23 @@ def test_a_slab_is_free_again_only_when_no_view_of_it_is_left() -> None:
     assert slabs.new(10).__array_interface__["data"][0] == address
 
 
-@pytest.mark.parametrize("fault", ["ids_T", "slots_T", "row_starts", "positions", "page_tables_SP"])
+@pytest.mark.parametrize("fault", ["ids_T", "slots_T", "output_rows", "row_starts", "positions", "page_tables_SP"])
 def test_a_number_that_points_nowhere_is_refused_at_each_run(fault: str) -> None:
     ops, pool = ops_on(ISAS[-1], 2), random_pool()
     model = random_decoder("qwen3", ops)
     sequence = Sequence(request=request([1]), token_ids=[])
     pool.grow(sequence.pages, 40)
     batch = build_batch([Slice(sequence, 30, (1, 2, 3), 1)])
-    step = RecordedStep.record(model, RecordingOps(ops, Slabs()), pool, batch)
-    angles = model.angles(batch.positions_T)
-    step.run(batch, angles)
+    logits_V = np.empty(VOCAB, np.float32)
+    step = RecordedStep.record(model, RecordingOps(ops, Slabs()), pool, batch, logits_V)
+    step.run(batch)
     numbers = getattr(batch, fault) if hasattr(batch, fault) else getattr(batch.spans, fault)
     for wrong in (-1, 1 << 30):
         kept, numbers.flat[-1] = numbers.flat[-1], wrong
         with pytest.raises(ValueError, match=r"outside|no such page|page table|cover the rows"):
-            step.run(batch, angles)
+            step.run(batch)
         numbers.flat[-1] = kept
-    step.run(batch, angles)
+    step.run(batch)
 
 
 @pytest.mark.parametrize("name", NAMES)

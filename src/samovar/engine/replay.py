@@ -4,6 +4,7 @@ Python takes microseconds for each operation of each layer, which small steps wa
 recorded (`kernels.recorder`), and later ones fill the recorded step's input buffers and run it. Results have the same bits.
 """
 
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -27,16 +28,16 @@ MAX_SHAPES = 64
 
 @dataclass(frozen=True, slots=True)
 class RecordedStep:
-    """A pass through the layers, its input buffers and its result."""
+    """A pass through the model and its input buffers."""
 
+    model: Decoder
     ops: RecordingOps
     batch: Batch
     angles: tuple[F32, F32]
-    x_TD: F32
 
     @classmethod
-    def record(cls, model: Decoder, ops: RecordingOps, pool: PagePool, like: Batch) -> "RecordedStep":
-        """Record a step of the shape of `like`."""
+    def record(cls, model: Decoder, ops: RecordingOps, pool: PagePool, like: Batch, results_N: F32) -> "RecordedStep":
+        """Record a step of the shape of `like`, whose logits come to lie at the start of `results_N`."""
         spans = Spans(
             row_starts=like.spans.row_starts.copy(),
             positions=like.spans.positions.copy(),
@@ -44,43 +45,76 @@ class RecordedStep:
         )
         batch = Batch(
             ids_T=like.ids_T.copy(), positions_T=like.positions_T, slots_T=like.slots_T.copy(), spans=spans,
-            output_rows=like.output_rows,
+            output_rows=like.output_rows.copy(),
         )  # fmt: skip
         angles = model.angles(like.positions_T)
-        return cls(ops, batch, angles, model.hidden(batch.ids_T, Step(ops, PagedAttend(ops, pool, batch), *angles)))
+        x_SD = model.hidden(batch.ids_T, batch.output_rows, Step(ops, PagedAttend(ops, pool, batch), *angles))
+        if len(x_SD):
+            ops.place_next(results_N)
+            model.logits(x_SD, ops)
+        return cls(model, ops, batch, angles)
 
-    def run(self, batch: Batch, angles: tuple[F32, F32]) -> F32:
-        """[T, D] after the last layer; overwritten by the next step."""
+    def run(self, batch: Batch) -> None:
+        """Compute another step of this shape."""
         mine, spans = self.batch, batch.spans
         mine.ids_T[:] = batch.ids_T
         mine.slots_T[:] = batch.slots_T
+        mine.output_rows[:] = batch.output_rows
         mine.spans.row_starts[:] = spans.row_starts
         mine.spans.positions[:] = spans.positions
         mine.spans.page_tables_SP[:, : spans.page_tables_SP.shape[1]] = spans.page_tables_SP
-        for buffer, values in zip(self.angles, angles, strict=True):
-            buffer[:] = values
+        self.model.angles(batch.positions_T, self.angles)
         self.ops.run()
-        return self.x_TD
+
+
+class Results:
+    """Pieces of memory for the logits of recorded steps, each as large as any of them needs.
+
+    A piece is lent again when nobody holds a view of it any more. Usually there are two: while a step runs, the caller has the
+    logits of the one before.
+    """
+
+    def __init__(self, n_elements: int) -> None:
+        self._n_elements = n_elements
+        self._pieces: list[memoryview] = []
+        self._lent: list[weakref.ref[F32]] = []
+
+    def lend(self) -> tuple[int, F32]:
+        """The number of a piece that is free, and an array on it."""
+        number = 0
+        while number < len(self._lent) and self._lent[number]() is not None:
+            number += 1
+        if number == len(self._pieces):
+            self._pieces.append(np.empty(self._n_elements, np.float32).data)
+        results_N = np.frombuffer(self._pieces[number], np.float32)  # every view, and views of those, have it as their base
+        self._lent[number : number + 1] = [weakref.ref(results_N)]
+        return number, results_N
 
 
 class Replays:
     """The recorded steps of one model on one pool of pages."""
 
     def __init__(self, model: Decoder, ops: NativeOps, pool: PagePool) -> None:
-        self.model, self._ops, self._pool = model, ops, pool
+        self._model, self._ops, self._pool = model, ops, pool
         self.slabs = Slabs()
-        self._steps: OrderedDict[tuple[int, int], RecordedStep | None] = OrderedDict()  # None: met once
+        self._results = Results(MAX_ROWS * model.config.vocab_size)
+        self._steps: OrderedDict[tuple[int, ...], RecordedStep | None] = OrderedDict()  # None: met once
 
-    def hidden(self, batch: Batch) -> F32 | None:
-        """[T, D] after the last layer, overwritten by the next call; None for a shape that is large or new."""
-        shape = len(batch.ids_T), len(batch.spans.positions)
-        if shape[0] > MAX_ROWS:
+    def logits(self, batch: Batch) -> F32 | None:
+        """Logits [S, V] after the tokens at `output_rows`; None for a shape that is large or new."""
+        n_rows, n_outputs, vocab_size = len(batch.ids_T), len(batch.output_rows), self._model.config.vocab_size
+        if n_rows > MAX_ROWS:
             return None
+        place, results_N = self._results.lend()
+        shape = n_rows, len(batch.spans.positions), n_outputs, place
         is_new = shape not in self._steps
         step = self._steps.pop(shape, None)
         if step is None and not is_new:
-            step = RecordedStep.record(self.model, RecordingOps(self._ops, self.slabs), self._pool, batch)
+            step = RecordedStep.record(self._model, RecordingOps(self._ops, self.slabs), self._pool, batch, results_N)
         self._steps[shape] = step
         if len(self._steps) > MAX_SHAPES:
             self._steps.popitem(last=False)
-        return None if step is None else step.run(batch, self.model.angles(batch.positions_T))
+        if step is None:
+            return None
+        step.run(batch)
+        return results_N[: n_outputs * vocab_size].reshape(n_outputs, vocab_size)

@@ -35,8 +35,8 @@ class Runner:
     def run(self, slices: list[Slice]) -> F32:
         """Compute the slices: keys and values go to their pages; logits [S, V] after the last `n_logits` tokens of each."""
         batch = build_batch(slices)
-        if self.replays is not None and (x_TD := self.replays.hidden(batch)) is not None:
-            return self.replays.model.logits(x_TD, batch.output_rows)
+        if self.replays is not None and (logits_SV := self.replays.logits(batch)) is not None:
+            return logits_SV
         return self.model(batch.ids_T, batch.positions_T, PagedAttend(self.ops, self.pool, batch), batch.output_rows)
 
 

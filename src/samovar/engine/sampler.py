@@ -4,7 +4,7 @@ What is computed, and in which order, is defined in `kernels.reference_sample`. 
 request's seed and the token's position alone, so an answer can be replayed whatever ran beside it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -37,21 +37,23 @@ def sample_rows(ops: Ops, logits_SV: F32, rows: list[Row]) -> list[int]:
 
     Raises NoTokenLeft for a row whose logits are no numbers, or whose grammar allows no token.
     """
-    return [int(i) for i in ops.sample(logits_SV, _batch(rows, logits_SV.shape[1]))] if rows else []
+    if not rows:
+        return []
+    ids: list[int] = ops.sample(logits_SV, _batch(rows, logits_SV.shape[1])).tolist()
+    return ids
 
 
 def _batch(rows: list[Row], vocab_size: int) -> SampleBatch:
     params = tuple([row.sequence.request.sampling for row in rows])
-    batch = replace(
-        _settings(params),
+    settings, has_penalty = _settings(params)
+    batch = settings._replace(
         positions=np.array([len(r.sequence.token_ids) + len(r.draft_ids) for r in rows], np.uint64),
         mask_SW=_masks(rows, vocab_size),
     )
-    if not any(p.has_penalty for p in params):
+    if not has_penalty:
         return batch
     seen = [_seen(row, p) for row, p in zip(rows, params, strict=True)]
-    return replace(
-        batch,
+    return batch._replace(
         seen_starts=_starts([len(ids) for ids, _ in seen]),
         seen_ids=np.concatenate([ids for ids, _ in seen]),
         seen_counts=np.concatenate([counts for _, counts in seen]),
@@ -59,10 +61,10 @@ def _batch(rows: list[Row], vocab_size: int) -> SampleBatch:
 
 
 @lru_cache(maxsize=16)  # the same requests ask at each step
-def _settings(params: tuple[SamplingParams, ...]) -> SampleBatch:
-    """What depends on the requests alone; positions, seen tokens and masks are to be filled in."""
+def _settings(params: tuple[SamplingParams, ...]) -> tuple[SampleBatch, bool]:
+    """What depends on the requests alone, positions, seen tokens and masks left to be filled in; and whether any has a penalty."""
     biases = [p.logit_bias for p in params]
-    return SampleBatch(
+    batch = SampleBatch(
         temperature=np.array([p.temperature for p in params], np.float64),
         top_k=np.array([p.top_k for p in params], np.int64),
         top_p=np.array([p.top_p for p in params], np.float64),
@@ -80,6 +82,7 @@ def _settings(params: tuple[SamplingParams, ...]) -> SampleBatch:
         bias_values=np.array([value for bias in biases for _, value in bias], np.float32),
         mask_SW=None,
     )
+    return batch, any(p.has_penalty for p in params)
 
 
 def _seen(row: Row, params: SamplingParams) -> tuple[_I64, _I64]:
@@ -94,7 +97,7 @@ def _seen(row: Row, params: SamplingParams) -> tuple[_I64, _I64]:
 def _masks(rows: list[Row], vocab_size: int) -> NDArray[np.uint32] | None:
     """What the grammars allow, [S, ceil(V / 32)]; None where there is none."""
     grammars = [row.sequence.request.grammar for row in rows]
-    if all(grammar is None for grammar in grammars):
+    if grammars.count(None) == len(rows):
         return None
     mask_SW = np.full((len(rows), -(-vocab_size // 32)), 0xFFFFFFFF, np.uint32)
     for row, grammar, mask_W in zip(rows, grammars, mask_SW, strict=True):
