@@ -62,7 +62,7 @@ def _batch(rows: list[Row], vocab_size: int) -> SampleBatch:
 
 @lru_cache(maxsize=16)  # the same requests ask at each step
 def _settings(params: tuple[SamplingParams, ...]) -> tuple[SampleBatch, bool]:
-    """What depends on the requests alone, positions, seen tokens and masks left to be filled in; and whether any has a penalty."""
+    """What depends on the requests alone, with positions, seen tokens and masks to be filled in; whether any has a penalty."""
     biases = [p.logit_bias for p in params]
     batch = SampleBatch(
         temperature=np.array([p.temperature for p in params], np.float64),
