@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from samovar.engine.batch import Slice, build_batch
-from samovar.engine.replay import MAX_ROWS, MAX_SHAPES, RecordedStep, Replays
+from samovar.engine.replay import MAX_ROWS, MAX_SHAPES, Angles, RecordedStep, Replays
 from samovar.engine.runner import Runner, make_runner
 from samovar.engine.sequence import Sequence
 from samovar.kernels.recorder import RecordingOps
@@ -108,6 +108,15 @@ def test_logits_of_a_replayed_step_stay_as_long_as_a_view_of_them_is_held() -> N
     assert logits(1).__array_interface__["data"][0] == address
 
 
+def test_angles_of_blocks_have_the_bits_of_angles_of_single_positions() -> None:
+    model = random_decoder("qwen3", ops_on(ISAS[-1]))
+    angles = Angles(model, 600)
+    for position in (0, 255, 256, 599):
+        angles.reach(position)
+        for table, row in zip((angles.cos_CR, angles.sin_CR), model.angles(np.array([position])), strict=True):
+            assert np.array_equal(table[position], row[0])
+
+
 def test_shapes_not_met_for_long_are_forgotten_and_their_memory_is_used_again() -> None:
     replays, first, second = replays_of("llama")
 
@@ -137,7 +146,9 @@ def test_a_slab_is_free_again_only_when_no_view_of_it_is_left() -> None:
     assert slabs.new(10).__array_interface__["data"][0] == address
 
 
-@pytest.mark.parametrize("fault", ["ids_T", "slots_T", "output_rows", "row_starts", "positions", "page_tables_SP"])
+@pytest.mark.parametrize(
+    "fault", ["ids_T", "positions_T", "slots_T", "output_rows", "row_starts", "positions", "page_tables_SP"]
+)
 def test_a_number_that_points_nowhere_is_refused_at_each_run(fault: str) -> None:
     ops, pool = ops_on(ISAS[-1], 2), random_pool()
     model = random_decoder("qwen3", ops)
@@ -145,7 +156,9 @@ def test_a_number_that_points_nowhere_is_refused_at_each_run(fault: str) -> None
     pool.grow(sequence.pages, 40)
     batch = build_batch([Slice(sequence, 30, (1, 2, 3), 1)])
     logits_V = np.empty(VOCAB, np.float32)
-    step = RecordedStep.record(model, RecordingOps(ops, Slabs()), pool, batch, logits_V)
+    angles = Angles(model, 64)
+    angles.reach(63)
+    step = RecordedStep.record(model, RecordingOps(ops, Slabs()), pool, angles, batch, logits_V)
     step.run(batch)
     numbers = getattr(batch, fault) if hasattr(batch, fault) else getattr(batch.spans, fault)
     for wrong in (-1, 1 << 30):

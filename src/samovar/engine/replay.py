@@ -13,7 +13,7 @@ import numpy as np
 from samovar.engine.batch import Batch
 from samovar.engine.page_pool import PagePool
 from samovar.engine.paged_attend import PagedAttend
-from samovar.kernels import F32, Spans
+from samovar.kernels import F32, PAGE_TOKENS, Spans
 from samovar.kernels.native import NativeOps
 from samovar.kernels.recorder import RecordingOps
 from samovar.kernels.slabs import Slabs
@@ -25,18 +25,40 @@ MAX_ROWS = 64
 MAX_SHAPES = 64
 """Shapes of steps that are remembered; the one not met for longest is forgotten."""
 
+_BLOCK_POSITIONS = 256
+
+
+class Angles:
+    """Cosines and sines [C, R] of the rotation at each position that a pool of pages has room for.
+
+    They are computed in blocks, as far as steps have come, and stay in place: recorded steps take their rows from them.
+    """
+
+    def __init__(self, model: Decoder, n_positions: int) -> None:
+        self._model = model
+        n_pairs = len(model.config.rope.inv_freq_R)
+        self.cos_CR, self.sin_CR = (np.empty((n_positions, n_pairs), np.float32) for _ in range(2))
+        self._n_known = 0
+
+    def reach(self, position: int) -> None:
+        """Have the angles up to `position`."""
+        while self._n_known <= position:
+            block = slice(self._n_known, min(self._n_known + _BLOCK_POSITIONS, len(self.cos_CR)))
+            self.cos_CR[block], self.sin_CR[block] = self._model.angles(np.arange(block.start, block.stop))
+            self._n_known = block.stop
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedStep:
     """A pass through the model and its input buffers."""
 
-    model: Decoder
     ops: RecordingOps
     batch: Batch
-    angles: tuple[F32, F32]
 
     @classmethod
-    def record(cls, model: Decoder, ops: RecordingOps, pool: PagePool, like: Batch, results_N: F32) -> "RecordedStep":
+    def record(
+        cls, model: Decoder, ops: RecordingOps, pool: PagePool, angles: Angles, like: Batch, results_N: F32
+    ) -> "RecordedStep":
         """Record a step of the shape of `like`, whose logits come to lie at the start of `results_N`."""
         spans = Spans(
             row_starts=like.spans.row_starts.copy(),
@@ -44,26 +66,26 @@ class RecordedStep:
             page_tables_SP=np.zeros((len(like.spans.positions), pool.n_pages), np.int32),
         )
         batch = Batch(
-            ids_T=like.ids_T.copy(), positions_T=like.positions_T, slots_T=like.slots_T.copy(), spans=spans,
+            ids_T=like.ids_T.copy(), positions_T=like.positions_T.copy(), slots_T=like.slots_T.copy(), spans=spans,
             output_rows=like.output_rows.copy(),
         )  # fmt: skip
-        angles = model.angles(like.positions_T)
-        x_SD = model.hidden(batch.ids_T, batch.output_rows, Step(ops, PagedAttend(ops, pool, batch), *angles))
+        cos_TR, sin_TR = (ops.take_rows(table, batch.positions_T) for table in (angles.cos_CR, angles.sin_CR))
+        x_SD = model.hidden(batch.ids_T, batch.output_rows, Step(ops, PagedAttend(ops, pool, batch), cos_TR, sin_TR))
         if len(x_SD):
             ops.place_next(results_N)
             model.logits(x_SD, ops)
-        return cls(model, ops, batch, angles)
+        return cls(ops, batch)
 
     def run(self, batch: Batch) -> None:
-        """Compute another step of this shape."""
+        """Compute another step of this shape. Its angles must be there."""
         mine, spans = self.batch, batch.spans
         mine.ids_T[:] = batch.ids_T
+        mine.positions_T[:] = batch.positions_T
         mine.slots_T[:] = batch.slots_T
         mine.output_rows[:] = batch.output_rows
         mine.spans.row_starts[:] = spans.row_starts
         mine.spans.positions[:] = spans.positions
         mine.spans.page_tables_SP[:, : spans.page_tables_SP.shape[1]] = spans.page_tables_SP
-        self.model.angles(batch.positions_T, self.angles)
         self.ops.run()
 
 
@@ -97,6 +119,7 @@ class Replays:
     def __init__(self, model: Decoder, ops: NativeOps, pool: PagePool) -> None:
         self._model, self._ops, self._pool = model, ops, pool
         self.slabs = Slabs()
+        self._angles = Angles(model, pool.n_pages * PAGE_TOKENS)
         self._results = Results(MAX_ROWS * model.config.vocab_size)
         self._steps: OrderedDict[tuple[int, ...], RecordedStep | None] = OrderedDict()  # None: met once
 
@@ -110,11 +133,13 @@ class Replays:
         is_new = shape not in self._steps
         step = self._steps.pop(shape, None)
         if step is None and not is_new:
-            step = RecordedStep.record(self._model, RecordingOps(self._ops, self.slabs), self._pool, batch, results_N)
+            ops = RecordingOps(self._ops, self.slabs)
+            step = RecordedStep.record(self._model, ops, self._pool, self._angles, batch, results_N)
         self._steps[shape] = step
         if len(self._steps) > MAX_SHAPES:
             self._steps.popitem(last=False)
         if step is None:
             return None
+        self._angles.reach(max(batch.positions_T.tolist()))
         step.run(batch)
         return results_N[: n_outputs * vocab_size].reshape(n_outputs, vocab_size)

@@ -157,9 +157,9 @@ class Decoder:
         step = Step(self.ops, attend, *self.angles(positions_T))
         return self.logits(self.hidden(ids_T, rows_S, step), self.ops)
 
-    def angles(self, positions_T: NDArray[np.int64], out: tuple[F32, F32] | None = None) -> tuple[F32, F32]:
-        """Cosines and sines [T, R] of the rotation at these positions: `out`, or arrays of their own."""
-        return self.config.rope.tables(positions_T, out)
+    def angles(self, positions_T: NDArray[np.int64]) -> tuple[F32, F32]:
+        """Cosines and sines [T, R] of the rotation at these positions."""
+        return self.config.rope.tables(positions_T)
 
     def hidden(self, ids_T: NDArray[np.int64], rows_S: NDArray[np.int64], step: Step) -> F32:
         """[S, D]: the rows `rows_S` after the last layer, by `step.ops`."""

@@ -24,16 +24,13 @@ class Rope:
     inv_freq_R: F32
     attention_factor: float = 1.0
 
-    def tables(self, positions_T: NDArray[np.int64], out: tuple[F32, F32] | None = None) -> tuple[F32, F32]:
-        """Cosines and sines, each float32 [T, R]: `out`, or arrays of their own."""
+    def tables(self, positions_T: NDArray[np.int64]) -> tuple[F32, F32]:
+        """Cosines and sines, each float32 [T, R]."""
         angles_TR = positions_T.astype(np.float32)[:, None] * self.inv_freq_R
-        cos_TR, sin_TR = out or (np.empty_like(angles_TR), np.empty_like(angles_TR))
-        np.cos(angles_TR, out=cos_TR)
-        np.sin(angles_TR, out=sin_TR)
+        cos_TR, sin_TR = np.cos(angles_TR), np.sin(angles_TR)
         if self.attention_factor != 1.0:
             factor = np.float32(self.attention_factor)
-            cos_TR *= factor
-            sin_TR *= factor
+            cos_TR, sin_TR = cos_TR * factor, sin_TR * factor
         return cos_TR, sin_TR
 
     def divided_by(self, factors_R: F32) -> "Rope":
