@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from samovar.engine.batch import Slice, build_batch
-from samovar.engine.replay import MAX_ROWS, MAX_SHAPES, Angles, RecordedStep, Replays
+from samovar.engine.replay import MAX_LENT, MAX_ROWS, MAX_SHAPES, Angles, RecordedStep, Replays
 from samovar.engine.runner import Runner, make_runner
 from samovar.engine.sequence import Sequence
 from samovar.kernels.recorder import RecordingOps
@@ -22,32 +22,43 @@ def prompt(n, seed=0):
     return np.random.default_rng(seed).integers(0, VOCAB, n).tolist()
 
 
+class CountingReplays(Replays):
+    n_replayed = 0
+
+    def logits(self, batch):
+        found = super().logits(batch)
+        self.n_replayed += found is not None
+        return found
+
+
 class Steps:
     """Sequences of several lengths that are given the same tokens whatever runs them."""
 
     def __init__(self, model, ops, *, replayed):
         self.pool = random_pool()
-        runner = make_runner(model, ops, self.pool)
-        assert runner.replays is not None
-        self.runner = runner if replayed else Runner(model, ops, self.pool)
+        assert make_runner(model, ops, self.pool).replays is not None
+        self.replays = CountingReplays(model, ops, self.pool)
+        self.runner = Runner(model, ops, self.pool, self.replays if replayed else None)
         self.sequences = [Sequence(request=request([1]), token_ids=[]) for _ in range(64)]
         self.rng = np.random.default_rng(3)
         for i, sequence in enumerate(self.sequences):
             self.run([sequence], [1 + 5 * i % 70])
+        self.replays.n_replayed = 0
 
     def run(self, sequences, counts):
         slices = []
-        for sequence, count in zip(sequences, counts, strict=False):
+        for i, (sequence, count) in enumerate(zip(sequences, counts, strict=False)):
             start = sequence.n_computed
             self.pool.grow(sequence.pages, start + count)
-            n_logits = int(self.rng.integers(0, count + 1))
-            slices.append(Slice(sequence, start, tuple(self.rng.integers(0, VOCAB, count).tolist()), n_logits))
+            token_ids = tuple(self.rng.integers(0, VOCAB, count).tolist())
+            slices.append(Slice(sequence, start, token_ids, n_logits=(count + i) % (count + 1)))
             sequence.n_computed += count
-        return self.runner.run(slices)
+        self.last = self.runner.run(slices)  # held, so that the next step's logits come to lie elsewhere
+        return self.last.copy()
 
     def logits(self):
-        """Each step three times, small ones again after large ones: unseen, recorded, replayed."""
-        results = [self.run(self.sequences[i:] + self.sequences[:i], counts) for counts in STEPS for i in range(2)]
+        """Each step four times, small ones again after large ones: unseen, recorded for two places of its logits, replayed."""
+        results = [self.run(self.sequences[i:] + self.sequences[:i], counts) for counts in STEPS for i in range(3)]
         return results + [self.run(self.sequences[::-1], counts) for counts in STEPS]
 
 
@@ -60,6 +71,7 @@ def test_a_replayed_step_has_the_bits_of_its_calls_made_one_by_one(name: str, is
         steps = Steps(random_decoder(name, ops), ops, replayed=True)
         for ours, theirs in zip(steps.logits(), wanted, strict=True):
             assert np.array_equal(ours, theirs)
+        assert steps.replays.n_replayed >= 3 * len(STEPS)
 
 
 def replays_of(name):
@@ -95,17 +107,15 @@ def test_logits_of_a_replayed_step_stay_as_long_as_a_view_of_them_is_held() -> N
     logits(1)
     held = [logits(1)]
     wanted = [held[0].copy()]
-    for token_id in range(2, 9):  # each new piece of memory has steps of its own, unseen at first
-        if (found := logits(token_id)) is not None:
-            held.append(found[1:])
-            wanted.append(found[1:].copy())
-            del found
-    assert len(held) > 3
-    assert all(np.array_equal(a, b) for a, b in zip(held, wanted, strict=True))
-    assert len({w[-1].tobytes() for w in wanted}) == len(wanted)
+    for token_id in range(2, MAX_LENT + 1):
+        held.append(logits(token_id)[1:])
+        wanted.append(held[-1].copy())
+    assert logits(9) is None
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(held, wanted, strict=True))
+    assert len({values[-1].tobytes() for values in wanted}) == MAX_LENT
     address = held[0].__array_interface__["data"][0]
     held.clear()
-    assert logits(1).__array_interface__["data"][0] == address
+    assert logits(9).__array_interface__["data"][0] == address
 
 
 def test_angles_of_blocks_have_the_bits_of_angles_of_single_positions() -> None:
@@ -113,8 +123,10 @@ def test_angles_of_blocks_have_the_bits_of_angles_of_single_positions() -> None:
     angles = Angles(model, 600)
     for position in (0, 255, 256, 599):
         angles.reach(position)
+        angles.reach(0)
         for table, row in zip((angles.cos_CR, angles.sin_CR), model.angles(np.array([position])), strict=True):
             assert np.array_equal(table[position], row[0])
+    angles.reach(600)  # there is no room; what takes the row refuses it
 
 
 def test_shapes_not_met_for_long_are_forgotten_and_their_memory_is_used_again() -> None:

@@ -25,6 +25,9 @@ MAX_ROWS = 64
 MAX_SHAPES = 64
 """Shapes of steps that are remembered; the one not met for longest is forgotten."""
 
+MAX_LENT = 4
+"""Steps whose logits may be held at once. Usually two: while a step runs, the caller has the logits of the one before."""
+
 _BLOCK_POSITIONS = 256
 
 
@@ -41,8 +44,8 @@ class Angles:
         self._n_known = 0
 
     def reach(self, position: int) -> None:
-        """Have the angles up to `position`."""
-        while self._n_known <= position:
+        """Have the angles up to `position`, as far as there is room."""
+        while self._n_known <= position and self._n_known < len(self.cos_CR):
             block = slice(self._n_known, min(self._n_known + _BLOCK_POSITIONS, len(self.cos_CR)))
             self.cos_CR[block], self.sin_CR[block] = self._model.angles(np.arange(block.start, block.stop))
             self._n_known = block.stop
@@ -92,8 +95,7 @@ class RecordedStep:
 class Results:
     """Pieces of memory for the logits of recorded steps, each as large as any of them needs.
 
-    A piece is lent again when nobody holds a view of it any more. Usually there are two: while a step runs, the caller has the
-    logits of the one before.
+    A piece is lent again when nobody holds a view of it any more.
     """
 
     def __init__(self, n_elements: int) -> None:
@@ -101,11 +103,13 @@ class Results:
         self._pieces: list[memoryview] = []
         self._lent: list[weakref.ref[F32]] = []
 
-    def lend(self) -> tuple[int, F32]:
-        """The number of a piece that is free, and an array on it."""
+    def lend(self) -> tuple[int, F32] | None:
+        """The number of a piece that is free, and an array on it; None when all are held."""
         number = 0
         while number < len(self._lent) and self._lent[number]() is not None:
             number += 1
+        if number == MAX_LENT:
+            return None
         if number == len(self._pieces):
             self._pieces.append(np.empty(self._n_elements, np.float32).data)
         results_N = np.frombuffer(self._pieces[number], np.float32)  # every view, and views of those, have it as their base
@@ -121,25 +125,25 @@ class Replays:
         self.slabs = Slabs()
         self._angles = Angles(model, pool.n_pages * PAGE_TOKENS)
         self._results = Results(MAX_ROWS * model.config.vocab_size)
-        self._steps: OrderedDict[tuple[int, ...], RecordedStep | None] = OrderedDict()  # None: met once
+        # by shape, and by the piece of memory that the logits come to lie in; none yet for a shape that was met once
+        self._steps: OrderedDict[tuple[int, int, int], dict[int, RecordedStep]] = OrderedDict()
 
     def logits(self, batch: Batch) -> F32 | None:
-        """Logits [S, V] after the tokens at `output_rows`; None for a shape that is large or new."""
+        """Logits [S, V] after the tokens at `output_rows`; None for a large or new shape, or while too many are held."""
         n_rows, n_outputs, vocab_size = len(batch.ids_T), len(batch.output_rows), self._model.config.vocab_size
         if n_rows > MAX_ROWS:
             return None
-        place, results_N = self._results.lend()
-        shape = n_rows, len(batch.spans.positions), n_outputs, place
-        is_new = shape not in self._steps
-        step = self._steps.pop(shape, None)
-        if step is None and not is_new:
-            ops = RecordingOps(self._ops, self.slabs)
-            step = RecordedStep.record(self._model, ops, self._pool, self._angles, batch, results_N)
-        self._steps[shape] = step
+        shape = n_rows, len(batch.spans.positions), n_outputs
+        steps = self._steps.pop(shape, None)
+        self._steps[shape] = {} if steps is None else steps
         if len(self._steps) > MAX_SHAPES:
             self._steps.popitem(last=False)
-        if step is None:
+        if steps is None or (lent := self._results.lend()) is None:
             return None
+        piece, results_N = lent
+        if (step := steps.get(piece)) is None:
+            ops = RecordingOps(self._ops, self.slabs)
+            step = steps[piece] = RecordedStep.record(self._model, ops, self._pool, self._angles, batch, results_N)
         self._angles.reach(max(batch.positions_T.tolist()))
         step.run(batch)
         return results_N[: n_outputs * vocab_size].reshape(n_outputs, vocab_size)
