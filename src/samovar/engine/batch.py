@@ -50,27 +50,29 @@ def build_batch(slices: list[Slice]) -> Batch:
 
     Lists, not array expressions: most steps have a row or a few, for which each NumPy call costs more than all rows together.
     """
-    tables = [s.sequence.pages for s in slices]
-    table_SP = np.zeros((len(slices), max(map(len, tables))), np.int32)
+    width = max([len(piece.sequence.pages) for piece in slices])
+    table_SP = np.zeros((len(slices), width), np.int32)
+    ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
     output_rows: list[int] = []
+    starts: list[int] = []
     row_starts = [0]
-    for row, piece, pages in zip(table_SP, slices, tables, strict=True):
-        row[: len(pages)] = pages
-        for position in range(piece.start, piece.end):
+    for s, piece in enumerate(slices):
+        start, pages = piece.start, piece.sequence.pages
+        table_SP[s, : len(pages)] = pages
+        ids += piece.token_ids
+        for position in range(start, start + len(piece.token_ids)):
             positions.append(position)
             slots.append(pages[position // PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS)
-        row_starts.append(len(positions))
-        output_rows.extend(range(len(positions) - piece.n_logits, len(positions)))
+        end = len(ids)
+        output_rows += range(end - piece.n_logits, end)
+        starts.append(start)
+        row_starts.append(end)
     return Batch(
-        ids_T=np.array([token for s in slices for token in s.token_ids], np.int64),
+        ids_T=np.array(ids, np.int64),
         positions_T=np.array(positions, np.int64),
         slots_T=np.array(slots, np.int64),
-        spans=Spans(
-            row_starts=np.array(row_starts, np.int32),
-            positions=np.array([s.start for s in slices], np.int32),
-            page_tables_SP=table_SP,
-        ),
+        spans=Spans(row_starts=np.array(row_starts, np.int32), positions=np.array(starts, np.int32), page_tables_SP=table_SP),
         output_rows=np.array(output_rows, np.int64),
     )

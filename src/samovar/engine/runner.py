@@ -35,8 +35,8 @@ class Runner:
     def run(self, slices: list[Slice]) -> F32:
         """Compute the slices: keys and values go to their pages; logits [S, V] after the last `n_logits` tokens of each."""
         batch = build_batch(slices)
-        if self.replays is not None and (x_TD := self.replays.hidden(batch)) is not None:
-            return self.replays.model.logits(x_TD, batch.output_rows)
+        if self.replays is not None and (logits_SV := self.replays.logits(batch)) is not None:
+            return logits_SV
         return self.model(batch.ids_T, batch.positions_T, PagedAttend(self.ops, self.pool, batch), batch.output_rows)
 
     def hidden(self, slices: list[Slice]) -> F32:
@@ -44,8 +44,8 @@ class Runner:
         assert isinstance(self.model, Decoder)
         batch = build_batch(slices)
         step = Step(self.ops, PagedAttend(self.ops, self.pool, batch), *self.model.angles(batch.positions_T))
-        last_rows = batch.spans.row_starts[1:] - 1
-        return self.model.normalised(self.model.hidden(batch.ids_T, step), last_rows)
+        last_rows = (batch.spans.row_starts[1:] - 1).astype(np.int64)
+        return self.model.normalised(self.model.hidden(batch.ids_T, last_rows, step))
 
 
 def make_runner(model: Model, ops: Ops, pool: PagePool) -> Runner:
