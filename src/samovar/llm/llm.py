@@ -60,7 +60,8 @@ class LLM:
         `n_threads` defaults to the usable cores, `max_context` (tokens) to the model's own as far as memory goes, `kv_type`
         to f32 for f32 weights, bf16 for bf16 weights, else f16; int8 halves their memory. `isa` forces an
         instruction set, `numpy` the reference.
-        `weights="int4"` rounds all linear layers but the output head to 4 bits (`kernels.int4`): smaller, quicker, less exact.
+        `weights="int4"` rounds all linear layers but the output head to 4 bits (`kernels.int4`), those of a draft too: smaller,
+        quicker, less exact.
         `draft` is a smaller model with the same vocabulary, which guesses ahead; `speculation` says what may (see
         `SpeculationMode`). Neither changes an answer, only how soon it comes.
         Packed weights are kept in the store's cache and mapped at the next start, unless `cache` is False. Where they are not
@@ -90,8 +91,9 @@ class LLM:
                 from samovar.engine.draft_model import DraftModel  # start-up waits for imports, and few ask for it
 
                 self.draft = LLM(
-                    draft, n_threads=n_threads, kv_type=kv_type, isa=isa, cache=cache, speculation="off", progress=progress
-                )
+                    draft, n_threads=n_threads, kv_type=kv_type, weights=weights, isa=isa, cache=cache, speculation="off",
+                    progress=progress,
+                )  # fmt: skip
                 check_same_vocabulary(self.tokenizer, self.draft.tokenizer, self.draft.path)
                 drafters.append(DraftModel(self.draft._engine).start)
             vocab_size = self.model.config.vocab_size
