@@ -53,7 +53,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     group.add_argument("--threads", type=int, metavar="N", help="compute threads (default: the cores this process may use)")
     group.add_argument("--ctx-size", type=int, metavar="N", help="most tokens of prompt and answer together")
-    group.add_argument("--draft", metavar="MODEL", help="a smaller model of the same family that guesses ahead, to save time")
+    group.add_argument(
+        "--draft",
+        metavar="MODEL",
+        help="a smaller model of the same family that guesses ahead, to save time; --weights and --kv-type hold for it too",
+    )
     group.add_argument(
         "--speculation",
         choices=get_args(SpeculationMode),

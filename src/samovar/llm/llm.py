@@ -67,15 +67,15 @@ class LLM:
 
         `n_threads` defaults to the usable cores, `max_context` (tokens) to the model's own as far as memory goes, `kv_type` to
         f32 for f32 weights, bf16 for bf16 weights, else f16; int8 halves their memory. `isa` forces an instruction set, `numpy`
-        the reference. `weights="int4"` rounds all linear layers but the output head to 4 bits (`kernels.int4`): smaller,
-        quicker, less exact. `draft` is a smaller model with the same vocabulary, which guesses ahead; `speculation` says what
-        may (see `SpeculationMode`). Neither changes an answer, only how soon it comes. `memory` (bytes) bounds weights, keys
-        and values and what else there is; without it, keys and values take what a few full contexts need, at most half of the
-        free memory. `max_streams` requests run together and `max_waiting` wait; more are refused. `prefix_cache` lets prompts
-        that begin alike share what was computed. With `process` the model runs in a process of its own, which comes back by
-        itself after a crash. Packed weights are kept in the store's cache and mapped at the next start,
-        unless `cache` is False. Where they are not there, they are packed in the background, while the first prompt is computed
-        as far as they have come. `progress(done_bytes, total_bytes, tensor)` is called from the thread that does so. Raises a
+        the reference. `weights="int4"` rounds all linear layers but the output head to 4 bits (`kernels.int4`), a draft's too:
+        smaller, quicker, less exact. `draft` is a smaller model with the same vocabulary, which guesses ahead; `speculation`
+        says what may (see `SpeculationMode`). Neither changes an answer, only how soon it comes. `memory` (bytes) bounds
+        weights, keys and values and what else there is; without it, keys and values take what a few full contexts need, at most
+        half of the free memory. `max_streams` requests run together and `max_waiting` wait; more are refused. `prefix_cache`
+        lets prompts that begin alike share what was computed. With `process` the model runs in a process of its own, which
+        comes back by itself after a crash. Packed weights are kept in the store's cache and mapped at the next start, unless
+        `cache` is False. Where they are not there, they are packed in the background, while the first prompt is computed as far
+        as they have come. `progress(done_bytes, total_bytes, tensor)` is called from the thread that does so. Raises a
         SamovarError for whatever is wrong with the path, the file, or these values.
         """
         settings = ModelSettings(

@@ -91,6 +91,7 @@ class LocalModel:
                 path=settings.draft,
                 n_threads=settings.n_threads,
                 kv_type=settings.kv_type,
+                weights=settings.weights,
                 isa=settings.isa,
                 cache=settings.cache,
                 speculation="off",
