@@ -73,7 +73,9 @@ class LlamaServer:
         if n_seen != n_tokens:
             raise RuntimeError(f"llama-server ended an answer after {n_seen} of {n_tokens} tokens")
 
-    async def complete(self, prompt_ids: list[int], n_tokens: int, *, slot: int | None = None) -> list[int]:
+    async def complete(
+        self, prompt_ids: list[int], n_tokens: int, *, n_thoughts: int = 0, slot: int | None = None  # noqa: ARG002  # it has no use for that
+    ) -> list[int]:
         """Continue a prompt as `stream` does: the tokens' ids."""
         options = {"return_tokens": True, "response_fields": ["tokens"]}
         body = b"".join([piece async for piece in self._post(prompt_ids, n_tokens, slot, options)])

@@ -34,14 +34,14 @@ from pathlib import Path
 from benchmarks.llama_server import AMX_BUILD, BINARY, LlamaServer
 from benchmarks.machine import describe_machine
 from benchmarks.one_engine import HIGH_ID, LOW_ID
-from benchmarks.serving_peer import MakePeer, Place, SamovarPeer, ServingPeer
+from benchmarks.serving_peer import MakePeer, Place, SamovarPeer, ServingPeer, UncachedPeer
 from benchmarks.vs_peers import BUSY_LOAD, ROOT, prepare
 from samovar.kernels.cores import usable_cores
 
 N_CONTEXT = 512
 PROMPT = (64, 1.0, 8, 256)  # median, standard deviation of the logarithm, least, most
 ANSWER = (100, 0.6, 16, 255)
-PEERS: dict[str, MakePeer] = {"samovar": SamovarPeer, "llama.cpp": LlamaServer}
+PEERS: dict[str, MakePeer] = {"samovar": SamovarPeer, "samovar-uncached": UncachedPeer, "llama.cpp": LlamaServer}
 UNITS = {
     "tokens_per_s": ("prompt and answer, tokens/s", 1),
     "answer_tokens_per_s": ("answer, tokens/s", 1),
@@ -179,7 +179,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="qwen3-0.6b:q4_0", metavar="MODEL")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=["llama.cpp"])
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=["samovar", "llama.cpp"])
     parser.add_argument("--folder", type=Path, default=ROOT / "build/bench", help="where random models are kept")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 

@@ -5,7 +5,8 @@
 MODEL is as for `vs_peers`. First turn: a prompt (system and user) of 500 tokens, answered with 3,000 tokens of thoughts and 500
 of answer. Templates leave the thoughts out of what they send next. So the second prompt is the first one, the answer without
 its thoughts, and a new message of 30 tokens: of what an engine computed, 500 tokens are a common beginning, and the 500 of the
-answer stand elsewhere and follow other tokens. Measured: from sending the second prompt until its first token.
+answer stand elsewhere and follow other tokens. Between the turns is a pause, in which the person reads and types, and an engine
+may compute what it likes. Measured: from sending the second prompt until its first token.
 
 Ids of prompts are random; the answer is what the engine generates. One chat at a time, one slot, room for both turns. Each
 round is a chat of its own in a freshly started engine; engines alternate. The first turn's own figures are beside it: its time
@@ -43,6 +44,7 @@ class Sizes:
     n_thoughts: int
     n_answer: int
     n_message: int
+    pause_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +77,9 @@ async def run_chat(make: MakePeer, place: Place, sizes: Sizes, seed: int) -> tup
         prompt, message = ids(sizes.n_prompt), ids(sizes.n_message)
         first_turn_s = await first_token_s(peer, prompt)
         started_s = time.perf_counter()
-        answer = await peer.complete(prompt, sizes.n_thoughts + sizes.n_answer)
+        answer = await peer.complete(prompt, sizes.n_thoughts + sizes.n_answer, n_thoughts=sizes.n_thoughts)
         rate = len(answer) / (time.perf_counter() - started_s)
+        await asyncio.sleep(sizes.pause_s)
         second_turn_s = await first_token_s(peer, prompt + answer[sizes.n_thoughts :] + message)
         return peer.description, Figures(first_turn_s=first_turn_s, answer_tokens_per_s=rate, second_turn_s=second_turn_s)
     finally:
@@ -97,10 +100,13 @@ def main() -> int:
     add_options(parser)
     for name, n_tokens in (("prompt", 500), ("thoughts", 3000), ("answer", 500), ("message", 30)):
         parser.add_argument(f"--{name}", type=int, default=n_tokens, metavar="N", help=f"tokens (default: {n_tokens})")
+    parser.add_argument("--pause", type=float, default=5.0, metavar="S", help="seconds between the turns (default: 5)")
     args = parser.parse_args()
     begin(args.peers)
     machine, model = describe_machine(), prepare(args.model, args.folder.absolute(), None).gguf
-    sizes = Sizes(n_prompt=args.prompt, n_thoughts=args.thoughts, n_answer=args.answer, n_message=args.message)
+    sizes = Sizes(
+        n_prompt=args.prompt, n_thoughts=args.thoughts, n_answer=args.answer, n_message=args.message, pause_s=args.pause
+    )
     n_context = args.prompt + args.thoughts + args.answer + args.message + SPARE_TOKENS
     place = Place(model=model, n_slots=1, n_context=n_context, n_threads=args.threads)
     descriptions: dict[str, str] = {}
