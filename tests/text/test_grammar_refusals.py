@@ -5,6 +5,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,15 @@ from samovar.errors import BadRequest, GrammarError
 from samovar.text import grammar, grammar_trial
 from samovar.text.grammar import GrammarCompiler, GrammarSpec
 from tests.text import hostile_grammars
-from tests.text.grammar_walks import allowed_ids, matcher_of, walk
+from tests.text.grammar_walks import accepts, allowed_ids, matcher_of, walk
 from tests.text.tiny_tokenizers import byte_tokenizer, tokenizer_of
 
 # Refusals
+
+
+def with_optional(n: int) -> dict:
+    properties = {f"property{i}": {"type": "string"} for i in range(n + 50)}
+    return {"type": "object", "properties": properties, "required": [f"property{i}" for i in range(50)]}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +80,7 @@ def test_brackets_and_quotes_within_strings_are_no_nesting():
         (GrammarSpec.json_schema({"type": "strin"}), "strin"),
         (GrammarSpec.json_schema({"oneOf": [{"type": "integer"}, {"minimum": 2}]}), "oneOf"),
         (GrammarSpec.json_schema({"type": "integer", "minimum": 2, "maximum": 1}), "minimum"),
+        (GrammarSpec.json_schema({"items": with_optional(241)}), "241 optional properties"),
         (GrammarSpec.json_schema({"$ref": "#"}), "no text that"),
         (GrammarSpec.regex("a(?=b)"), "look-around"),
         (GrammarSpec.regex("(a)\\1"), "backreferences"),
@@ -96,6 +103,11 @@ def test_what_cannot_be_compiled_is_refused_with_the_reason(spec, message):
         matcher_of(spec)
     assert refused.value.param == spec.param
     assert "refused" in str(refused.value)
+
+
+def test_an_object_of_as_many_optional_properties_as_are_allowed_is_followed():
+    text = json.dumps({f"property{i}": "x" for i in range(290) if i < 50 or i % 7 == 0})
+    assert accepts(GrammarSpec.json_schema(with_optional(240)), text)
 
 
 def test_a_model_without_an_end_token_or_the_letters_is_told_so():
@@ -171,11 +183,12 @@ def test_threads_share_a_compiler():
 def hostile_outcomes() -> dict[str, list]:
     """One process, limited in memory, goes through all of them: see `hostile_grammars`."""
     command = [sys.executable, "-m", "tests.text.hostile_grammars"]
-    done = subprocess.run(command, capture_output=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=300, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", hostile_grammars.CASES)
 def test_a_hostile_grammar_is_refused_or_followed_within_bounds(name):
     outcome, compiled_s, own_mb, child_mb, step_s = hostile_outcomes()[name]
@@ -186,6 +199,7 @@ def test_a_hostile_grammar_is_refused_or_followed_within_bounds(name):
     assert step_s < 0.5
 
 
+@pytest.mark.slow
 def test_limits_of_a_compile_turn_into_refusals_that_name_them():
     outcomes = hostile_outcomes()
     for name in ("references in a chain", "multiples of four primes", "rules in a chain", "terminals in a chain"):

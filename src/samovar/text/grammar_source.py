@@ -18,6 +18,8 @@ N_HEADER_LINES: Final = 1
 # may write spaces for ever.
 _JSON_OPTIONS: Final = {"whitespace_pattern": r" |\n[ \t]{0,32}", "whitespace_flexible": True, "lenient": False}
 
+_MAX_OPTIONAL: Final = 240  # each takes 4 of the 1,000 items that `grammar_trial.parser_limits` allows a row
+
 # What stands in a Lark grammar apart from names and operators.
 _LARK_PARTS: Final = re.compile(
     r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/(?:\\.|[^/\\\n])+/|(?P<json>%json\s*)|(?P<ids><\[)|\[(?P<options>[^\]"/\[]*)\]'
@@ -44,7 +46,27 @@ def to_lark(kind: GrammarKind, source: str | list[str]) -> str:
 
 
 def _json(schema: dict[str, object]) -> str:
+    _check_optional(schema)
     return "%json " + json.dumps({**schema, "x-guidance": _JSON_OPTIONS})
+
+
+def _check_optional(part: object) -> None:
+    """Refuse what compiles and then exceeds the limits at the first bracket of the answer."""
+    if isinstance(part, list):
+        for inner in part:
+            _check_optional(inner)
+    if not isinstance(part, dict):
+        return
+    properties, required = part.get("properties"), part.get("required")
+    if isinstance(properties, dict):
+        names = required if isinstance(required, list) else []
+        n = len(properties.keys() - {name for name in names if isinstance(name, str)})
+        if n > _MAX_OPTIONAL:
+            raise BadRequest(
+                f"an object in it has {n} optional properties; expected at most {_MAX_OPTIONAL}: require more of them"
+            )
+    for inner in part.values():
+        _check_optional(inner)
 
 
 def _literal(text: str) -> str:

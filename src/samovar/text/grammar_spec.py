@@ -27,8 +27,12 @@ class GrammarSpec:
 
     @classmethod
     def json_schema(cls, schema: str | dict[str, object], *, param: str = "response_format") -> "GrammarSpec":
-        """JSON that a schema allows; the schema is an object, or its text. BadRequest for one that is no JSON, too large
-        (256 Ki characters) or nested deeper than 100 levels, and for the key x-guidance."""
+        """JSON that a schema allows; the schema is an object, or its text.
+
+        Properties come in the schema's order. Between the parts of the JSON stands nothing, a space, or a line break with up
+        to 32 characters of indentation. BadRequest for a schema that is no JSON, too large (256 Ki characters) or nested
+        deeper than 100 levels, and for the key x-guidance.
+        """
         if not isinstance(schema, str):
             schema = _json_text(schema, param)
         _check_size("JSON schema", schema, param)

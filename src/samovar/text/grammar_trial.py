@@ -38,8 +38,8 @@ def parser_limits() -> "LLParserLimits":
         max_items_in_row=1000,  # alternatives open at a place, 4 for an optional property; a step's time grows with the square
         initial_lexer_fuel=1_000_000,
         step_lexer_fuel=100_000,
-        step_max_items=50_000,
-        max_lexer_states=50_000,  # 25 MB for a request
+        step_max_items=200_000,
+        max_lexer_states=20_000,  # up to 30 MB for a request
         max_grammar_size=100_000,
         precompute_large_lexemes=False,
         verbose_errors=False,
