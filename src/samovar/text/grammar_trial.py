@@ -26,16 +26,12 @@ MAX_MEMORY_BYTES: Final = 256 << 20  # of addresses, Python's own included
 MAX_STACK_BYTES: Final = 2 << 20  # a quarter of what a thread of the program has by default
 
 
-class OverTime(GrammarError):
-    """A trial got no processor in time. Another attempt may succeed."""
-
-
 def parser_limits() -> "LLParserLimits":
     """What a grammar may use, at compile time and in each step. Measured with `benchmarks.grammar_masks`."""
     from llguidance import LLParserLimits
 
     return LLParserLimits(
-        max_items_in_row=1000,  # alternatives open at a place, 4 for an optional property; a step's time grows with the square
+        max_items_in_row=1000,  # alternatives open at a place, 4 for an optional property; time grows with the cube
         initial_lexer_fuel=1_000_000,
         step_lexer_fuel=100_000,
         step_max_items=200_000,
@@ -59,7 +55,7 @@ def reason(matcher: "LLMatcher") -> str:
 def try_to_compile(spec: GrammarSpec, control_tokens: Iterable[str]) -> str:
     """The text to compile, once it has compiled elsewhere. Takes some 0.1 s, and at worst MAX_CPU_S of processor time.
 
-    Raises BadRequest with the reason for a grammar that is refused, OverTime.
+    Raises BadRequest with the reason for a grammar that is refused, GrammarError where no processor or process was to be had.
     """
     trial = json.dumps([spec.kind, spec.source, list(control_tokens)])
     command = [sys.executable, "-P", "-m", "samovar.text.grammar_trial"]
@@ -67,7 +63,9 @@ def try_to_compile(spec: GrammarSpec, control_tokens: Iterable[str]) -> str:
         # The program is this one's own interpreter, and what a client sent goes to standard input alone.
         done = subprocess.run(command, input=trial.encode(), capture_output=True, timeout=MAX_WAIT_S, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
-        raise OverTime(f"compiling a grammar got no second of a processor within {MAX_WAIT_S:g} s: try again later") from None
+        raise GrammarError(
+            f"compiling a grammar got no second of a processor within {MAX_WAIT_S:g} s: try again later"
+        ) from None
     except OSError as error:
         raise GrammarError(f"no process could be started to compile a grammar in: {error}") from None
     if done.returncode < 0:
