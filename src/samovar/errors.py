@@ -75,5 +75,9 @@ class NoTokenLeft(SamovarError):
         self.row = row
 
 
+class GrammarError(SamovarError):
+    """A grammar was compiled and cannot be followed further. It ends the request it belongs to, and no other."""
+
+
 class TemplateError(BadRequest):
     """A chat template is unsound, refused these messages, or tried what the sandbox forbids."""
