@@ -74,7 +74,12 @@ class LlamaServer:
             raise RuntimeError(f"llama-server ended an answer after {n_seen} of {n_tokens} tokens")
 
     async def complete(
-        self, prompt_ids: list[int], n_tokens: int, *, n_thoughts: int = 0, slot: int | None = None  # noqa: ARG002  # it has no use for that
+        self,
+        prompt_ids: list[int],
+        n_tokens: int,
+        *,
+        n_thoughts: int = 0,  # noqa: ARG002  # it has no use for that
+        slot: int | None = None,
     ) -> list[int]:
         """Continue a prompt as `stream` does: the tokens' ids."""
         options = {"return_tokens": True, "response_fields": ["tokens"]}

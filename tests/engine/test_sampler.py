@@ -27,7 +27,7 @@ OPS = native_ops(None, 1) if available_isas() else ReferenceOps()
 def sequence(token_ids=(1,), n_prompt=None, grammar=None, **values):
     sampling = SamplingParams(**({"temperature": 1.0, "top_p": 1.0} | values))
     prompt_ids = tuple(token_ids[:n_prompt])
-    return Sequence(request=Request(prompt_ids=prompt_ids, sampling=sampling, grammar=grammar), token_ids=list(token_ids))
+    return Sequence(request=Request(prompt_ids=prompt_ids, sampling=sampling), matcher=grammar, token_ids=list(token_ids))
 
 
 class BatchSeen(ReferenceOps):
@@ -171,6 +171,10 @@ class CountUp:
     def accept(self, token_id):
         assert token_id == self.next
         self.next += 1
+
+    @property
+    def is_accepting(self):
+        return self.next > self.last
 
 
 def test_an_answer_follows_its_grammar_and_its_neighbour_does_not_notice():

@@ -151,7 +151,8 @@ class Decoding:
                 token_ids = sample_rows(self.runner.ops, part_SV, [Row(sequences[row]) for row in rows])
             except NoTokenLeft as error:
                 failed = sequences[rows.pop(error.row)]
-                failed.finish_reason, failed.error = "error", error
+                cause = error.__cause__
+                failed.finish_reason, failed.error = "error", cause if isinstance(cause, SamovarError) else error
                 continue
             for row, token_id in zip(rows, token_ids, strict=True):
                 chosen[row] = token_id
@@ -162,9 +163,9 @@ class Decoding:
 def append(sequence: Sequence, token_id: int, chosen: Logprob | None, max_context: int = 1 << 31) -> bool:
     """Add a token that was chosen, see whether it is the last, and add what has to follow it; whether anything had to."""
     request, control = sequence.request, sequence.control
-    if sequence.is_guided and request.grammar is not None:
+    if sequence.is_guided and sequence.matcher is not None:
         try:
-            request.grammar.accept(token_id)
+            sequence.matcher.accept(token_id)
         except SamovarError as error:
             sequence.finish_reason, sequence.error = "error", error
             return False

@@ -17,7 +17,7 @@ from samovar.engine.batch import Slice
 from samovar.engine.decoding import Decoding, force
 from samovar.engine.page_pool import PagePool
 from samovar.engine.prefix_cache import PrefixCache
-from samovar.engine.request import Ending, Event, FinishReason, Request, SamplingParams, check_request
+from samovar.engine.request import Ending, Event, FinishReason, Grammar, Request, SamplingParams, check_request
 from samovar.engine.runner import Model, make_runner
 from samovar.engine.scheduler import IDLE_RANK, PRIORITY_S, Scheduler
 from samovar.engine.sequence import Sequence
@@ -25,8 +25,9 @@ from samovar.engine.speculate import Drafter, Speculation
 from samovar.engine.step_cost import StepCost
 from samovar.engine.thinking import Control, ThinkingTokens
 from samovar.engine.throughput import Throughput
-from samovar.errors import OutOfMemory, Overloaded, SamovarError
+from samovar.errors import BadRequest, OutOfMemory, Overloaded, SamovarError
 from samovar.kernels import PAGE_TOKENS, Ops
+from samovar.text.grammar_spec import GrammarSpec
 
 F32 = NDArray[np.float32]
 StartDrafter = Callable[[Request], Drafter]
@@ -59,6 +60,7 @@ class Engine:
     limits: Limits = field(default_factory=Limits)
     start_drafters: tuple[StartDrafter, ...] = ()
     thinking_tokens: ThinkingTokens | None = None
+    compile_grammar: Callable[[GrammarSpec], Grammar] | None = None
     keeps_prefixes: bool = True
     cost: StepCost = field(default_factory=StepCost)
     clock: Callable[[], float] = time.monotonic
@@ -103,11 +105,25 @@ class Engine:
         Raises PromptTooLong, BadRequest for an empty prompt or an id outside the vocabulary, Overloaded when the queue is full.
         """
         self.check(request)
+        matcher = self.matcher(request)
         if len(self.scheduler.waiting) >= self.limits.max_waiting and not is_idle_work:
             raise Overloaded(len(self.scheduler.waiting), self.expected_wait_s())
-        return self.admit(request, leader=leader, is_idle_work=is_idle_work)
+        return self.admit(request, matcher, leader=leader, is_idle_work=is_idle_work)
 
-    def admit(self, request: Request, *, leader: Sequence | None = None, is_idle_work: bool = False) -> Sequence:
+    def matcher(self, request: Request) -> Grammar | None:
+        """What follows an answer's grammar, where it has one. Compiling may take a second; any thread may call this.
+
+        Raises BadRequest for a grammar that is unsound or too large.
+        """
+        if request.grammar is None:
+            return None
+        if self.compile_grammar is None:
+            raise BadRequest("this engine was given nothing that compiles grammars", param=request.grammar.param)
+        return self.compile_grammar(request.grammar)
+
+    def admit(
+        self, request: Request, matcher: Grammar | None = None, *, leader: Sequence | None = None, is_idle_work: bool = False
+    ) -> Sequence:
         """As `submit`, for a request that was checked, however full the queue is."""
         now = self.clock()
         sequence = Sequence(
@@ -119,6 +135,7 @@ class Engine:
             leader=leader,
             speculation=Speculation(tuple(start(request) for start in self.start_drafters)),
             max_tokens=self._max_tokens(request),
+            matcher=matcher,
             control=Control.start(request, self.thinking_tokens, self._max_tokens(request)),
         )
         self.scheduler.add(sequence)
@@ -274,6 +291,7 @@ class Engine:
                 n_drafted=sequence.speculation.n_drafted,
                 n_accepted=sequence.speculation.n_accepted,
                 n_preempted=n_preempted,
+                is_grammar_complete=None if sequence.matcher is None else sequence.matcher.is_accepting,
                 prompt_logprobs=tuple(sequence.prompt_logprobs),
                 logits=sequence.logits,
                 vector=sequence.vector,

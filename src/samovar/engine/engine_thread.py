@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 from samovar.engine.client import Deliver, OpenRequests, Ticket
 from samovar.engine.engine import Engine
 from samovar.engine.prefix_cache import Realm
-from samovar.engine.request import Request
+from samovar.engine.request import Grammar, Request
 from samovar.errors import EngineFailed
 
 T = TypeVar("T")
@@ -44,9 +44,10 @@ class EngineThread:
     def submit(self, request: Request, deliver: Deliver, *, leader: Ticket | None = None, is_idle_work: bool = False) -> Ticket:
         """Hand in a request; `leader` and `is_idle_work` as in `Engine.submit`, which says what this raises."""
         self._engine.check(request)
+        matcher = self._engine.matcher(request)
         self._open.open(self._engine.expected_wait_s, is_idle_work=is_idle_work)
         ticket = Ticket(next(self._ids), request, deliver, leader, is_idle_work)
-        self._do(lambda: self._admit(ticket))
+        self._do(lambda: self._admit(ticket, matcher))
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
@@ -102,9 +103,9 @@ class EngineThread:
                 shared.thread = threading.Thread(target=self._run, name="samovar-engine", daemon=True)
                 shared.thread.start()
 
-    def _admit(self, ticket: Ticket) -> None:
+    def _admit(self, ticket: Ticket, matcher: Grammar | None) -> None:
         leader = ticket.leader.sequence if ticket.leader is not None else None
-        ticket.sequence = self._engine.admit(ticket.request, leader=leader, is_idle_work=ticket.is_idle_work)
+        ticket.sequence = self._engine.admit(ticket.request, matcher, leader=leader, is_idle_work=ticket.is_idle_work)
         self._tickets[ticket.sequence.id] = ticket
 
     def _run(self) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from samovar.engine.prefix_cache import Break
 from samovar.errors import BadRequest, PromptTooLong, SamovarError
+from samovar.text.grammar_spec import GrammarSpec
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "loop", "error"]
 """Why a request ended: a stop token (or string), `max_tokens` or the context, the caller, its deadline, an answer that went
@@ -89,6 +90,11 @@ class Grammar(Protocol):
         """Step on by a token that was chosen."""
         ...
 
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the answer may end here."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thinking:
@@ -123,7 +129,7 @@ class Request:
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
     task: Task = "generate"
-    grammar: Grammar | None = None
+    grammar: GrammarSpec | None = None
     thinking: Thinking | None = None
     logprobs: int | None = None
     prompt_logprobs: int | None = None
@@ -165,7 +171,8 @@ class Ending:
     """How a request ended, and what it took. `error` goes with the reason "error".
 
     `n_cached` of the prompt's tokens were not computed again; `parting` says where the prompt parted from what was cached.
-    `n_thinking` counts the tokens of the thoughts without their tags.
+    `n_thinking` counts the tokens of the thoughts without their tags. `is_grammar_complete` says whether the answer matches its
+    grammar as a whole, where there is one.
     """
 
     reason: FinishReason
@@ -177,6 +184,7 @@ class Ending:
     n_drafted: int = 0
     n_accepted: int = 0
     n_preempted: int = 0
+    is_grammar_complete: bool | None = None
     prompt_logprobs: tuple[Logprob, ...] = ()
     logits: tuple[float, ...] = ()
     vector: NDArray[np.float32] | None = None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from samovar.engine.request import SamplingParams
 from samovar.engine.sequence import Sequence
+from samovar.errors import NoTokenLeft, SamovarError
 from samovar.kernels import Ops
 from samovar.kernels.sample_batch import SampleBatch
 
@@ -23,10 +24,7 @@ _NO_IDS: _I64 = np.empty(0, np.int64)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of logits: those after the sequence's tokens, followed by `draft_ids`, which it does not hold yet.
-
-    A sequence with a grammar takes no drafts: its matcher knows the tokens it has accepted, and cannot step back.
-    """
+    """A row of logits: those after the sequence's tokens, followed by `draft_ids`, which it does not hold yet."""
 
     sequence: Sequence
     draft_ids: tuple[int, ...] = ()
@@ -100,8 +98,11 @@ def _masks(rows: list[Row], vocab_size: int) -> NDArray[np.uint32] | None:
         return None
     mask_SW = np.full((len(rows), -(-vocab_size // 32)), 0xFFFFFFFF, np.uint32)
     for i, sequence in limited:
-        if sequence.is_guided and (grammar := sequence.request.grammar) is not None:
-            grammar.mask(mask_SW[i])
+        if sequence.is_guided and sequence.matcher is not None:
+            try:
+                sequence.matcher.mask(mask_SW[i])
+            except SamovarError as error:
+                raise NoTokenLeft(str(error), row=i) from error
         if sequence.may_not_stop:
             for token_id in sequence.request.sampling.stop_ids:
                 mask_SW[i, token_id // 32] &= np.uint32(~(1 << token_id % 32) & 0xFFFFFFFF)

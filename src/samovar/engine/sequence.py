@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.engine.prefix_cache import Break, Node, Realm
-from samovar.engine.request import FinishReason, Logprob, Request
+from samovar.engine.request import FinishReason, Grammar, Logprob, Request
 from samovar.engine.speculate import Speculation
 from samovar.engine.thinking import Control
 from samovar.engine.token_counts import TokenCounts
@@ -20,8 +20,9 @@ class Sequence:
     `token_ids` is the prompt followed by what was generated; the keys and values of the first `n_computed` of them are in
     `pages`, in order, of which the first `n_shared` tokens' are in the prefix cache up to `node`. `n_cached` of the prompt's
     tokens were computed by earlier requests. `counts` follow `token_ids` as far as penalties have asked for them. `speculation`
-    guesses ahead, `control` watches thoughts and loops. `leader` has the same prompt, whose pages this one waits for. Tokens up
-    to `n_reported` were told to the caller; `logprobs` are those of the others.
+    guesses ahead, `matcher` follows the answer where it has a grammar, `control` watches thoughts and loops. `leader` has the
+    same prompt, whose pages this one waits for. Tokens up to `n_reported` were told to the caller; `logprobs` are those of the
+    others.
     """
 
     request: Request
@@ -41,6 +42,7 @@ class Sequence:
     error: SamovarError | None = None
     counts: TokenCounts = field(default_factory=TokenCounts)
     speculation: Speculation = field(default_factory=lambda: Speculation(()))
+    matcher: Grammar | None = None
     control: Control = field(default_factory=Control)
     max_tokens: int = 1 << 31
     n_reported: int = 0
@@ -76,7 +78,7 @@ class Sequence:
     @property
     def is_guided(self) -> bool:
         """A grammar says what the next token may be."""
-        return self.request.grammar is not None and self.control.is_answering
+        return self.matcher is not None and self.control.is_answering
 
     @property
     def may_not_stop(self) -> bool:

@@ -97,6 +97,7 @@ class Answer:
             thinking_stopped=ending.thinking_stopped,
             stop=self._stop.found,
             error=str(ending.error) if ending.error is not None else None,
+            is_grammar_complete=ending.is_grammar_complete,
             logprobs=None if request.logprobs is None else tuple(self._logprobs),
             prompt_logprobs=None if request.prompt_logprobs is None else ending.prompt_logprobs,
             cache_miss_reason=self._explain(ending.parting) if ending.parting is not None else None,

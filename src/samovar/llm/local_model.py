@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from samovar.engine.engine import Engine, Limits, StartDrafter
 from samovar.engine.ngram_drafter import NgramDrafter
@@ -19,6 +21,9 @@ from samovar.models.blocks import Decoder
 from samovar.models.config import DecoderConfig
 from samovar.models.loader import load_model
 from samovar.models.packing import BackgroundPacker
+
+if TYPE_CHECKING:
+    from samovar.text.grammar import GrammarCompiler
 
 Progress = Callable[[int, int, str], None]
 
@@ -51,6 +56,7 @@ class LocalModel:
                 Limits(max_running=settings.max_streams, max_waiting=settings.max_waiting),
                 self._drafters(settings, progress),
                 thinking_tokens=thinking_tokens(self.text.tokenizer),
+                compile_grammar=lambda spec: self._grammars.compile(spec),
                 keeps_prefixes=settings.prefix_cache,
             )
 
@@ -71,6 +77,12 @@ class LocalModel:
                 f"the model takes {self.model.config.max_context}"
             )
         return tuple(lines)
+
+    @cached_property
+    def _grammars(self) -> "GrammarCompiler":
+        from samovar.text.grammar import GrammarCompiler  # start-up waits for imports, and few ask for it
+
+        return GrammarCompiler(self.text.tokenizer, end_ids=self.text.eos_ids)
 
     def _make_pool(self, settings: ModelSettings, budget: Budget) -> PagePool:
         """Room for the keys and values of as many tokens as are asked for, or fit."""

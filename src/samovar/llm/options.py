@@ -1,12 +1,13 @@
 """What a caller may set per call, and where the rest comes from: the model's own defaults, then its family's."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from samovar.engine.request import MAX_SEED, Request, SamplingParams, Thinking
 from samovar.errors import BadRequest, FormatError
+from samovar.text.grammar_spec import GrammarSpec
 
 SAMPLING_FIELDS = tuple(
     f.name for f in fields(SamplingParams) if f.name not in ("stop_ids", "max_tokens", "min_tokens", "seed", "logit_bias")
@@ -35,6 +36,8 @@ class Options(TypedDict, total=False):
     """Per-call options; see `SamplingParams` and `Request` for their meaning. None means: the default.
 
     `n` asks for several answers, with the seeds `seed`, `seed` + 1, ...; `ignore_eos` goes on after the model's own end.
+    One of `json_schema` (a schema or its text), `json_object`, `regex`, `choices`, `lark` and `ebnf` (GBNF) says what the
+    answer has to match (see `text.grammar_spec`); thoughts are free.
     """
 
     temperature: float | None
@@ -52,6 +55,12 @@ class Options(TypedDict, total=False):
     min_tokens: int | None
     ignore_eos: bool | None
     n: int | None
+    json_schema: Mapping[str, object] | str | None
+    json_object: bool | None
+    regex: str | None
+    choices: list[str] | None
+    lark: str | None
+    ebnf: str | None
     logprobs: int | None
     prompt_logprobs: int | None
     priority: int | None
@@ -146,6 +155,7 @@ def requests(options: Options, prompt_ids: tuple[int, ...], params: SamplingPara
     first = Request(
         prompt_ids=prompt_ids,
         sampling=params,
+        grammar=_grammar(options),
         thinking=thinking,
         logprobs=options.get("logprobs"),
         prompt_logprobs=options.get("prompt_logprobs"),
@@ -164,3 +174,24 @@ def stop_strings(options: Options) -> tuple[str, ...]:
     if not isinstance(strings, list | tuple) or any(not isinstance(s, str) or not s for s in strings):
         raise BadRequest(f"stop is {stop!r}; expected a string or a list of strings, none of them empty", param="stop")
     return tuple(strings)
+
+
+def _grammar(options: Options) -> GrammarSpec | None:
+    """What an answer has to match. Raises BadRequest for two such options, for an unsound one, and where no end is wanted."""
+    makers: dict[str, Callable[[Any], GrammarSpec]] = {
+        "json_schema": lambda value: GrammarSpec.json_schema(value, param="json_schema"),
+        "json_object": lambda _: GrammarSpec.json_object(param="json_object"),
+        "regex": lambda value: GrammarSpec.regex(value, param="regex"),
+        "choices": lambda value: GrammarSpec.choice(value, param="choices"),
+        "lark": lambda value: GrammarSpec.lark(value, param="lark"),
+        "ebnf": lambda value: GrammarSpec.ebnf(value, param="ebnf"),
+    }
+    given: dict[str, object] = {name: value for name in makers if (value := options.get(name)) not in (None, False)}
+    if not given:
+        return None
+    first, *others = given
+    if others:
+        raise BadRequest(f"{first} and {others[0]} are given; expected one of them", param=others[0])
+    if options.get("ignore_eos"):
+        raise BadRequest(f"ignore_eos is on, and an answer that matches {first} has to end", param="ignore_eos")
+    return makers[first](given[first])

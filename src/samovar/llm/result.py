@@ -35,10 +35,11 @@ class Result:
 
     `reasoning` is None where there were no thoughts, as is `thinking_stopped`, which says what ended them. `token_ids` are
     those generated, an end-of-turn token included. `finish_reason` is "unfinished" in a result taken while its stream still
-    runs; `stop` is the stop string that ended the answer, `error` what did where the reason is "error". `logprobs` has one
-    entry a token, None for one that was put there and not chosen; `prompt_logprobs` one for each token of the prompt but the
-    first. Where a prompt begins like a cached one and then parts from it, `cache_miss_reason` says where. `seed` is the one
-    that was used, so that the answer can be had again. `alternatives` are the other answers where several were asked for.
+    runs; `stop` is the stop string that ended the answer, `error` what did where the reason is "error". `is_grammar_complete`
+    says whether the answer matches its grammar as a whole, where there is one. `logprobs` has one entry a token, None for one
+    that was put there and not chosen; `prompt_logprobs` one for each token of the prompt but the first. Where a prompt begins
+    like a cached one and then parts from it, `cache_miss_reason` says where. `seed` is the one that was used, so that the
+    answer can be had again. `alternatives` are the other answers where several were asked for.
     """
 
     text: str
@@ -51,6 +52,7 @@ class Result:
     thinking_stopped: ThinkingStopped | None = None
     stop: str | None = None
     error: str | None = None
+    is_grammar_complete: bool | None = None
     logprobs: tuple[Logprob | None, ...] | None = None
     prompt_logprobs: tuple[Logprob, ...] | None = None
     cache_miss_reason: str | None = None
