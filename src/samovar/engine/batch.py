@@ -35,13 +35,17 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """The slices of a step laid end to end: T tokens of S sequences. Logits are wanted after the tokens at `output_rows`."""
+    """The slices of a step laid end to end: T tokens of S sequences. Logits are wanted after the tokens at `output_rows`.
+
+    `adapters` names the adapter of each slice; it is empty where none has one.
+    """
 
     ids_T: NDArray[np.int64]
     positions_T: NDArray[np.int64]
     slots_T: NDArray[np.int64]
     spans: Spans
     output_rows: NDArray[np.int64]
+    adapters: tuple[str | None, ...] = ()
 
 
 def build_batch(slices: list[Slice]) -> Batch:
@@ -62,6 +66,7 @@ def build_batch(slices: list[Slice]) -> Batch:
             slots.append(pages[position // PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS)
         row_starts.append(len(positions))
         output_rows.extend(range(len(positions) - piece.n_logits, len(positions)))
+    adapters = tuple(s.sequence.request.adapter for s in slices)
     return Batch(
         ids_T=np.array([token for s in slices for token in s.token_ids], np.int64),
         positions_T=np.array(positions, np.int64),
@@ -72,4 +77,5 @@ def build_batch(slices: list[Slice]) -> Batch:
             page_tables_SP=table_SP,
         ),
         output_rows=np.array(output_rows, np.int64),
+        adapters=() if all(name is None for name in adapters) else adapters,
     )

@@ -80,6 +80,7 @@ class Request:
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
     grammar: Grammar | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
