@@ -2,6 +2,7 @@
 
 Python takes microseconds for each operation of each layer, which small steps wait for. So the second step of a shape is
 recorded (`kernels.recorder`), and later ones fill the recorded step's input buffers and run it. Results have the same bits.
+Steps whose rows differ in their adapters are not recorded: rows are copied beside the operations there.
 """
 
 from collections import OrderedDict
@@ -17,12 +18,16 @@ from samovar.kernels.native import NativeOps
 from samovar.kernels.recorder import RecordingOps
 from samovar.kernels.slabs import Slabs
 from samovar.models.blocks import Decoder, Step
+from samovar.models.lora import AdaptedRows, LoraAdapter
 
 MAX_ROWS = 64
 """Rows of a step beyond which Python's share is too small to matter."""
 
 MAX_SHAPES = 64
 """Shapes of steps that are remembered; the one not met for longest is forgotten."""
+
+_Shape = tuple[int, int, LoraAdapter | None]
+"""Of a step: tokens, sequences, and the adapter of all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +40,10 @@ class RecordedStep:
     x_TD: F32
 
     @classmethod
-    def record(cls, model: Decoder, ops: RecordingOps, pool: PagePool, like: Batch) -> "RecordedStep":
-        """Record a step of the shape of `like`."""
+    def record(
+        cls, model: Decoder, ops: RecordingOps, pool: PagePool, like: Batch, adapted: tuple[AdaptedRows, ...] = ()
+    ) -> "RecordedStep":
+        """Record a step of the shape of `like`, with adapters for all rows."""
         spans = Spans(
             row_starts=like.spans.row_starts.copy(),
             positions=like.spans.positions.copy(),
@@ -47,7 +54,7 @@ class RecordedStep:
             output_rows=like.output_rows,
         )  # fmt: skip
         angles = model.angles(like.positions_T)
-        return cls(ops, batch, angles, model.hidden(batch.ids_T, Step(ops, PagedAttend(ops, pool, batch), *angles)))
+        return cls(ops, batch, angles, model.hidden(batch.ids_T, Step(ops, PagedAttend(ops, pool, batch), *angles, adapted)))
 
     def run(self, batch: Batch, angles: tuple[F32, F32]) -> F32:
         """[T, D] after the last layer; overwritten by the next step."""
@@ -69,18 +76,26 @@ class Replays:
     def __init__(self, model: Decoder, ops: NativeOps, pool: PagePool) -> None:
         self.model, self._ops, self._pool = model, ops, pool
         self.slabs = Slabs()
-        self._steps: OrderedDict[tuple[int, int], RecordedStep | None] = OrderedDict()  # None: met once
+        self._steps: OrderedDict[_Shape, RecordedStep | None] = OrderedDict()  # None: met once
 
-    def hidden(self, batch: Batch) -> F32 | None:
-        """[T, D] after the last layer, overwritten by the next call; None for a shape that is large or new."""
-        shape = len(batch.ids_T), len(batch.spans.positions)
-        if shape[0] > MAX_ROWS:
+    def hidden(self, batch: Batch, adapted: tuple[AdaptedRows, ...] = ()) -> F32 | None:
+        """[T, D] after the last layer, overwritten by the next call.
+
+        None for a shape that is large or new, and where an adapter changes some of the rows only.
+        """
+        shape = len(batch.ids_T), len(batch.spans.positions), adapted[0].adapter if adapted else None
+        if shape[0] > MAX_ROWS or any(part.rows is not None for part in adapted):
             return None
         is_new = shape not in self._steps
         step = self._steps.pop(shape, None)
         if step is None and not is_new:
-            step = RecordedStep.record(self.model, RecordingOps(self._ops, self.slabs), self._pool, batch)
+            step = RecordedStep.record(self.model, RecordingOps(self._ops, self.slabs), self._pool, batch, adapted)
         self._steps[shape] = step
         if len(self._steps) > MAX_SHAPES:
             self._steps.popitem(last=False)
         return None if step is None else step.run(batch, self.model.angles(batch.positions_T))
+
+    def forget(self, adapter: LoraAdapter) -> None:
+        """Drop the steps recorded with an adapter, which hold its weights."""
+        for shape in [shape for shape in self._steps if shape[2] is adapter]:
+            del self._steps[shape]

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.engine.batch import Slice, build_batch
+from samovar.engine.batch import Batch, Slice, build_batch
 from samovar.engine.page_pool import PagePool
 from samovar.engine.paged_attend import PagedAttend
 from samovar.engine.replay import Replays
@@ -49,8 +49,10 @@ class Runner:
 
     def unload(self, name: str) -> None:
         """Forget an adapter. No sequence that is still to be computed may name it. Raises BadRequest for an unknown name."""
-        self._adapter(name)
+        adapter = self._adapter(name)
         del self.adapters[name]
+        if self.replays is not None:
+            self.replays.forget(adapter)
 
     def run(self, slices: list[Slice]) -> F32:
         """Compute the slices: keys and values go to their pages; logits [S, V] after the last `n_logits` tokens of each.
@@ -58,14 +60,18 @@ class Runner:
         Raises BadRequest for a request that names an adapter which is not loaded.
         """
         batch = build_batch(slices)
-        if batch.adapters:
-            adapters = [None if name is None else self._adapter(name) for name in batch.adapters]
-            adapted = adapted_rows(adapters, batch.spans.row_starts)
-            attend = PagedAttend(self.ops, self.pool, batch)
-            return self.model(batch.ids_T, batch.positions_T, attend, batch.output_rows, adapted)
-        if self.replays is not None and (x_TD := self.replays.hidden(batch)) is not None:
+        adapted = self._adapted(batch)
+        if self.replays is not None and (x_TD := self.replays.hidden(batch, adapted)) is not None:
             return self.replays.model.logits(x_TD, batch.output_rows)
-        return self.model(batch.ids_T, batch.positions_T, PagedAttend(self.ops, self.pool, batch), batch.output_rows)
+        attend = PagedAttend(self.ops, self.pool, batch)
+        return self.model(batch.ids_T, batch.positions_T, attend, batch.output_rows, adapted)
+
+    def _adapted(self, batch: Batch) -> tuple[AdaptedRows, ...]:
+        """Who adapts which rows."""
+        if not batch.adapters:
+            return ()
+        adapters = [None if name is None else self._adapter(name) for name in batch.adapters]
+        return adapted_rows(adapters, batch.spans.row_starts)
 
     def _adapter(self, name: str) -> LoraAdapter:
         if name not in self.adapters:

@@ -1,6 +1,5 @@
 """PEFT's adapter_config.json as one typed object: which layers a LoRA adapter reaches, with what rank and what scale."""
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from samovar.formats.safe_pattern import SafePattern
 MAX_RANK: Final = 4096
 _MAX_CONFIG_BYTES: Final = 1 << 20
 _MAX_PATTERN: Final = 2000  # characters
-_MAX_PATTERNS: Final = 4096
+_MAX_PATTERNS: Final = 16  # of rank_pattern and alpha_pattern each, beside plain names
 _ALL_LINEAR: Final = "all-linear"
 _LAYER: Final = re.compile(r"model\.layers\.(\d+)\.")
 
@@ -57,11 +56,8 @@ class AdapterConfig:
         if _reaches(self.excluded, name):
             return False
         if self.targets is None:
-            return _LAYER.match(name) is not None
-        if not _reaches(self.targets, name):
-            return False
-        number = _LAYER.match(name)
-        return self.layers is None or (number is not None and int(number[1]) in self.layers)
+            return layer_number(name) >= 0
+        return _reaches(self.targets, name) and (self.layers is None or layer_number(name) in self.layers)
 
     def rank(self, name: str) -> int:
         """The rank of the layer of this name: that of the first pattern that matches it or its end."""
@@ -81,7 +77,7 @@ def read_adapter_config(path: Path) -> AdapterConfig:
     for key, off in _MUST_BE_OFF.items():
         value = rest.pop(key, off)
         if value != off and value not in (None, False, [], {}):
-            raise UnsupportedModel(f"{where}: {key} is {value!r}, which is not implemented; expected {off!r}")
+            raise UnsupportedModel(f"{where}: {key} is {str(value)[:200]}, which is not implemented; expected {off!r}")
     if (start := rest.pop("init_lora_weights", True)) not in _STARTS:
         raise UnsupportedModel(
             f"{where}: init_lora_weights is {start!r}, which changes the base model too; save the adapter with "
@@ -108,6 +104,12 @@ def read_adapter_config(path: Path) -> AdapterConfig:
     if unread := sorted(key for key, value in rest.items() if key not in _HARMLESS and value is not None):
         raise UnsupportedModel(f"{where}: keys that are not implemented for LoRA adapters: {unread}")
     return config
+
+
+def layer_number(name: str) -> int:
+    """The number of the decoder layer that a linear layer of this name belongs to; -1 for the embedding and the head."""
+    found = _LAYER.match(name)
+    return int(found[1]) if found else -1
 
 
 def _reaches(names: frozenset[str] | SafePattern, name: str) -> bool:
@@ -158,9 +160,12 @@ def _read_patterns(key: str, value: object, where: str) -> list[tuple[str, SafeP
     """The entries of `rank_pattern` or `alpha_pattern`, in their order."""
     if value is None:
         return []
-    if not isinstance(value, dict) or len(value) > _MAX_PATTERNS:
-        raise FormatError(f"{where}: {key} is {str(value)[:200]}; expected at most {_MAX_PATTERNS} patterns with their numbers")
-    return [(name, _pattern(key, name, where), number) for name, number in value.items()]
+    if not isinstance(value, dict):
+        raise FormatError(f"{where}: {key} is {str(value)[:200]}; expected an object of names or patterns with their numbers")
+    found = [(name, _pattern(key, name, where), number) for name, number in value.items()]
+    if (n_costly := sum(not pattern.is_plain for _, pattern, _ in found)) > _MAX_PATTERNS:
+        raise UnsupportedModel(f"{where}: {key} holds {n_costly} patterns; expected at most {_MAX_PATTERNS} beside plain names")
+    return found
 
 
 def _pattern(key: str, source: str, where: str) -> SafePattern:
@@ -182,6 +187,6 @@ def _read_rank(key: str, value: object, where: str) -> int:
 
 
 def _read_alpha(key: str, value: object, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and abs(value) < 1e30):
-        raise FormatError(f"{where}: {key} is {value!r}; expected a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:
+        raise FormatError(f"{where}: {key} is {str(value)[:200]}; expected a number below 1e30")
     return float(value)

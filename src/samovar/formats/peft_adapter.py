@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
-from samovar.formats.adapter_config import AdapterConfig, read_adapter_config
+from samovar.formats.adapter_config import AdapterConfig, layer_number, read_adapter_config
 from samovar.formats.safetensors import read_safetensors
 from samovar.kernels.dequantise import dequantise
 from samovar.tensors.stored import StoredTensor
@@ -72,6 +72,11 @@ def _targets(config: AdapterConfig, layers: Mapping[str, tuple[int, int]]) -> li
                     f"{config.where}: target_modules holds {target!r}, which is no linear layer of this model; "
                     f"it has {', '.join(kinds)}"
                 )
+    n_layers = 1 + max(layer_number(name) for name in layers)
+    if absent := sorted(number for number in config.layers or () if number >= n_layers):
+        raise FormatError(
+            f"{config.where}: layers_to_transform holds {absent[:5]}; the layers of this model are 0 to {n_layers - 1}"
+        )
     targets = [name for name in layers if config.adapts(name)]
     if not targets:
         raise FormatError(f"{config.where}: target_modules reach no layer of this model; the adapter is for another one")

@@ -11,7 +11,9 @@ from typing import Final, NoReturn
 
 from samovar.errors import FormatError, UnsupportedModel
 
-_MAX_STATES: Final = 10_000
+_MAX_STATES: Final = 4000
+_MAX_DEPTH: Final = 50
+_PLAIN: Final = re.compile(r"\^?(?:[\w.-]|\\\.)*\$?")  # takes Python's matcher no longer than ours
 _CLASS: Final = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]")
 _REPEAT: Final = re.compile(r"([*+?]|\{(\d{1,4})?(,)?(\d{1,4})?\})([?+]?)")
 _ESCAPES: Final = "dDwWsS"
@@ -24,13 +26,24 @@ class SafePattern:
         self._source, self._where, self._at = source, where, 0
         self._jumps: list[list[tuple[re.Pattern[str] | None, int]]] = []  # per state: (what has to hold here, next state)
         self._reads: dict[int, tuple[re.Pattern[str], int]] = {}  # per state: (a character, next state)
-        self._start = self._state()
+        self._depth = 0
+        self._plain = re.compile(source) if _PLAIN.fullmatch(source) else None
+        self._start = self._end = self._state()
+        if self._plain is not None:
+            return
         self._end = self._alternatives(self._start)
         if self._at < len(source):
             self._refuse("an unbalanced )")
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a name, with dots that stand for any character, which costs next to nothing to match."""
+        return self._plain is not None
+
     def matches(self, text: str, starts: frozenset[int] = frozenset({0})) -> bool:
         """Whether the pattern matches all of `text` from one of `starts` to its end."""
+        if self._plain is not None:
+            return any(self._plain.fullmatch(text, start) for start in starts)
         states: set[int] = set()
         for at in range(len(text) + 1):
             states = self._reach(states | {self._start} if at in starts else states, text, at)
@@ -137,9 +150,13 @@ class SafePattern:
             raise UnsupportedModel(
                 f"{self._where}: pattern {self._source!r} uses (? at {self._at - 1}; of these only (?: is implemented"
             )
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            self._refuse(f"groups nested more than {_MAX_DEPTH} deep")
         end = self._alternatives(entry)
         if not self._source.startswith(")", self._at):
             self._refuse("a ( without its )")
+        self._depth -= 1
         self._at += 1
         return end
 
