@@ -10,7 +10,7 @@ from samovar.engine.sequence import Sequence
 from samovar.errors import BadRequest
 from samovar.kernels import Ops
 from samovar.kernels.reference import ReferenceOps
-from samovar.models.lora import AdaptedRows, adapted_rows
+from samovar.models.lora import LoraAdapter, adapted_rows
 from tests.engine.random_adapters import CASES, random_adapter
 from tests.engine.random_decoders import NAMES, VOCAB, random_decoder, random_pool
 from tests.kernels.native_cases import ISAS, ops_on
@@ -67,6 +67,11 @@ def same_bits(ours, theirs):
     return len(ours) == len(theirs) and all(a.tobytes() == b.tobytes() for a, b in zip(ours, theirs, strict=True))
 
 
+def recorded_shapes(runner):
+    assert runner.replays is not None
+    return [shape for shape, step in runner.replays._steps.items() if step is not None]
+
+
 def alone(runner):
     return [logits(runner, [stream], [adapter])[0] for stream, adapter in enumerate(WHO)]
 
@@ -105,16 +110,15 @@ def test_rows_without_an_adapter_have_the_bits_that_they_have_where_there_are_no
 
 @pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
 @pytest.mark.parametrize("name", NAMES)
-def test_steps_of_one_adapter_are_replayed_with_the_same_bits(name: str) -> None:
+def test_steps_with_adapters_are_replayed_with_the_same_bits(name: str) -> None:
     ops = ops_on(ISAS[-1], 2)
     runner, plain = runner_on(name, ops), runner_on(name, ops, is_replayed=False)
-    assert runner.replays is not None
-    for adapter in ("wide", "one", "wide", None):
-        for streams in ([0, 1, 2], [0, 1, 2], [4]):
-            adapters = [adapter] * len(streams)
+    for adapters in (["wide"], ["one"], ["wide"], [None], ["wide", None, "odd"], ["odd", None, "wide"], [None, "odd", "odd"]):
+        for streams in (range(len(adapters)), range(4, 4 + len(adapters))):
             assert same_bits(logits(runner, streams, adapters), logits(plain, streams, adapters))
-    recorded = [shape for shape, recorded in runner.replays._steps.items() if recorded is not None]
-    assert {adapter for _, _, adapter in recorded} == {runner.adapters["wide"], runner.adapters["one"], None}
+    wide, odd = runner.adapters["wide"], runner.adapters["odd"]
+    rows = {tuple((p.adapter, p.start, p.stop) for p in shape[2]) for shape in recorded_shapes(runner) if shape[0] < 4}
+    assert {(), ((wide, 0, 1),), ((odd, 1, 2), (wide, 2, 3)), ((odd, 1, 3),)} <= rows
 
 
 @pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
@@ -122,9 +126,10 @@ def test_an_adapter_loaded_under_a_name_that_became_free_is_the_one_that_answers
     ops = ops_on(ISAS[-1], 1)
     runner = runner_on("llama", ops)
     before = [logits(runner, [1], ["odd"]) for _ in range(3)][-1]
+    gone = runner.adapters["odd"]
+    assert any(part.adapter is gone for shape in recorded_shapes(runner) for part in shape[2])
     runner.unload("odd")
-    assert runner.replays is not None
-    assert all(shape[2] in (None, *runner.adapters.values()) for shape in runner.replays._steps)
+    assert not any(part.adapter is gone for shape in recorded_shapes(runner) for part in shape[2])
     with pytest.raises(BadRequest, match=r"'odd' is not loaded; loaded: ends, first, one, wide"):
         logits(runner, [1], ["odd"])
     runner.load("odd", runner.adapters["first"])
@@ -137,25 +142,26 @@ def test_an_adapter_loaded_under_a_name_that_became_free_is_the_one_that_answers
         runner.unload("never")
 
 
-def test_a_batch_names_adapters_only_where_one_is_asked_for() -> None:
-    with_pages = [start(adapter) for adapter in (None, None, "wide")]
-    for sequence in with_pages:
-        sequence.pages = [0]
-    slices = [Slice(sequence, 0, (1, 2), 1) for sequence in with_pages]
-    assert build_batch(slices[:2]).adapters == ()
-    assert build_batch(slices).adapters == (None, None, "wide")
+def test_a_batch_brings_sequences_with_the_same_adapter_together_and_wants_logits_in_the_order_of_the_slices() -> None:
+    sequences = [start(adapter) for adapter in ("wide", None, "odd", "wide", None)]
+    for page, sequence in enumerate(sequences):
+        sequence.pages = [page]
+    slices = [Slice(sequence, 0, (10 * i, 10 * i + 1), 1 + i % 2) for i, sequence in enumerate(sequences)]
+    batch = build_batch(slices)
+    assert batch.adapters == (None, None, "odd", "wide", "wide")
+    assert batch.ids_T.tolist() == [10, 11, 40, 41, 20, 21, 0, 1, 30, 31]
+    assert batch.slots_T.tolist() == [32, 33, 128, 129, 64, 65, 0, 1, 96, 97]
+    assert batch.spans.page_tables_SP.tolist() == [[1], [4], [2], [0], [3]]
+    assert batch.ids_T[batch.output_rows].tolist() == [1, 10, 11, 21, 30, 31, 41]
+    assert build_batch([slices[1], slices[4]]).adapters == ()
 
 
-def test_rows_are_gathered_by_adapter() -> None:
-    runner = runner_on("qwen3", ReferenceOps())
-    wide, odd = runner.adapters["wide"], runner.adapters["odd"]
+def test_neighbours_with_the_same_adapter_are_one_run_of_rows() -> None:
+    wide, odd = LoraAdapter(terms={}), LoraAdapter(terms={})
 
-    def rows(adapters, *row_starts):
-        found = adapted_rows(adapters, np.array(row_starts, np.int32))
-        assert all(isinstance(part, AdaptedRows) for part in found)
-        return [(part.adapter, part.rows if not isinstance(part.rows, np.ndarray) else part.rows.tolist()) for part in found]
+    def rows(adapters: list[LoraAdapter | None], *row_starts: int) -> list[tuple[LoraAdapter, int, int]]:
+        return [(part.adapter, part.start, part.stop) for part in adapted_rows(adapters, np.array(row_starts, np.int32))]
 
     assert rows([None, None], 0, 1, 2) == []
-    assert rows([wide, wide], 0, 1, 4) == [(wide, None)]
-    assert rows([None, wide, wide], 0, 1, 4, 5) == [(wide, slice(1, 5))]
-    assert rows([wide, odd, None, wide], 0, 2, 3, 5, 6) == [(wide, [0, 1, 5]), (odd, slice(2, 3))]
+    assert rows([None, wide, wide, odd], 0, 1, 4, 5, 7) == [(wide, 1, 5), (odd, 5, 7)]
+    assert rows([wide, None, wide], 0, 1, 4, 5) == [(wide, 0, 1), (wide, 4, 5)]

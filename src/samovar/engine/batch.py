@@ -37,7 +37,8 @@ class Slice:
 class Batch:
     """The slices of a step laid end to end: T tokens of S sequences. Logits are wanted after the tokens at `output_rows`.
 
-    `adapters` names the adapter of each slice; it is empty where none has one.
+    `adapters` names the adapter of each sequence in the order of `spans`; it is empty where none has one. Sequences with the
+    same adapter are neighbours there, whatever the order of the slices; `output_rows` follow the slices.
     """
 
     ids_T: NDArray[np.int64]
@@ -53,11 +54,14 @@ def build_batch(slices: list[Slice]) -> Batch:
 
     Lists, not array expressions: most steps have a row or a few, for which each NumPy call costs more than all rows together.
     """
+    order = _by_adapter(slices)
+    if order is not None:
+        slices = [slices[i] for i in order]
     tables = [s.sequence.pages for s in slices]
     table_SP = np.zeros((len(slices), max(map(len, tables))), np.int32)
     positions: list[int] = []
     slots: list[int] = []
-    output_rows: list[int] = []
+    outputs: list[range] = []
     row_starts = [0]
     for row, piece, pages in zip(table_SP, slices, tables, strict=True):
         row[: len(pages)] = pages
@@ -65,8 +69,9 @@ def build_batch(slices: list[Slice]) -> Batch:
             positions.append(position)
             slots.append(pages[position // PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS)
         row_starts.append(len(positions))
-        output_rows.extend(range(len(positions) - piece.n_logits, len(positions)))
-    adapters = tuple(s.sequence.request.adapter for s in slices)
+        outputs.append(range(len(positions) - piece.n_logits, len(positions)))
+    if order is not None:
+        outputs = [rows for _, rows in sorted(zip(order, outputs, strict=True))]
     return Batch(
         ids_T=np.array([token for s in slices for token in s.token_ids], np.int64),
         positions_T=np.array(positions, np.int64),
@@ -76,6 +81,14 @@ def build_batch(slices: list[Slice]) -> Batch:
             positions=np.array([s.start for s in slices], np.int32),
             page_tables_SP=table_SP,
         ),
-        output_rows=np.array(output_rows, np.int64),
-        adapters=() if all(name is None for name in adapters) else adapters,
+        output_rows=np.array([row for rows in outputs for row in rows], np.int64),
+        adapters=() if order is None else tuple(s.sequence.request.adapter for s in slices),
     )
+
+
+def _by_adapter(slices: list[Slice]) -> list[int] | None:
+    """The slices' numbers in an order that brings those with the same adapter together; None where none has one."""
+    names = [s.sequence.request.adapter for s in slices]
+    if all(name is None for name in names):
+        return None
+    return sorted(range(len(names)), key=lambda i: (names[i] is not None, names[i] or ""))

@@ -2,7 +2,8 @@
 
 Python takes microseconds for each operation of each layer, which small steps wait for. So the second step of a shape is
 recorded (`kernels.recorder`), and later ones fill the recorded step's input buffers and run it. Results have the same bits.
-Steps whose rows differ in their adapters are not recorded: rows are copied beside the operations there.
+
+With adapters, which rows each one changes is part of the shape.
 """
 
 from collections import OrderedDict
@@ -26,8 +27,8 @@ MAX_ROWS = 64
 MAX_SHAPES = 64
 """Shapes of steps that are remembered; the one not met for longest is forgotten."""
 
-_Shape = tuple[int, int, LoraAdapter | None]
-"""Of a step: tokens, sequences, and the adapter of all of them."""
+_Shape = tuple[int, int, tuple[AdaptedRows, ...]]
+"""Of a step: tokens, sequences, and the rows that adapters change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class RecordedStep:
     def record(
         cls, model: Decoder, ops: RecordingOps, pool: PagePool, like: Batch, adapted: tuple[AdaptedRows, ...] = ()
     ) -> "RecordedStep":
-        """Record a step of the shape of `like`, with adapters for all rows."""
+        """Record a step of the shape of `like`."""
         spans = Spans(
             row_starts=like.spans.row_starts.copy(),
             positions=like.spans.positions.copy(),
@@ -79,12 +80,9 @@ class Replays:
         self._steps: OrderedDict[_Shape, RecordedStep | None] = OrderedDict()  # None: met once
 
     def hidden(self, batch: Batch, adapted: tuple[AdaptedRows, ...] = ()) -> F32 | None:
-        """[T, D] after the last layer, overwritten by the next call.
-
-        None for a shape that is large or new, and where an adapter changes some of the rows only.
-        """
-        shape = len(batch.ids_T), len(batch.spans.positions), adapted[0].adapter if adapted else None
-        if shape[0] > MAX_ROWS or any(part.rows is not None for part in adapted):
+        """[T, D] after the last layer, overwritten by the next call; None for a shape that is large or new."""
+        shape = len(batch.ids_T), len(batch.spans.positions), adapted
+        if shape[0] > MAX_ROWS:
             return None
         is_new = shape not in self._steps
         step = self._steps.pop(shape, None)
@@ -97,5 +95,5 @@ class Replays:
 
     def forget(self, adapter: LoraAdapter) -> None:
         """Drop the steps recorded with an adapter, which hold its weights."""
-        for shape in [shape for shape in self._steps if shape[2] is adapter]:
+        for shape in [shape for shape in self._steps if any(part.adapter is adapter for part in shape[2])]:
             del self._steps[shape]

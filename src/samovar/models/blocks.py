@@ -48,7 +48,7 @@ def project(step: Step, x_TD: F32, norm: Norm, *projections: Projection) -> tupl
     weights, biases = tuple(p.weight for p in projections), tuple(p.bias_N for p in projections)
     outs_TN = step.ops.linears(x_TD, weights, biases, norm=norm)
     for part in step.adapted:
-        outs_TN = part.add(step.ops, projections, outs_TN, x_TD, norm=norm)
+        part.add(step.ops, projections, outs_TN, x_TD, norm=norm)
     return outs_TN
 
 
@@ -56,7 +56,7 @@ def project_onto(residual_TN: F32, step: Step, x_TD: F32, projection: Projection
     """The residual + the projection of x, or of silu(gate) * x; bias and adapters added."""
     out_TN = step.ops.linear(x_TD, projection.weight, projection.bias_N, gate_TD=gate_TD, residual_TN=residual_TN)
     for part in step.adapted:
-        (out_TN,) = part.add(step.ops, (projection,), (out_TN,), x_TD, gate_TD=gate_TD)
+        part.add(step.ops, (projection,), (out_TN,), x_TD, gate_TD=gate_TD)
     return out_TN
 
 

@@ -36,10 +36,11 @@ class LoraAdapter:
 
 @dataclass(frozen=True, slots=True)
 class AdaptedRows:
-    """Rows of a step that one adapter changes. A range or a list of them; None stands for all."""
+    """Rows `start` to `stop` of a step, which one adapter changes."""
 
     adapter: LoraAdapter
-    rows: slice | NDArray[np.int64] | None
+    start: int
+    stop: int
 
     def add(
         self,
@@ -50,49 +51,35 @@ class AdaptedRows:
         *,
         norm: tuple[F32, float] | None = None,
         gate_TD: F32 | None = None,
-    ) -> tuple[F32, ...]:
-        """The outputs of `projections` with this adapter's terms added, in these arrays or in others.
+    ) -> None:
+        """Add this adapter's terms to the outputs of `projections`, in place.
 
-        The arguments are those that made the outputs: the input, with a norm or a gate where the products had one.
+        The other arguments are those that made the outputs: the input, with a norm or a gate where the products had one.
         """
-        terms = [self.adapter.terms.get(projection.name) for projection in projections]
-        a = tuple(term.a for term in terms if term is not None)
-        if not a:
-            return outs_TN
-        x_TD = self._take(x_TD)
-        if gate_TD is None:
-            lows = iter(ops.linears(x_TD, a, norm=norm))
-        else:
-            lows = iter([ops.linear(x_TD, one, gate_TD=self._take(gate_TD)) for one in a])
-        return tuple(
-            out_TN if term is None else self._put(out_TN, ops.linear(next(lows), term.b, residual_TN=self._take(out_TN)))
-            for out_TN, term in zip(outs_TN, terms, strict=True)
-        )
-
-    def _take(self, x_TD: F32) -> F32:
-        return x_TD if self.rows is None else x_TD[self.rows]
-
-    def _put(self, all_TN: F32, some_TN: F32) -> F32:
-        if self.rows is None:
-            return some_TN
-        all_TN[self.rows] = some_TN
-        return all_TN
+        found = [(self.adapter.terms.get(p.name), out_TN) for p, out_TN in zip(projections, outs_TN, strict=True)]
+        terms = [(term, out_TN) for term, out_TN in found if term is not None]
+        if not terms:
+            return
+        x_TD = x_TD[self.start : self.stop]
+        if gate_TD is not None:
+            x_TD = ops.silu_gate(gate_TD[self.start : self.stop], x_TD)
+        lows = ops.linears(x_TD, tuple(term.a for term, _ in terms), norm=norm)
+        for (term, out_TN), low_TR in zip(terms, lows, strict=True):
+            ops.accumulate(ops.linear(low_TR, term.b), out_TN[self.start : self.stop])
 
 
 def adapted_rows(adapters: Sequence[LoraAdapter | None], row_starts: NDArray[np.int32]) -> tuple[AdaptedRows, ...]:
-    """Who adapts which rows, where `adapters[s]` is that of rows `row_starts[s]` to `row_starts[s + 1]`."""
+    """Who adapts which rows, where `adapters[s]` is that of rows `row_starts[s]` to `row_starts[s + 1]`.
+
+    Weights are read once for each run of neighbours with the same adapter.
+    """
+    parts: list[AdaptedRows] = []
     bounds = row_starts.tolist()
-    rows_of: dict[LoraAdapter, list[int]] = {}
-    for s, adapter in enumerate(adapters):
-        if adapter is not None:
-            rows_of.setdefault(adapter, []).extend(range(bounds[s], bounds[s + 1]))
-    return tuple(AdaptedRows(adapter, _compact(rows, bounds[-1])) for adapter, rows in rows_of.items() if rows)
-
-
-def _compact(rows: list[int], n_rows: int) -> slice | NDArray[np.int64] | None:
-    """Ascending row numbers in the form that costs least to take."""
-    if len(rows) == n_rows:
-        return None
-    if rows[-1] - rows[0] == len(rows) - 1:
-        return slice(rows[0], rows[-1] + 1)
-    return np.array(rows, np.int64)
+    for adapter, start, stop in zip(adapters, bounds, bounds[1:], strict=False):
+        if adapter is None:
+            continue
+        if parts and parts[-1].adapter is adapter and parts[-1].stop == start:
+            parts[-1] = AdaptedRows(adapter, parts[-1].start, stop)
+        else:
+            parts.append(AdaptedRows(adapter, start, stop))
+    return tuple(parts)
