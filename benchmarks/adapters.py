@@ -2,8 +2,8 @@
 
     python -m benchmarks.adapters model.gguf [--rank 16] [--rounds 40] [--threads 2] [--context 128] [--isa avx2]
 
-Adapters are random, in bfloat16, on all linear layers of every decoder layer, and alternate among the streams. The table shows medians of the time of a step
-(minimum and maximum), and the ratio to the same step without adapters.
+Adapters are random, in bfloat16, on all linear layers of every decoder layer, and alternate among the streams. The table
+shows medians of the time of a step (minimum and maximum), and the ratio to the same step without adapters.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from samovar.engine.batch import Slice, build_batch
+from samovar.engine.draft_model import DraftModel
 from samovar.engine.request import Request, SamplingParams
 from samovar.engine.runner import Runner, make_runner
 from samovar.engine.sequence import Sequence
@@ -11,6 +12,7 @@ from samovar.errors import BadRequest
 from samovar.kernels import Ops
 from samovar.kernels.reference import ReferenceOps
 from samovar.models.lora import LoraAdapter, adapted_rows
+from tests.engine.fakes import tiny_engine
 from tests.engine.random_adapters import CASES, random_adapter
 from tests.engine.random_decoders import NAMES, VOCAB, random_decoder, random_pool
 from tests.kernels.native_cases import ISAS, ops_on
@@ -154,6 +156,12 @@ def test_a_batch_brings_sequences_with_the_same_adapter_together_and_wants_logit
     assert batch.spans.page_tables_SP.tolist() == [[1], [4], [2], [0], [3]]
     assert batch.ids_T[batch.output_rows].tolist() == [1, 10, 11, 21, 30, 31, 41]
     assert build_batch([slices[1], slices[4]]).adapters == ()
+
+
+def test_a_smaller_model_guesses_without_the_adapter() -> None:
+    asked = Request(prompt_ids=(1, 2), sampling=SamplingParams(temperature=0.0), adapter="wide")
+    drafter = DraftModel(tiny_engine()).start(asked)
+    assert len(drafter.propose([1, 2], 2)) == 2
 
 
 def test_neighbours_with_the_same_adapter_are_one_run_of_rows() -> None:

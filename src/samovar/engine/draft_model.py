@@ -25,8 +25,12 @@ class DraftModel:
     token_s: float = 0.0
 
     def start(self, request: Request) -> "ModelDrafter":
-        """A drafter for one request. It does without the request's grammar, which cannot step back from a refused guess."""
-        own = replace(request, grammar=None)
+        """A drafter for one request.
+
+        It does without the request's grammar, which cannot step back from a refused guess, and without its adapter, which
+        does not fit the smaller model.
+        """
+        own = replace(request, grammar=None, adapter=None)
         return ModelDrafter(self, Sequence(request=own, token_ids=list(own.prompt_ids)))
 
     def measure(self, seconds: float) -> None:

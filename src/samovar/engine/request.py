@@ -75,7 +75,10 @@ class Grammar(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A prompt and how to continue it. `prompt_ids` must not be empty. A `grammar` restricts what may be generated."""
+    """A prompt and how to continue it. `prompt_ids` must not be empty. A `grammar` restricts what may be generated.
+
+    `adapter` names one of the runner's adapters.
+    """
 
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
