@@ -172,4 +172,5 @@ def test_neighbours_with_the_same_adapter_are_one_run_of_rows() -> None:
 
     assert rows([None, None], 0, 1, 2) == []
     assert rows([None, wide, wide, odd], 0, 1, 4, 5, 7) == [(wide, 1, 5), (odd, 5, 7)]
+    assert rows([wide, odd], 0, 0, 1) == [(odd, 0, 1)]
     assert rows([wide, None, wide], 0, 1, 4, 5) == [(wide, 0, 1), (wide, 4, 5)]

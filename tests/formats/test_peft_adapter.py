@@ -2,15 +2,19 @@
 
 import json
 import math
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from samovar.errors import FormatError, ModelNotFound, SamovarError, UnsupportedModel
+from samovar.errors import FormatError, ModelNotFound, SamovarError, StoreError, UnsupportedModel
 from samovar.formats.peft_adapter import read_peft_adapter
 from samovar.kernels.dequantise import dequantise
-from tests.formats.adapter_folders import LAYERS, layers_ending, tensor_name, weights_for, write_adapter
+from tests.formats.adapter_folders import CONFIG, LAYERS, layers_ending, tensor_name, weights_for, write_adapter
 
 Q0 = "model.layers.0.self_attn.q_proj"
 
@@ -240,3 +244,44 @@ def test_a_config_that_is_no_object_or_outsized_is_refused(tmp_path):
     refuse(folder, FormatError, r"adapter_config\.json", "object")
     (folder / "adapter_config.json").write_text(json.dumps({"x": "y" * (1 << 20)}))
     refuse(folder, FormatError, r"adapter_config\.json", "larger than")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_folder_is_named(tmp_path):
+    folder = write_adapter(tmp_path / "a")
+    folder.chmod(0)
+    refuse(folder, StoreError, "permission")
+    folder.chmod(0o700)
+
+
+def test_a_path_with_a_zero_byte_is_no_folder():
+    with pytest.raises(ModelNotFound, match="zero byte"):
+        read_peft_adapter(Path("a\0b"), LAYERS)
+
+
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.sampled_from(list(LAYERS)),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8) | st.sampled_from(["q_proj"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.dictionaries(st.sampled_from([*CONFIG, "exclude_modules", "x"]), _VALUES, min_size=1, max_size=3))
+def test_whatever_stands_in_the_config_the_adapter_is_read_or_refused(tmp_path, changes):
+    folder = write_adapter(tmp_path / "a", **changes)
+    try:
+        assert read_peft_adapter(folder, LAYERS)
+    except SamovarError as error:
+        said = str(error)
+    else:
+        return
+    assert said.startswith(str(folder))
+    assert len(said) < 1000

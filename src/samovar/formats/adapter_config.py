@@ -73,14 +73,14 @@ def read_adapter_config(path: Path) -> AdapterConfig:
     where = str(path)
     rest = read_json_object(path, _MAX_CONFIG_BYTES)
     if (kind := rest.pop("peft_type", None)) != "LORA":
-        raise UnsupportedModel(f"{where}: peft_type is {kind!r}; only 'LORA' is implemented")
+        raise UnsupportedModel(f"{where}: peft_type is {_shown(kind)}; only 'LORA' is implemented")
     for key, off in _MUST_BE_OFF.items():
         value = rest.pop(key, off)
         if value != off and value not in (None, False, [], {}):
-            raise UnsupportedModel(f"{where}: {key} is {str(value)[:200]}, which is not implemented; expected {off!r}")
+            raise UnsupportedModel(f"{where}: {key} is {_shown(value)}, which is not implemented; expected {off!r}")
     if (start := rest.pop("init_lora_weights", True)) not in _STARTS:
         raise UnsupportedModel(
-            f"{where}: init_lora_weights is {start!r}, which changes the base model too; save the adapter with "
+            f"{where}: init_lora_weights is {_shown(start)}, which changes the base model too; save the adapter with "
             "path_initial_model_for_weight_conversion, so that it fits the model as it was published"
         )
     targets = _read_targets(rest.pop("target_modules", None), where)
@@ -93,16 +93,16 @@ def read_adapter_config(path: Path) -> AdapterConfig:
         default_rank=_read_rank("r", rest.pop("r", None), where),
         default_alpha=_read_alpha("lora_alpha", rest.pop("lora_alpha", None), where),
         ranks=tuple(
-            (pattern, _read_rank(f"rank_pattern[{key!r}]", value, where))
+            (pattern, _read_rank(f"rank_pattern[{_shown(key)}]", value, where))
             for key, pattern, value in _read_patterns("rank_pattern", rest.pop("rank_pattern", None), where)
         ),
         alphas=tuple(
-            (pattern, _read_alpha(f"alpha_pattern[{key!r}]", value, where))
+            (pattern, _read_alpha(f"alpha_pattern[{_shown(key)}]", value, where))
             for key, pattern, value in _read_patterns("alpha_pattern", rest.pop("alpha_pattern", None), where)
         ),
     )
     if unread := sorted(key for key, value in rest.items() if key not in _HARMLESS and value is not None):
-        raise UnsupportedModel(f"{where}: keys that are not implemented for LoRA adapters: {unread}")
+        raise UnsupportedModel(f"{where}: keys that are not implemented for LoRA adapters: {_shown(unread)}")
     return config
 
 
@@ -110,6 +110,11 @@ def layer_number(name: str) -> int:
     """The number of the decoder layer that a linear layer of this name belongs to; -1 for the embedding and the head."""
     found = _LAYER.match(name)
     return int(found[1]) if found else -1
+
+
+def _shown(value: object) -> str:
+    """What stands in the file, at most a line or two of it."""
+    return repr(value)[:200]
 
 
 def _reaches(names: frozenset[str] | SafePattern, name: str) -> bool:
@@ -128,7 +133,9 @@ def _read_targets(value: object, where: str) -> frozenset[str] | SafePattern | N
     if isinstance(value, str) and value.lower() == _ALL_LINEAR:
         return None
     if not value:
-        raise FormatError(f"{where}: target_modules is {value!r}; expected names of layers, a pattern, or {_ALL_LINEAR!r}")
+        raise FormatError(
+            f"{where}: target_modules is {_shown(value)}; expected names of layers, a pattern, or {_ALL_LINEAR!r}"
+        )
     return _read_names("target_modules", value, where)
 
 
@@ -137,7 +144,7 @@ def _read_names(key: str, value: object, where: str) -> frozenset[str] | SafePat
     if isinstance(value, str):
         return _pattern(key, value, where)
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-        raise FormatError(f"{where}: {key} is {str(value)[:200]}; expected a list of names, or a pattern")
+        raise FormatError(f"{where}: {key} is {_shown(value)}; expected a list of names, or a pattern")
     return frozenset(value)
 
 
@@ -145,12 +152,12 @@ def _read_layers(rest: dict[str, object], targets: object, where: str) -> frozen
     """`layers_to_transform`, with the one `layers_pattern` that these models have."""
     value, pattern = rest.pop("layers_to_transform", None), rest.pop("layers_pattern", None)
     if pattern not in (None, [], "", "layers", ["layers"]):
-        raise UnsupportedModel(f"{where}: layers_pattern is {pattern!r}; the layers of this model are called 'layers'")
+        raise UnsupportedModel(f"{where}: layers_pattern is {_shown(pattern)}; the layers of this model are called 'layers'")
     if value is None or value == []:
         return None
     numbers = [value] if isinstance(value, int) else value
     if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
-        raise FormatError(f"{where}: layers_to_transform is {str(value)[:200]}; expected numbers of layers, from 0")
+        raise FormatError(f"{where}: layers_to_transform is {_shown(value)}; expected numbers of layers, from 0")
     if not isinstance(targets, frozenset):
         raise FormatError(f"{where}: layers_to_transform goes with a list of target_modules only, as in PEFT")
     return frozenset(numbers)
@@ -161,7 +168,7 @@ def _read_patterns(key: str, value: object, where: str) -> list[tuple[str, SafeP
     if value is None:
         return []
     if not isinstance(value, dict):
-        raise FormatError(f"{where}: {key} is {str(value)[:200]}; expected an object of names or patterns with their numbers")
+        raise FormatError(f"{where}: {key} is {_shown(value)}; expected an object of names or patterns with their numbers")
     found = [(name, _pattern(key, name, where), number) for name, number in value.items()]
     if (n_costly := sum(not pattern.is_plain for _, pattern, _ in found)) > _MAX_PATTERNS:
         raise UnsupportedModel(f"{where}: {key} holds {n_costly} patterns; expected at most {_MAX_PATTERNS} beside plain names")
@@ -176,17 +183,17 @@ def _pattern(key: str, source: str, where: str) -> SafePattern:
 
 def _read_switch(key: str, value: object, where: str) -> bool:
     if value is not None and not isinstance(value, bool):
-        raise FormatError(f"{where}: {key} is {value!r}; expected true or false")
+        raise FormatError(f"{where}: {key} is {_shown(value)}; expected true or false")
     return bool(value)
 
 
 def _read_rank(key: str, value: object, where: str) -> int:
     if type(value) is not int or not 0 < value <= MAX_RANK:
-        raise FormatError(f"{where}: {key} is {value!r}; expected a whole number from 1 to {MAX_RANK}")
+        raise FormatError(f"{where}: {key} is {_shown(value)}; expected a whole number from 1 to {MAX_RANK}")
     return value
 
 
 def _read_alpha(key: str, value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e30:
-        raise FormatError(f"{where}: {key} is {str(value)[:200]}; expected a number below 1e30")
+        raise FormatError(f"{where}: {key} is {_shown(value)}; expected a number below 1e30")
     return float(value)

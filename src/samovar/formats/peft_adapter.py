@@ -15,12 +15,14 @@ import numpy as np
 
 from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
 from samovar.formats.adapter_config import AdapterConfig, layer_number, read_adapter_config
+from samovar.formats.mapped_file import unreadable
 from samovar.formats.safetensors import read_safetensors
 from samovar.kernels.dequantise import dequantise
 from samovar.tensors.stored import StoredTensor
 
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
+_PICKLE: Final = "adapter_model.bin"
 _PREFIX: Final = "base_model.model."
 _UNADAPTED: Final = ("model.embed_tokens", "lm_head")
 
@@ -41,20 +43,31 @@ def read_peft_adapter(path: Path, layers: Mapping[str, tuple[int, int]]) -> dict
     n_in). Raises ModelNotFound for absent files, UnsupportedModel for what is not implemented, FormatError for damage and for
     what does not fit this model.
     """
-    if not (path / CONFIG).exists():
-        raise ModelNotFound(f"{path}: no adapter: {CONFIG} and {WEIGHTS}, as PEFT saves them, are expected in this folder")
+    _check_files(path)
     config = read_adapter_config(path / CONFIG)
     targets = _targets(config, layers)
-    if not (path / WEIGHTS).exists() and (path / "adapter_model.bin").exists():
-        raise UnsupportedModel(
-            f"{path / 'adapter_model.bin'}: pickle is not read, since loading it can run any code that is hidden in it: "
-            "save the adapter as safetensors"
-        )
     rest = read_safetensors(path / WEIGHTS)
     pairs = {name: _take_pair(rest, path / WEIGHTS, config, name, *layers[name]) for name in targets}
     if rest:
         raise _refusal_of_rest(path / WEIGHTS, sorted(rest))
     return pairs
+
+
+def _check_files(path: Path) -> None:
+    """Raise where the folder is none of an adapter, or holds pickle only."""
+    if "\0" in str(path):
+        raise ModelNotFound(f"{str(path)!r}: no path, it holds a zero byte")
+    try:
+        has_config, has_weights, has_pickle = ((path / name).exists() for name in (CONFIG, WEIGHTS, _PICKLE))
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if not has_config:
+        raise ModelNotFound(f"{path}: no adapter: {CONFIG} and {WEIGHTS}, as PEFT saves them, are expected in this folder")
+    if has_pickle and not has_weights:
+        raise UnsupportedModel(
+            f"{path / _PICKLE}: pickle is not read, since loading it can run any code that is hidden in it: "
+            "save the adapter as safetensors"
+        )
 
 
 def _targets(config: AdapterConfig, layers: Mapping[str, tuple[int, int]]) -> list[str]:

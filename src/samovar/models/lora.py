@@ -76,7 +76,7 @@ def adapted_rows(adapters: Sequence[LoraAdapter | None], row_starts: NDArray[np.
     parts: list[AdaptedRows] = []
     bounds = row_starts.tolist()
     for adapter, start, stop in zip(adapters, bounds, bounds[1:], strict=False):
-        if adapter is None:
+        if adapter is None or start == stop:
             continue
         if parts and parts[-1].adapter is adapter and parts[-1].stop == start:
             parts[-1] = AdaptedRows(adapter, parts[-1].start, stop)
