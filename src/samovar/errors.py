@@ -52,6 +52,21 @@ class PromptTooLong(BadRequest):
         self.n_prompt, self.n_max = n_prompt, n_max
 
 
+class EngineFailed(SamovarError):
+    """The engine broke down under a request, which may be sent again."""
+
+
+class Overloaded(SamovarError):
+    """The queue is full. `wait_s` is the time after which a place can be expected."""
+
+    def __init__(self, n_waiting: int, wait_s: float) -> None:
+        super().__init__(
+            f"{n_waiting} requests are waiting, as many as the queue holds: try again in about {max(1, round(wait_s))} s, send "
+            "fewer at once, or allow a longer queue"
+        )
+        self.n_waiting, self.wait_s = n_waiting, wait_s
+
+
 class NoTokenLeft(SamovarError):
     """Logits leave no token to choose: all are forbidden, or they are no numbers. `row` of the batch is at fault."""
 

@@ -1,12 +1,18 @@
 """`samovar bench`: what it prints, and what it refuses before anything is written."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from samovar.cli import bench
+from samovar.cli import bench, bench_run
 from samovar.cli.bench_run import Settings, n_steps, run_bench
+from samovar.kernels.limits import Limits
 from samovar.kernels.native import available_isas
 from tests.cli.fakes import samovar
 
@@ -40,6 +46,32 @@ def test_native_kernels_are_held_against_the_machine(tiny_model: Path) -> None:
         assert 0 < share < 1
 
 
+def test_the_limits_of_a_round_are_the_larger_ones_of_before_and_after(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    answers = [Limits(read_bytes_per_s=n, int8_ops_per_s=m) for n, m in ((1e9, 7e9), (3e9, 5e9), (8e9, 9e9), (2e9, 2e9))]
+
+    def measure(isa: str, n_threads: int) -> Limits:
+        steps.append("limits")
+        return answers[steps.count("limits") - 1]
+
+    monkeypatch.setattr(bench_run, "measure_limits", measure)
+    settings = Settings(
+        n_rounds=2,
+        n_prompt=20,
+        n_tokens=3,
+        streams=(1, 2),
+        n_threads=1,
+        max_context=None,
+        kv_type=None,
+        isa=available_isas()[-1],
+    )
+    report = run_bench(tiny_model, settings, steps.append)
+    assert steps[2:7] == ["limits", "prefill, round 1", "decode of 1, round 1", "limits", "decode of 2, round 1"]
+    assert [(limits.read_bytes_per_s, limits.int8_ops_per_s) for limits in report.limits] == [(3e9, 7e9), (8e9, 9e9)]
+
+
 def test_the_table_names_the_measurements_and_units(tiny_model: Path) -> None:
     out = samovar("bench", str(tiny_model), *QUICK).out
     for words in (
@@ -51,6 +83,9 @@ def test_the_table_names_the_measurements_and_units(tiny_model: Path) -> None:
         "medians of 2",
     ):
         assert words in out
+    out = samovar("bench", str(tiny_model), *QUICK, "--rounds", "1").out
+    assert "one round" in out
+    assert "1 rounds" not in out
 
 
 @pytest.mark.parametrize(
@@ -94,3 +129,29 @@ def test_random_weights_leave_no_file_behind(tmp_path: Path, monkeypatch: pytest
     assert samovar("bench", "--shape", "qwen3-0.6b", "--layers", "1").code == 130
     assert seen == ["random.gguf"]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("samovar-bench")]
+
+
+# Signals as at a terminal: whoever runs the tests may ignore some, which is inherited.
+PROGRAM = """
+import signal, sys
+from samovar.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_removes_the_temporary_folder(tiny_model: Path, tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    command = [sys.executable, "-c", PROGRAM, "bench", str(tiny_model), *QUICK, "--rounds", "1000"]
+    environment = os.environ | {"TMPDIR": str(folder)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        while not list(folder.iterdir()):
+            assert child.poll() is None
+            time.sleep(0.01)
+        child.send_signal(number)
+        _, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (128 + number, b"")
+    assert list(folder.iterdir()) == []

@@ -46,6 +46,28 @@ def test_entries_are_listed_with_size_and_model(tmp_path):
     assert "in 4 files" in out
 
 
+def test_a_cache_that_is_a_plain_file_is_said_to_be_one(tmp_path):
+    (tmp_path / "cache").write_text("")
+    for argv in ((), ("clear", "--all")):
+        code, out, err = samovar("cache", *argv)
+        assert (code, out) == (1, "")
+        assert f"{tmp_path / 'cache'}: a file is where a folder has to be" in err
+
+
+def test_what_is_being_written_or_was_left_is_listed_as_such_and_cleared_with_its_model(tmp_path):
+    writer = default_cache().create("weights", KEY, {"source": str(tmp_path / "a.gguf")}, {"x": 1 << 20})
+    _, out, _ = samovar("cache")
+    assert "1.0 MiB  being written" in out
+    assert f"{tmp_path / 'a.gguf'}\n" in out
+    code, out, err = samovar("cache", "clear", str(tmp_path / "a.gguf"))
+    assert (code, out) == (0, "0.0 MiB freed\n")
+    assert "1 file being written by a running samovar stayed" in err
+    os.close(writer._fd)  # as when its process is killed
+    assert "1.0 MiB  unfinished" in samovar("cache")[1]
+    assert samovar("cache", "clear", str(tmp_path / "a.gguf")) == (0, "1.0 MiB freed\n", "")
+    assert default_cache().entries() == []
+
+
 def test_one_model_is_cleared_by_path_even_when_the_file_is_gone(tmp_path):
     fill(tmp_path)
     code, out, _ = samovar("cache", "clear", str(tmp_path / "a.gguf"))

@@ -1,10 +1,12 @@
 """A small model with the engine's real interface: two layers of attention over random projections, in NumPy."""
 
+from dataclasses import fields
+
 import numpy as np
 
-from samovar.engine.engine import Engine
+from samovar.engine.engine import Engine, Limits
 from samovar.engine.page_pool import PagePool
-from samovar.engine.request import Request, SamplingParams
+from samovar.engine.request import Event, Request, SamplingParams
 from samovar.engine.sequence import Sequence
 from samovar.engine.step_cost import StepCost
 from samovar.kernels.reference import ReferenceOps
@@ -49,22 +51,53 @@ class FixedCost(StepCost):
         pass
 
 
-def tiny_engine(*, n_pages=32, max_context=256, max_step_tokens=512, model=None, start_drafters=(), row_s=0.0):
-    pool = PagePool("f32", n_pages=n_pages, n_layers=N_LAYERS, n_kv_heads=N_KV_HEADS, d_head=D_HEAD)
+def tiny_engine(
+    *, n_pages=32, max_context=256, max_step_tokens=512, model=None, start_drafters=(), row_s=0.0, kv_type="f32", **settings
+):
+    pool = PagePool(kv_type, n_pages=n_pages, n_layers=N_LAYERS, n_kv_heads=N_KV_HEADS, d_head=D_HEAD)
+    limits = settings.pop("limits", Limits(max_step_tokens=max_step_tokens))
     return Engine(
-        model or TinyModel(), ReferenceOps(), pool, VOCAB, max_context, max_step_tokens, start_drafters, FixedCost(row_s)
+        model or TinyModel(),
+        ReferenceOps(),
+        pool,
+        VOCAB,
+        max_context,
+        limits,
+        start_drafters,
+        cost=FixedCost(row_s),
+        **settings,
     )
 
 
-def request(prompt, **sampling):
-    defaults = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 12}
-    return Request(prompt_ids=tuple(prompt), sampling=SamplingParams(**(defaults | sampling)))
+def request(prompt, **options):
+    names = {field.name for field in fields(SamplingParams)}
+    sampling = {"temperature": 0.0, "top_p": 1.0, "max_tokens": 12, **{k: v for k, v in options.items() if k in names}}
+    others = {k: v for k, v in options.items() if k not in names}
+    return Request(prompt_ids=tuple(prompt), sampling=SamplingParams(**sampling), **others)
 
 
-def generate(engine: Engine, *requests: Request, keep=False) -> list[Sequence]:
-    sequences = [engine.start(r) for r in requests]
-    for _ in engine.run(sequences):
-        pass
+def run(engine: Engine, sequences: list[Sequence]) -> dict[int, list[Event]]:
+    """Step until all have ended; the events of each, by its id."""
+    events = {sequence.id: [] for sequence in sequences}
+    for _ in range(100_000):
+        if not engine.has_work:
+            return events
+        for event in engine.step():
+            events[event.sequence_id].append(event)
+    raise AssertionError("the engine does not come to an end")
+
+
+def generate(engine: Engine, *requests: Request) -> list[Sequence]:
+    sequences = [engine.submit(r) for r in requests]
+    events = run(engine, sequences)
     for sequence in sequences:
-        engine.release(sequence, keep=keep)
+        assert [e.ending is not None for e in events[sequence.id]] == [False] * (len(events[sequence.id]) - 1) + [True]
+        assert [i for e in events[sequence.id] for i in e.token_ids] == ids_of(sequence)
+        if sequence.error is not None:
+            raise sequence.error
+    assert engine.cache.n_available == engine.pool.n_pages
     return sequences
+
+
+def ids_of(sequence):
+    return sequence.token_ids[sequence.n_prompt :]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from samovar.engine.engine import Engine
+from samovar.engine.engine import Engine, Limits
 from samovar.engine.page_pool import PagePool
 from samovar.kernels import KvType, Ops
 from samovar.models import ARCHITECTURES
@@ -68,4 +68,4 @@ def random_pool(kv_type: KvType = "f16", n_pages: int = 200) -> PagePool:
 
 def random_engine(name: str, ops: Ops, max_step_tokens: int = 512) -> Engine:
     """An engine over a random decoder."""
-    return Engine(random_decoder(name, ops), ops, random_pool(), VOCAB, 512, max_step_tokens)
+    return Engine(random_decoder(name, ops), ops, random_pool(), VOCAB, 512, Limits(max_step_tokens=max_step_tokens))

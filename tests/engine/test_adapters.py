@@ -5,6 +5,7 @@ import pytest
 
 from samovar.engine.batch import Slice, build_batch
 from samovar.engine.draft_model import DraftModel
+from samovar.engine.prefix_cache import PrefixCache
 from samovar.engine.request import Request, SamplingParams
 from samovar.engine.runner import Runner, make_runner
 from samovar.engine.sequence import Sequence
@@ -42,7 +43,7 @@ def step(runner, sequences, pieces):
     """Logits [T, V] of every token, a list for each sequence."""
     slices = []
     for sequence, piece in zip(sequences, pieces, strict=True):
-        runner.pool.grow(sequence.pages, sequence.n_computed + len(piece))
+        PrefixCache(runner.pool).grow(sequence.pages, sequence.n_computed + len(piece))
         slices.append(Slice(sequence, sequence.n_computed, tuple(piece), len(piece)))
         sequence.n_computed += len(piece)
     return np.split(runner.run(slices), np.cumsum([len(piece) for piece in pieces])[:-1])
@@ -71,7 +72,7 @@ def same_bits(ours, theirs):
 
 def recorded_shapes(runner):
     assert runner.replays is not None
-    return [shape for shape, step in runner.replays._steps.items() if step is not None]
+    return [shape for shape, steps in runner.replays._steps.items() if steps]
 
 
 def alone(runner):
@@ -119,7 +120,7 @@ def test_steps_with_adapters_are_replayed_with_the_same_bits(name: str) -> None:
         for streams in (range(len(adapters)), range(4, 4 + len(adapters))):
             assert same_bits(logits(runner, streams, adapters), logits(plain, streams, adapters))
     wide, odd = runner.adapters["wide"], runner.adapters["odd"]
-    rows = {tuple((p.adapter, p.start, p.stop) for p in shape[2]) for shape in recorded_shapes(runner) if shape[0] < 4}
+    rows = {tuple((p.adapter, p.start, p.stop) for p in shape[3]) for shape in recorded_shapes(runner) if shape[0] < 4}
     assert {(), ((wide, 0, 1),), ((odd, 1, 2), (wide, 2, 3)), ((odd, 1, 3),)} <= rows
 
 
@@ -129,9 +130,9 @@ def test_an_adapter_loaded_under_a_name_that_became_free_is_the_one_that_answers
     runner = runner_on("llama", ops)
     before = [logits(runner, [1], ["odd"]) for _ in range(3)][-1]
     gone = runner.adapters["odd"]
-    assert any(part.adapter is gone for shape in recorded_shapes(runner) for part in shape[2])
+    assert any(part.adapter is gone for shape in recorded_shapes(runner) for part in shape[3])
     runner.unload("odd")
-    assert not any(part.adapter is gone for shape in recorded_shapes(runner) for part in shape[2])
+    assert not any(part.adapter is gone for shape in recorded_shapes(runner) for part in shape[3])
     with pytest.raises(BadRequest, match=r"'odd' is not loaded; loaded: ends, first, one, wide"):
         logits(runner, [1], ["odd"])
     runner.load("odd", runner.adapters["first"])
@@ -155,7 +156,28 @@ def test_a_batch_brings_sequences_with_the_same_adapter_together_and_wants_logit
     assert batch.slots_T.tolist() == [32, 33, 128, 129, 64, 65, 0, 1, 96, 97]
     assert batch.spans.page_tables_SP.tolist() == [[1], [4], [2], [0], [3]]
     assert batch.ids_T[batch.output_rows].tolist() == [1, 10, 11, 21, 30, 31, 41]
-    assert build_batch([slices[1], slices[4]]).adapters == ()
+    assert batch.ids_T[batch.last_rows].tolist() == [1, 11, 21, 31, 41]
+    plain = build_batch([slices[4], slices[1]])
+    assert plain.adapters == ()
+    assert plain.ids_T[plain.last_rows].tolist() == [41, 11]
+
+
+@pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
+def test_a_text_has_the_same_state_alone_and_among_texts_with_other_adapters() -> None:
+    runner = runner_on("qwen3", ops_on(ISAS[-1], 2))
+
+    def hidden(streams):
+        slices = []
+        for stream in streams:
+            sequence = start(WHO[stream])
+            PrefixCache(runner.pool).grow(sequence.pages, 5 + stream)
+            slices.append(Slice(sequence, 0, tuple(ids(stream, 5 + stream)), 0))
+        found = runner.hidden(slices)
+        for piece in slices:
+            runner.pool.shrink(piece.sequence.pages, 0)
+        return list(found)
+
+    assert same_bits(hidden(range(len(WHO))), [hidden([stream])[0] for stream in range(len(WHO))])
 
 
 def test_a_smaller_model_guesses_without_the_adapter() -> None:

@@ -2,6 +2,7 @@ import pytest
 
 from samovar.engine.batch import Slice, build_batch
 from samovar.engine.page_pool import PagePool
+from samovar.engine.prefix_cache import PrefixCache
 from samovar.engine.runner import Runner
 from samovar.kernels import PAGE_TOKENS
 from samovar.kernels.reference import ReferenceOps
@@ -9,7 +10,7 @@ from tests.engine.fakes import D_HEAD, N_KV_HEADS, N_LAYERS, VOCAB, TinyModel, r
 
 
 def sequence_with_pages(pages, n_prompt=40):
-    sequence = tiny_engine().start(request([1] * n_prompt))
+    sequence = tiny_engine().submit(request([1] * n_prompt))
     sequence.pages = pages
     return sequence
 
@@ -28,8 +29,8 @@ def test_a_batch_lays_slices_end_to_end_at_their_positions_and_slots():
 def test_the_runner_gives_logits_after_the_last_tokens_of_each_slice_drafts_included(n_logits):
     prompt = [5, 17, 3, 88]
     pool = PagePool("f32", n_pages=2, n_layers=N_LAYERS, n_kv_heads=N_KV_HEADS, d_head=D_HEAD)
-    sequence = tiny_engine().start(request(prompt))
-    pool.grow(sequence.pages, 6)
+    sequence = tiny_engine().submit(request(prompt))
+    PrefixCache(pool).grow(sequence.pages, 6)
     drafts = (60, 61)
     logits_SV = Runner(TinyModel(), ReferenceOps(), pool).run([Slice(sequence, 0, (*prompt, *drafts), n_logits)])
     whole_TV = tiny_engine().logits((*prompt, *drafts))

@@ -1,14 +1,10 @@
 import numpy as np
 import pytest
 
-from samovar.errors import BadRequest, OutOfMemory, PromptTooLong
-from tests.engine.fakes import VOCAB, TinyModel, generate, request, tiny_engine
+from samovar.errors import BadRequest, PromptTooLong
+from tests.engine.fakes import VOCAB, TinyModel, generate, ids_of, request, run, tiny_engine
 
 PROMPT = [5, 17, 3, 88, 42, 9, 60, 1, 33] * 5  # 45 tokens: more than a page
-
-
-def ids_of(sequence):
-    return sequence.token_ids[sequence.n_prompt :]
 
 
 def test_greedy_generation_follows_the_logits_of_the_whole_text():
@@ -44,10 +40,10 @@ def test_the_same_seed_repeats_an_answer_and_another_seed_does_not():
 def test_a_kept_sequence_saves_the_common_prefix_and_changes_no_token():
     model = TinyModel()
     engine = tiny_engine(model=model)
-    (first,) = generate(engine, request(PROMPT), keep=True)
+    (first,) = generate(engine, request(PROMPT))
     longer = [*first.token_ids, 4, 8, 15]
     model.n_tokens_per_call.clear()
-    (second,) = generate(engine, request(longer), keep=True)
+    (second,) = generate(engine, request(longer))
     assert second.n_cached == len(first.token_ids) - 1  # the last token was chosen and never computed
     assert model.n_tokens_per_call[0] == len(longer) - second.n_cached
     assert ids_of(second) == ids_of(generate(tiny_engine(), request(longer))[0])
@@ -55,17 +51,17 @@ def test_a_kept_sequence_saves_the_common_prefix_and_changes_no_token():
 
 def test_a_prompt_that_is_wholly_kept_still_computes_its_last_token():
     engine = tiny_engine()
-    generate(engine, request(PROMPT), keep=True)
-    (again,) = generate(engine, request(PROMPT), keep=True)
+    generate(engine, request(PROMPT))
+    (again,) = generate(engine, request(PROMPT))
     assert again.n_cached == len(PROMPT) - 1
     assert ids_of(again) == ids_of(generate(tiny_engine(), request(PROMPT))[0])
 
 
 def test_a_prompt_that_parts_early_reuses_only_what_agrees():
     engine = tiny_engine()
-    generate(engine, request(PROMPT), keep=True)
+    generate(engine, request(PROMPT))
     other = [*PROMPT[:10], 2, *PROMPT[11:]]
-    (second,) = generate(engine, request(other), keep=True)
+    (second,) = generate(engine, request(other))
     assert second.n_cached == 10
     assert ids_of(second) == ids_of(generate(tiny_engine(), request(other))[0])
 
@@ -73,11 +69,12 @@ def test_a_prompt_that_parts_early_reuses_only_what_agrees():
 def test_all_pages_come_back():
     engine = tiny_engine()
     generate(engine, request(PROMPT), request(PROMPT[:7]))
+    assert engine.cache.n_available == engine.pool.n_pages > engine.pool.n_free
+    engine.cache.clear()
     assert engine.pool.n_free == engine.pool.n_pages
-    generate(engine, request(PROMPT), keep=True)
-    assert engine.pool.n_free == engine.pool.n_pages - 2
-    engine.drop_kept()
-    assert engine.pool.n_free == engine.pool.n_pages
+    without = tiny_engine(keeps_prefixes=False)
+    generate(without, request(PROMPT), request(PROMPT[:7]))
+    assert without.pool.n_free == without.pool.n_pages
 
 
 def test_a_stop_id_ends_the_answer_and_is_its_last_token():
@@ -95,30 +92,33 @@ def test_an_answer_ends_with_length_at_max_tokens_and_where_the_context_is_full(
     assert (len(full.token_ids), full.finish_reason) == (50, "length")
 
 
-def test_finish_between_two_events_ends_one_sequence_and_not_the_other():
+def test_a_cancelled_request_ends_at_once_and_the_others_go_on():
     engine = tiny_engine()
-    sequences = [engine.start(request(PROMPT)), engine.start(request(PROMPT[:20]))]
-    for event in engine.run(sequences):
-        if event.index == 0:
-            engine.finish(sequences[0], "cancelled")
-    assert [s.n_generated for s in sequences] == [1, 12]
-    assert sequences[0].finish_reason == "cancelled"
+    first, second = engine.submit(request(PROMPT)), engine.submit(request(PROMPT[:20]))
+    engine.step()
+    engine.cancel(first)
+    assert not first.pages
+    events = run(engine, [first, second])
+    assert [s.n_generated for s in (first, second)] == [1, 12]
+    assert [e.ending.reason for e in events[first.id] if e.ending] == ["cancelled"]
+    assert [e.ending.reason for e in events[second.id] if e.ending] == ["length"]
 
 
 def test_prompts_that_cannot_be_served_are_refused_by_name():
     engine = tiny_engine(max_context=50)
     with pytest.raises(PromptTooLong, match="50 tokens, and the context holds 50"):
-        engine.start(request([1] * 50))
+        engine.submit(request([1] * 50))
     with pytest.raises(BadRequest, match="empty"):
-        engine.start(request([]))
+        engine.submit(request([]))
     with pytest.raises(BadRequest, match=f"id {VOCAB} is not in the vocabulary"):
-        engine.start(request([1, VOCAB]))
+        engine.submit(request([1, VOCAB]))
 
 
-def test_a_batch_that_needs_more_pages_than_there_are_is_refused_and_harms_nobody():
+def test_requests_that_do_not_fit_together_take_turns():
     engine = tiny_engine(n_pages=3)
-    with pytest.raises(OutOfMemory, match="pages"):
-        generate(engine, request(PROMPT), request(PROMPT))
+    alone = [ids_of(generate(tiny_engine(), request(PROMPT, seed=s, temperature=1.0))[0]) for s in range(4)]
+    together = generate(engine, *(request(PROMPT, seed=s, temperature=1.0) for s in range(4)))
+    assert [ids_of(s) for s in together] == alone
 
 
 @pytest.mark.parametrize(

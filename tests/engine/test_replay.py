@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from samovar.engine.batch import Slice, build_batch
-from samovar.engine.replay import MAX_ROWS, MAX_SHAPES, RecordedStep, Replays
+from samovar.engine.prefix_cache import PrefixCache
+from samovar.engine.replay import MAX_LENT, MAX_ROWS, MAX_SHAPES, Angles, RecordedStep, Replays
 from samovar.engine.runner import Runner, make_runner
 from samovar.engine.sequence import Sequence
 from samovar.kernels.recorder import RecordingOps
@@ -22,32 +23,43 @@ def prompt(n, seed=0):
     return np.random.default_rng(seed).integers(0, VOCAB, n).tolist()
 
 
+class CountingReplays(Replays):
+    n_replayed = 0
+
+    def logits(self, batch, adapted=()):
+        found = super().logits(batch, adapted)
+        self.n_replayed += found is not None
+        return found
+
+
 class Steps:
     """Sequences of several lengths that are given the same tokens whatever runs them."""
 
     def __init__(self, model, ops, *, replayed):
         self.pool = random_pool()
-        runner = make_runner(model, ops, self.pool)
-        assert runner.replays is not None
-        self.runner = runner if replayed else Runner(model, ops, self.pool)
+        assert make_runner(model, ops, self.pool).replays is not None
+        self.replays = CountingReplays(model, ops, self.pool)
+        self.runner = Runner(model, ops, self.pool, self.replays if replayed else None)
         self.sequences = [Sequence(request=request([1]), token_ids=[]) for _ in range(64)]
         self.rng = np.random.default_rng(3)
         for i, sequence in enumerate(self.sequences):
             self.run([sequence], [1 + 5 * i % 70])
+        self.replays.n_replayed = 0
 
     def run(self, sequences, counts):
         slices = []
-        for sequence, count in zip(sequences, counts, strict=False):
+        for i, (sequence, count) in enumerate(zip(sequences, counts, strict=False)):
             start = sequence.n_computed
-            self.pool.grow(sequence.pages, start + count)
-            n_logits = int(self.rng.integers(0, count + 1))
-            slices.append(Slice(sequence, start, tuple(self.rng.integers(0, VOCAB, count).tolist()), n_logits))
+            PrefixCache(self.pool).grow(sequence.pages, start + count)
+            token_ids = tuple(self.rng.integers(0, VOCAB, count).tolist())
+            slices.append(Slice(sequence, start, token_ids, n_logits=(count + i) % (count + 1)))
             sequence.n_computed += count
-        return self.runner.run(slices)
+        self.last = self.runner.run(slices)  # held, so that the next step's logits come to lie elsewhere
+        return self.last.copy()
 
     def logits(self):
-        """Each step three times, small ones again after large ones: unseen, recorded, replayed."""
-        results = [self.run(self.sequences[i:] + self.sequences[:i], counts) for counts in STEPS for i in range(2)]
+        """Each step four times, small ones again after large ones: unseen, recorded for two places of its logits, replayed."""
+        results = [self.run(self.sequences[i:] + self.sequences[:i], counts) for counts in STEPS for i in range(3)]
         return results + [self.run(self.sequences[::-1], counts) for counts in STEPS]
 
 
@@ -60,41 +72,78 @@ def test_a_replayed_step_has_the_bits_of_its_calls_made_one_by_one(name: str, is
         steps = Steps(random_decoder(name, ops), ops, replayed=True)
         for ours, theirs in zip(steps.logits(), wanted, strict=True):
             assert np.array_equal(ours, theirs)
+        assert steps.replays.n_replayed >= 3 * len(STEPS)
+
+
+def replays_of(name):
+    """With two sequences that have pages for more rows than are recorded."""
+    ops, pool = ops_on(ISAS[-1]), random_pool()
+    sequences = [Sequence(request=request([1]), token_ids=[]) for _ in range(2)]
+    for sequence in sequences:
+        PrefixCache(pool).grow(sequence.pages, MAX_ROWS + 1)
+    return Replays(random_decoder(name, ops), ops, pool), *sequences
 
 
 def test_a_shape_is_recorded_when_it_comes_again_and_large_steps_never() -> None:
-    ops, pool = ops_on(ISAS[-1]), random_pool()
-    replays = Replays(random_decoder("qwen3", ops), ops, pool)
-    sequence = Sequence(request=request([1]), token_ids=[])
-    pool.grow(sequence.pages, MAX_ROWS + 1)
+    replays, sequence, _ = replays_of("qwen3")
 
-    def hidden(n):
-        return replays.hidden(build_batch([Slice(sequence, 0, (1,) * n, 0)]))
+    def is_replayed(n, n_logits=1):
+        return replays.logits(build_batch([Slice(sequence, 0, (1,) * n, n_logits)])) is not None
 
-    assert hidden(5) is None
-    assert hidden(6) is None
-    assert hidden(5) is hidden(5) is not None
-    assert all(hidden(MAX_ROWS + 1) is None for _ in range(3))
+    assert not is_replayed(5)
+    assert not is_replayed(6)
+    assert not is_replayed(5, 2)
+    assert is_replayed(5)
+    assert is_replayed(5)
+    assert is_replayed(5, 2)
+    assert not any(is_replayed(MAX_ROWS + 1) for _ in range(3))
+
+
+def test_logits_of_a_replayed_step_stay_as_long_as_a_view_of_them_is_held() -> None:
+    replays, sequence, _ = replays_of("qwen3")
+
+    def logits(token_id):
+        return replays.logits(build_batch([Slice(sequence, 0, (token_id, token_id), 2)]))
+
+    logits(1)
+    held = [logits(1)]
+    wanted = [held[0].copy()]
+    for token_id in range(2, MAX_LENT + 1):
+        held.append(logits(token_id)[1:])
+        wanted.append(held[-1].copy())
+    assert logits(9) is None
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(held, wanted, strict=True))
+    assert len({values[-1].tobytes() for values in wanted}) == MAX_LENT
+    address = held[0].__array_interface__["data"][0]
+    held.clear()
+    assert logits(9).__array_interface__["data"][0] == address
+
+
+def test_angles_of_blocks_have_the_bits_of_angles_of_single_positions() -> None:
+    model = random_decoder("qwen3", ops_on(ISAS[-1]))
+    angles = Angles(model, 600)
+    for position in (0, 255, 256, 599):
+        angles.reach(position)
+        angles.reach(0)
+        for table, row in zip((angles.cos_CR, angles.sin_CR), model.angles(np.array([position])), strict=True):
+            assert np.array_equal(table[position], row[0])
+    angles.reach(600)  # there is no room; what takes the row refuses it
 
 
 def test_shapes_not_met_for_long_are_forgotten_and_their_memory_is_used_again() -> None:
-    ops, pool = ops_on(ISAS[-1]), random_pool()
-    replays = Replays(random_decoder("llama", ops), ops, pool)
-    sequences = [Sequence(request=request([1]), token_ids=[]) for _ in range(2)]
-    for sequence in sequences:
-        pool.grow(sequence.pages, MAX_ROWS)
+    replays, first, second = replays_of("llama")
 
-    def hidden(n, m):
-        pieces = [Slice(sequences[0], 0, (1,) * n, 0), Slice(sequences[1], 0, (1,) * m, 0)]
-        return replays.hidden(build_batch(pieces[: 2 if m else 1]))
+    def logits(n, m):
+        pieces = [Slice(first, 0, (1,) * n, 0), Slice(second, 0, (1,) * m, 0)]
+        return replays.logits(build_batch(pieces[: 2 if m else 1]))
 
     def record_all():
         for n, m in ((n, m) for m in (0, 1) for n in range(1, MAX_SHAPES // 2 + 3)):
-            hidden(n, m)
-            assert hidden(n, m) is not None
+            logits(n, m)
+            assert logits(n, m) is not None
 
     record_all()
-    assert hidden(1, 0) is None
+    assert logits(1, 0) is None
     size_bytes = replays.slabs.size_bytes
     record_all()
     assert replays.slabs.size_bytes == size_bytes
@@ -110,23 +159,27 @@ def test_a_slab_is_free_again_only_when_no_view_of_it_is_left() -> None:
     assert slabs.new(10).__array_interface__["data"][0] == address
 
 
-@pytest.mark.parametrize("fault", ["ids_T", "slots_T", "row_starts", "positions", "page_tables_SP"])
+@pytest.mark.parametrize(
+    "fault", ["ids_T", "positions_T", "slots_T", "output_rows", "row_starts", "positions", "page_tables_SP"]
+)
 def test_a_number_that_points_nowhere_is_refused_at_each_run(fault: str) -> None:
     ops, pool = ops_on(ISAS[-1], 2), random_pool()
     model = random_decoder("qwen3", ops)
     sequence = Sequence(request=request([1]), token_ids=[])
-    pool.grow(sequence.pages, 40)
+    PrefixCache(pool).grow(sequence.pages, 40)
     batch = build_batch([Slice(sequence, 30, (1, 2, 3), 1)])
-    step = RecordedStep.record(model, RecordingOps(ops, Slabs()), pool, batch)
-    angles = model.angles(batch.positions_T)
-    step.run(batch, angles)
+    logits_V = np.empty(VOCAB, np.float32)
+    angles = Angles(model, 64)
+    angles.reach(63)
+    step = RecordedStep.record(model, RecordingOps(ops, Slabs()), pool, angles, batch, logits_V)
+    step.run(batch)
     numbers = getattr(batch, fault) if hasattr(batch, fault) else getattr(batch.spans, fault)
     for wrong in (-1, 1 << 30):
         kept, numbers.flat[-1] = numbers.flat[-1], wrong
         with pytest.raises(ValueError, match=r"outside|no such page|page table|cover the rows"):
-            step.run(batch, angles)
+            step.run(batch)
         numbers.flat[-1] = kept
-    step.run(batch, angles)
+    step.run(batch)
 
 
 @pytest.mark.parametrize("name", NAMES)

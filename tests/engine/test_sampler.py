@@ -153,8 +153,8 @@ def test_an_unsound_bias_is_refused(bias, message):
 
 
 def test_a_bias_for_a_token_outside_the_vocabulary_is_refused():
-    with pytest.raises(BadRequest, match=f"logit_bias names token {VOCAB}.*0 to {VOCAB - 1}"):
-        tiny_engine().start(request([1], logit_bias=((VOCAB, 1.0),)))
+    with pytest.raises(BadRequest, match=f"logit_bias: token id {VOCAB} is not in the vocabulary; expected 0 to {VOCAB - 1}"):
+        tiny_engine().submit(request([1], logit_bias=((VOCAB, 1.0),)))
 
 
 class CountUp:

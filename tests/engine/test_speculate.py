@@ -36,7 +36,7 @@ class Script:
     def propose(self, token_ids, n_most):
         return tuple(self.guess(token_ids, n_most))
 
-    def close(self, *, keep):
+    def close(self):
         pass
 
 
@@ -99,7 +99,7 @@ def test_an_answer_is_the_one_of_plain_decoding(kind, name):
     (sequence,) = generate(engine, asked)
     assert sequence.token_ids == expected.token_ids
     assert sequence.finish_reason == expected.finish_reason
-    assert engine.pool.n_free == engine.pool.n_pages
+    assert engine.cache.n_available == engine.pool.n_pages
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,7 +123,7 @@ def test_sequences_in_a_batch_get_the_tokens_they_get_alone(kind, max_step_token
     expected = [plain(r).token_ids for r in asked]
     engine = tiny_engine(max_step_tokens=max_step_tokens, start_drafters=drafters(kind, expected))
     assert [s.token_ids for s in generate(engine, *asked)] == expected
-    assert engine.pool.n_free == engine.pool.n_pages
+    assert engine.cache.n_available == engine.pool.n_pages
 
 
 @pytest.mark.parametrize("kind", ["oracle", "right for three", "the same model"])
@@ -131,25 +131,27 @@ def test_a_kept_sequence_counts_no_token_that_was_refused(kind):
     first = request(PROMPT, max_tokens=20)
     expected = plain(first)
     engine = tiny_engine(max_context=80, start_drafters=drafters(kind, [expected.token_ids]))
-    (kept,) = generate(engine, first, keep=True)
-    assert len(expected.token_ids) - 1 <= kept.n_computed <= len(kept.token_ids)
+    (kept,) = generate(engine, first)
+    n_kept = engine.cache.match(kept.realm, [*kept.token_ids, 4]).n_tokens
+    assert len(expected.token_ids) - 1 <= n_kept <= len(kept.token_ids)
     second = request([*kept.token_ids, 4, 8], max_tokens=9)
     engine.start_drafters = drafters("n-gram", [])
     (after,) = generate(engine, second)
-    assert after.n_cached == kept.n_computed
+    assert after.n_cached == n_kept
     assert after.token_ids == plain(second).token_ids
 
 
-@pytest.mark.parametrize("n_events", [1, 2, 6, 9])
-def test_finish_between_events_leaves_the_rest_of_the_guess_out(n_events):
+@pytest.mark.parametrize("n_steps", [1, 2, 3])
+def test_a_request_cancelled_while_guesses_are_checked_keeps_what_was_right(n_steps):
     expected = plain(REQUESTS["greedy"]).token_ids
     engine = tiny_engine(start_drafters=drafters("oracle", [expected]))
-    sequence = engine.start(REQUESTS["greedy"])
-    for count, _ in enumerate(engine.run([sequence]), start=1):
-        if count == n_events:
-            engine.finish(sequence, "cancelled")
-    assert sequence.token_ids == expected[: len(PROMPT) + n_events]
-    assert sequence.n_computed <= len(sequence.token_ids)
+    sequence = engine.submit(REQUESTS["greedy"])
+    for _ in range(n_steps):
+        engine.step()
+    engine.cancel(sequence)
+    n_kept = engine.cache.match(sequence.realm, [*expected, 0]).n_tokens
+    assert sequence.token_ids == expected[: len(sequence.token_ids)]
+    assert len(sequence.token_ids) - 1 <= n_kept <= len(sequence.token_ids)
 
 
 def test_guesses_take_no_more_pages_than_are_free():
@@ -231,9 +233,9 @@ def test_many_sequences_whose_rows_are_dear_guess_nothing():
 def test_a_draft_model_keeps_what_it_computed_for_the_next_request():
     model = TinyModel()
     engine = tiny_engine(start_drafters=(DraftModel(tiny_engine(model=model)).start,))
-    (first,) = generate(engine, request(PROMPT, max_tokens=20), keep=True)
+    (first,) = generate(engine, request(PROMPT, max_tokens=20))
     model.n_tokens_per_call.clear()
-    (second,) = generate(engine, request([*first.token_ids, 4, 8, 15], max_tokens=5), keep=True)
+    (second,) = generate(engine, request([*first.token_ids, 4, 8, 15], max_tokens=5))
     assert max(model.n_tokens_per_call) < 10
     assert second.speculation.n_accepted > 0
 

@@ -1,5 +1,6 @@
 """The cache: what is whole comes back, what is not is absent, and no failure of the disk reaches the caller."""
 
+import contextlib
 import errno
 import json
 import os
@@ -11,6 +12,7 @@ import threading
 import numpy as np
 import pytest
 
+from samovar.errors import StoreError
 from samovar.formats import cache as cache_module
 from samovar.formats import cache_file
 from samovar.formats.cache import CacheStore
@@ -136,12 +138,21 @@ def test_a_header_with_a_right_digest_and_wrong_numbers_is_absent(store, change)
     assert store.open("weights", KEY) is None
 
 
-def test_a_folder_in_place_of_a_file_is_absent_and_a_problem_to_write(store):
+def test_a_folder_in_place_of_a_file_is_absent_and_said_before_anything_is_packed(store):
     (store.folder / f"weights-{KEY}.cache" / "x").mkdir(parents=True)
     assert store.open("weights", KEY) is None
-    assert store.write("weights", KEY, {}, SECTIONS) is None
-    assert "cannot be written" in store.problem
+    assert store.create("weights", KEY, {}, {"a": 10}) is None
+    assert f"cannot be written (weights-{KEY}.cache in it is a folder; move it away)" in store.problem
     assert not list(store.folder.glob("*.tmp"))
+
+
+def test_the_problem_names_what_could_not_be_written_and_nothing_else(store):
+    write(store, kind="header")
+    assert store.problem is None
+    for key in (KEY, OTHER):
+        (store.folder / f"tokenizer-{key}.cache").mkdir()
+        store.write("tokenizer", key, {}, SECTIONS)
+    assert store.problem.endswith("; the next start will make these again: tokenizer")
 
 
 def test_a_file_in_place_of_the_cache_folder_is_a_problem(tmp_path):
@@ -149,7 +160,19 @@ def test_a_file_in_place_of_the_cache_folder_is_a_problem(tmp_path):
     store = CacheStore(tmp_path / "cache")
     assert store.open("weights", KEY) is None
     assert store.create("weights", KEY, {}, {}) is None
-    assert str(tmp_path / "cache") in store.problem
+    assert f"{tmp_path / 'cache'}: the cache cannot be written (a file is where the folder has to be)" in store.problem
+    for call in (store.entries, store.clear):
+        with pytest.raises(StoreError, match="cache: a file is where a folder has to be; move it away"):
+            call()
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_cache(store, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(store.folder), "iterdir", refuse)
+    with pytest.raises(PermissionError):
+        store.entries()
 
 
 @pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
@@ -203,21 +226,41 @@ def test_abandoned_files_leave_nothing(store):
     assert list(store.folder.iterdir()) == []
 
 
-def test_what_a_killed_process_leaves_is_removed_and_a_living_ones_is_not(store):
+@contextlib.contextmanager
+def writing_process(store):
+    """A process that is writing an entry made from /a; killed at the end."""
     program = f"""
 import sys
 from pathlib import Path
 from samovar.formats.cache import CacheStore
-writer = CacheStore(Path({str(store.folder)!r})).create("weights", {KEY!r}, {{}}, {{"a": 10_000}})
+store = CacheStore(Path({str(store.folder)!r}))
+writer = store.create("weights", {KEY!r}, {{"source": "/a"}}, {{"a": 10_000}})
 print("ready", flush=True)
 sys.stdin.read()
 """
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout.readline() == b"ready\n"
-        write(store, OTHER)
-        assert len(list(store.folder.glob("*.tmp"))) == 1
+        yield
         child.send_signal(signal.SIGKILL)
         child.wait()
+
+
+def test_an_unfinished_file_is_listed_with_its_source_and_removed_only_when_its_process_is_gone(store):
+    with writing_process(store):
+        (entry,) = store.entries()
+        assert (entry.state, entry.header.meta) == ("being written", {"source": "/a"})
+        assert store.remove(entry) == store.clear() == 0
+        assert entry.path.exists()
+    (entry,) = store.entries()
+    assert (entry.state, entry.header.meta) == ("unfinished", {"source": "/a"})
+    assert store.remove(entry) == entry.size_bytes > 10_000
+    assert store.entries() == []
+
+
+def test_what_a_killed_process_leaves_is_removed_and_a_living_ones_is_not(store):
+    with writing_process(store):
+        write(store, OTHER)
+        assert len(list(store.folder.glob("*.tmp"))) == 1
     assert store.open("weights", KEY) is None
     write(store, OTHER)
     assert not list(store.folder.glob("*.tmp"))

@@ -49,6 +49,17 @@ def test_silu_gate_matches_the_reference_to_a_few_units_in_the_last_place(isa: s
     assert np.array_equal(ops_on(isa).silu_gate(gate[:, 7:8], 2 * up[:, 7:8]), 2 * out[:, 7:8])
 
 
+@pytest.mark.parametrize("width", [1, 7, 1024])
+@pytest.mark.parametrize("rows", [[], [4], [40, 0, 3, 3], range(41)])
+def test_rows_taken_are_copies_with_the_same_bits(rows, width: int) -> None:
+    x, index = randn(41, width), np.array(rows, np.int64)
+    x[3] = np.nan
+    taken = ops_on(ISAS[-1], 2).take_rows(x, index)
+    assert taken.tobytes() == ReferenceOps().take_rows(x, index).tobytes()
+    assert taken.shape == (len(rows), width)
+    assert not np.shares_memory(taken, x)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("shape", [(1, 1), (2, 17), (3, 16384), (40, 1030)])
 def test_accumulate_changes_the_rows_it_is_given_and_no_others(isa: str, shape: tuple[int, int]) -> None:
@@ -129,6 +140,8 @@ def test_arrays_that_do_not_fit_are_refused_before_any_memory_is_touched() -> No
         lambda: ops.silu_gate(x, x[:1]),
         lambda: ops.accumulate(x, x[:1].copy()),
         lambda: ops.embed(random_weight(Q8_0, 4, 64), np.array([4], np.int64)),
+        lambda: ops.take_rows(x, np.array([len(x)], np.int64)),
+        lambda: ops.take_rows(x, np.array([-1], np.int64)),
         lambda: ops.write_kv(randn(1, 2, 8), randn(1, 2, 8), pages, np.array([3 * PAGE_TOKENS], np.int64)),
         lambda: ops.write_kv(randn(1, 2, 8), randn(1, 1, 8), pages, np.array([0], np.int64)),
         lambda: ops.attention(q, pages, spans_of([1], [39], wrong_page), 1.0),

@@ -84,7 +84,7 @@ def random_rows(n_vocabulary, n_rows, seed):
 def one_row(batch, row):
     """The batch with a single row left."""
     values = {}
-    for name in SampleBatch.__slots__:
+    for name in SampleBatch._fields:
         array = getattr(batch, name)
         kind = name.split("_")[0]
         if array is None or kind not in ("seen", "bias"):

@@ -62,6 +62,14 @@ def test_int4_weights_come_from_the_cache_apart_from_the_stored_ones(model: Path
     assert kinds.count("rounded") == 1
 
 
+def test_a_draft_model_is_rounded_too(model: Path) -> None:
+    sizes = {weights: LLM(model, weights=weights, cache=False).model.packed_bytes for weights in ("stored", "int4")}
+    llm = LLM(model, weights="int4", draft=model, cache=False)
+    assert llm.draft is not None
+    assert llm._local.draft.model.packed_bytes == sizes["int4"] < sizes["stored"]
+    llm.logits(IDS)
+
+
 def test_widths_that_int4_cannot_hold_are_refused_by_name(tmp_path: Path) -> None:
     write_random_model(tmp_path / "narrow.gguf", replace(SHAPE, d_ffn=352), "q8_0")
     with pytest.raises(

@@ -63,10 +63,11 @@ def test_a_closed_stream_leaves_the_model_ready_and_counts_as_cancelled(tiny_llm
 
 
 def test_a_stream_that_nobody_reads_holds_no_pages(tiny_llm):
-    n_free = tiny_llm._engine.pool.n_free
+    cache = tiny_llm._engine.cache
     tiny_llm.stream_chat(QUESTION).close()
     tiny_llm.stream_generate("The water")
-    assert tiny_llm._engine.pool.n_free == n_free
+    tiny_llm.logits([1])  # the engine has been at work since
+    assert cache.n_available == tiny_llm._engine.pool.n_pages
 
 
 def test_the_reported_seed_repeats_an_answer(tiny_llm):
@@ -174,7 +175,7 @@ def test_an_unknown_instruction_set_names_those_there_are(tiny_llm):
 
 
 def test_a_processor_without_vector_instructions_is_slow_and_says_so(tiny_llm, monkeypatch):
-    monkeypatch.setattr("samovar.llm.llm.available_isas", lambda: ("scalar",))
+    monkeypatch.setattr("samovar.llm.setup.available_isas", lambda: ("scalar",))
     plain = LLM(tiny_llm.path)
     assert plain.ops.isa == "scalar"
     assert "AVX2" in plain.warnings[0]
@@ -183,7 +184,7 @@ def test_a_processor_without_vector_instructions_is_slow_and_says_so(tiny_llm, m
 
 
 def test_an_instruction_set_that_failed_its_check_is_announced(tiny_llm, monkeypatch):
-    monkeypatch.setattr("samovar.llm.llm.isa_warning", lambda: "AMX gave a wrong product")
+    monkeypatch.setattr("samovar.llm.setup.isa_warning", lambda: "AMX gave a wrong product")
     assert LLM(tiny_llm.path).warnings[0] == "AMX gave a wrong product"
     assert LLM(tiny_llm.path, isa=tiny_llm.ops.isa).slow_reason is None
 
@@ -218,8 +219,9 @@ def follow(llm, monkeypatch, ids):
         return logits_SV
 
     scripted.n_prompt = 0
-    monkeypatch.setattr(llm._engine, "_runner", Runner(scripted, llm.ops, llm._engine.pool))
-    llm._engine.drop_kept()
+    llm.settle()
+    monkeypatch.setattr(llm._engine.decoding, "runner", Runner(scripted, llm.ops, llm._engine.pool))
+    llm._engine.cache.clear()
 
 
 def test_raw_text_needs_no_jinja(tiny_folder):

@@ -2,7 +2,7 @@ import pytest
 
 from samovar.engine.page_pool import PagePool, page_bytes
 from samovar.errors import BadRequest, OutOfMemory
-from samovar.llm.memory import available_bytes, choose_context, kv_page_bytes
+from samovar.llm.memory import Budget, available_bytes, kv_page_bytes
 from samovar.models.config import read_decoder_config
 
 CONFIG = read_decoder_config(
@@ -26,16 +26,41 @@ def test_a_pool_takes_the_bytes_that_its_pages_are_said_to_take(kv_type):
     assert sum(a.nbytes for a in arrays) == 5 * page_bytes(kv_type, n_layers=3, n_kv_heads=2, d_head=20)
 
 
+PAGE = kv_page_bytes(CONFIG, "f16")
+
+
+def choose(*, asked=None, free=1 << 40, packed=0, context=None, streams=64):
+    return Budget(asked, free, packed).choose(CONFIG, "f16", context, streams)
+
+
 def test_the_models_own_context_is_the_default_where_half_of_the_free_memory_holds_it():
-    assert choose_context(CONFIG, "f16", None, 1 << 40) == 4096
-    assert choose_context(CONFIG, "f16", None, 20 * kv_page_bytes(CONFIG, "f16")) == 320
+    assert choose()[0] == 4096
+    assert choose(free=20 * PAGE) == (320, 10)
+    assert choose(free=30 * PAGE, packed=10 * PAGE) == (320, 10)
+
+
+def test_the_pool_holds_a_few_full_contexts_as_far_as_half_of_the_free_memory_goes():
+    assert choose() == (4096, 4 * 128)
+    assert choose(streams=2) == (4096, 2 * 128)
+    assert choose(free=300 * PAGE) == (4096, 150)
+    assert choose(free=140 * PAGE, context=4096) == (4096, 128)
 
 
 def test_a_context_beyond_the_model_or_the_memory_is_refused_with_what_would_fit():
     with pytest.raises(BadRequest, match="1 to 4096"):
-        choose_context(CONFIG, "f16", 4097, 1 << 40)
+        choose(context=4097)
     with pytest.raises(OutOfMemory, match="320 tokens would fit"):
-        choose_context(CONFIG, "f16", 4096, 10 * kv_page_bytes(CONFIG, "f16"))
+        choose(context=4096, free=10 * PAGE)
+
+
+def test_a_budget_is_kept_and_all_of_it_used():
+    asked = 1000 * PAGE + (200 << 20)
+    assert choose(asked=asked, packed=900 * PAGE) == (3200, 100)
+    assert choose(asked=asked, packed=900 * PAGE, context=64) == (64, 100)
+    with pytest.raises(OutOfMemory, match=r"left of the memory allowed; 3200 tokens would fit"):
+        choose(asked=asked, packed=900 * PAGE, context=3300)
+    with pytest.raises(OutOfMemory, match=r"allow 0\.\d\d GiB at least"):
+        choose(asked=asked, packed=1000 * PAGE)
 
 
 def test_the_control_groups_limit_is_respected(tmp_path):

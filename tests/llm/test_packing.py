@@ -185,7 +185,7 @@ def test_the_first_prompt_does_not_wait_for_the_cache_to_be_written(tiny_folder,
     monkeypatch.setattr(CacheWriter, "write", slow)
     llm = LLM(tiny_folder)
     assert np.array_equal(llm.logits(IDS), expected)
-    assert default_cache().entries() == []
+    assert [entry.state for entry in default_cache().entries()] == ["being written"]
     may_go_on.set()
     llm.packer.join()
     weights_file()
@@ -225,6 +225,20 @@ def test_a_disk_that_refuses_is_a_warning_and_no_more(tiny_folder, expected, tmp
     assert np.array_equal(llm.logits(IDS), expected)
 
 
+def test_a_folder_in_place_of_the_weights_is_a_warning_at_each_start(tiny_folder, expected):
+    load(tiny_folder)
+    path = weights_file()
+    path.unlink()
+    path.mkdir()
+    for _ in range(2):
+        llm = LLM(tiny_folder)
+        (warning,) = [w for w in llm.warnings if "cache cannot be written" in w]
+        assert f"{path.name} in it is a folder" in warning
+        assert warning.endswith("make these again: weights")
+        assert np.array_equal(llm.logits(IDS), expected)
+        llm.packer.join()
+
+
 PROGRAM = """
 import os, sys
 from samovar.kernels.native import NativeOps
@@ -250,7 +264,7 @@ def test_a_process_killed_while_packing_leaves_nothing_that_hurts(tiny_folder, e
         assert child.stdout.readline() == b"packing\n"
         child.send_signal(signal.SIGKILL)
         child.wait()
-    assert default_cache().entries() == []
+    assert [entry.state for entry in default_cache().entries()] == ["unfinished"]
     assert np.array_equal(load(tiny_folder), expected)
     assert not list(default_cache().folder.glob("*.tmp"))
     weights_file()

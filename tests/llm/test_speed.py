@@ -1,13 +1,11 @@
 """What is timed is what was asked for."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from samovar.engine.engine import Engine
-from samovar.engine.request import TokenEvent
-from samovar.engine.sequence import Sequence
+from samovar.engine.request import Event
 from samovar.errors import OutOfMemory
 from samovar.llm import LLM
 from samovar.llm.random_model import Shape, write_random_model
@@ -25,18 +23,21 @@ def engine(tmp_path: Path) -> Engine:
 
 
 def test_every_stream_gets_all_its_tokens_and_gives_its_pages_back(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[TokenEvent] = []
-    run = Engine.run
+    seen: list[Event] = []
+    step = Engine.step
 
-    def watched(self: Engine, sequences: list[Sequence]) -> Iterator[TokenEvent]:
-        for event in run(self, sequences):
-            seen.append(event)
-            yield event
+    def watched(self: Engine) -> list[Event]:
+        events = step(self)
+        seen.extend(events)
+        return events
 
-    monkeypatch.setattr(Engine, "run", watched)
+    monkeypatch.setattr(Engine, "step", watched)
     n_free = engine.pool.n_free
     done = timed_run(engine, [[5, 6, 7], [8, 9, 10]], 4)
-    assert [sum(event.index == i for event in seen) for i in (0, 1)] == [4, 4]
+    tokens = {event.sequence_id: 0 for event in seen}
+    for event in seen:
+        tokens[event.sequence_id] += len(event.token_ids)
+    assert list(tokens.values()) == [4, 4]
     assert done.first_s > 0
     assert done.rest_s > 0
     assert done.python_share is not None

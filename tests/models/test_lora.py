@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from samovar.engine.batch import Slice
 from samovar.engine.page_pool import PagePool
+from samovar.engine.prefix_cache import PrefixCache
 from samovar.engine.request import Request, SamplingParams
 from samovar.engine.runner import Runner, make_runner
 from samovar.engine.sequence import Sequence
@@ -64,7 +65,7 @@ def with_adapter(llm: LLM, folder: Path) -> Runner:
 def logits(runner: Runner, ids: list[int], adapter: str | None = "it") -> NDArray[np.float32]:
     """Logits [T, V] after each token."""
     sequence = Sequence(request=Request(prompt_ids=(1,), sampling=SamplingParams(), adapter=adapter), token_ids=[])
-    runner.pool.grow(sequence.pages, len(ids))
+    PrefixCache(runner.pool).grow(sequence.pages, len(ids))
     found = runner.run([Slice(sequence, 0, tuple(ids), len(ids))])
     runner.pool.shrink(sequence.pages, 0)
     return found

@@ -10,8 +10,8 @@ from typing import NoReturn, TypeAlias, cast, get_args
 from samovar.engine.request import SamplingParams
 from samovar.errors import BadRequest, SamovarError
 from samovar.kernels import KV_DTYPES, KvType, WeightForm
-from samovar.llm.llm import MAX_THREADS
 from samovar.llm.options import Options
+from samovar.llm.setup import MAX_THREADS
 from samovar.llm.speculation import SpeculationMode, check_speculation
 
 MAX_UNWATCHED_TOKENS = 4096  # an answer can go round in circles, and outside a dialogue nobody watches
@@ -53,7 +53,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     group.add_argument("--threads", type=int, metavar="N", help="compute threads (default: the cores this process may use)")
     group.add_argument("--ctx-size", type=int, metavar="N", help="most tokens of prompt and answer together")
-    group.add_argument("--draft", metavar="MODEL", help="a smaller model of the same family that guesses ahead, to save time")
+    group.add_argument(
+        "--draft",
+        metavar="MODEL",
+        help="a smaller model of the same family that guesses ahead, to save time; --weights and --kv-type hold for it too",
+    )
     group.add_argument(
         "--speculation",
         choices=get_args(SpeculationMode),

@@ -4,7 +4,6 @@ import argparse
 import json
 import platform
 import statistics
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,16 +12,16 @@ from rich.table import Table
 
 from samovar import __version__
 from samovar.cli.arguments import MODEL_HELP, Subparsers, add_weights_option
-from samovar.cli.bench_run import N_SHORT, Report, Settings, n_steps, run_bench
+from samovar.cli.bench_run import N_SHORT, Report, Settings, n_steps, run_bench, temporary_folder
 from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams
 from samovar.errors import OutOfMemory
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, resolve
 from samovar.kernels import KV_DTYPES
-from samovar.llm.llm import MAX_THREADS
 from samovar.llm.memory import available_bytes
 from samovar.llm.random_model import QUANTS, SHAPES, Shape, random_model_bytes, write_random_model
+from samovar.llm.setup import MAX_THREADS
 
 _EXAMPLES = """examples:
   samovar bench
@@ -77,8 +76,8 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         shape, quant = _shape(args), args.quant or "q4_0"
         name = f"{args.shape} {quant}, {shape.n_layers} layers, random weights"
         _check_memory(name, random_model_bytes(shape, quant), "cut the model with --layers, or choose a smaller --quant")
-        with tempfile.TemporaryDirectory(prefix="samovar-bench-") as folder:
-            path = Path(folder) / "random.gguf"
+        with temporary_folder() as folder:
+            path = folder / "random.gguf"
             with ProgressBar(streams, "random weights") as progress:
                 write_random_model(path, shape, quant, progress=progress)
             report = _run_under_bar(path, settings, streams)
@@ -150,7 +149,8 @@ def _table(name: str, report: Report, settings: Settings) -> Table:
     """Medians with minimum and maximum."""
     kinds = f"weights {settings.weights}, keys and values {report.kv_type}"
     title = f"{name}\n{_machine()}, {report.isa}, {report.n_threads} threads, {kinds}"
-    table = Table(title=title, title_justify="left", caption=f"medians of {settings.n_rounds} rounds", caption_justify="left")
+    caption = "one round" if settings.n_rounds == 1 else f"medians of {settings.n_rounds} rounds"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for heading in ("measured", "median", "minimum to maximum", "unit"):
         table.add_column(heading, justify="right" if heading in ("median", "minimum to maximum") else "left")
 

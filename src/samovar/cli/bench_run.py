@@ -1,18 +1,22 @@
 """What `samovar bench` measures: one model, in this process and, for its start, in processes of their own."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
 
 from samovar.errors import SamovarError
 from samovar.formats import open_checkpoint
 from samovar.formats.cache import CacheStore
-from samovar.kernels import KvType, WeightForm
+from samovar.kernels import KvType, Ops, WeightForm
 from samovar.kernels.limits import Limits, measure_limits
 from samovar.kernels.native import NativeOps
 from samovar.llm import LLM
@@ -22,11 +26,12 @@ from samovar.llm.speed import bench_engine, random_prompts, timed_run
 N_SHORT = 16  # tokens that decoding starts after
 _TEXT = "The capital of France is"
 _PROGRAM = "import sys; from samovar.cli.main import main; sys.exit(main())"
+_ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to measure. `streams` are the numbers of sequences that are decoded together."""
+    """How to measure. `streams` are the numbers of sequences that are decoded together: ascending, at least one."""
 
     n_rounds: int
     n_prompt: int
@@ -43,7 +48,8 @@ class Settings:
 class Report:
     """One list entry a round. Rates count tokens a second, of all streams together; `limits` is empty on NumPy kernels.
 
-    The machine's limits are measured in every round, since they change with what else it has to do.
+    The machine's limits change with what else it has to do. So they are measured in every round, right before prefill and right
+    after decoding one stream, and the larger figures count: a share is above 1 only where other work came and went between.
     """
 
     isa: str
@@ -78,10 +84,10 @@ def run_bench(path: Path, settings: Settings, advance: Callable[[str], None]) ->
 
     The cache of packed weights is a fresh one in a temporary folder, so that a first and a later start can be told apart.
     """
-    with tempfile.TemporaryDirectory(prefix="samovar-bench-") as home:
+    with temporary_folder() as home:
         advance("start-up")
         starts = [_start(path, settings, home) for _ in range(settings.n_rounds + 1)]
-        cache = CacheStore(Path(home) / "cache")
+        cache = CacheStore(home / "cache")
         tokenizer = [_tokenizer_s(path, cache) for _ in range(settings.n_rounds)]
         advance("loading")
         # Room for a token or two: the runs below have an engine of their own.
@@ -93,37 +99,45 @@ def run_bench(path: Path, settings: Settings, advance: Callable[[str], None]) ->
         return _measure(llm, settings, advance, starts, tokenizer)
 
 
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is there inside the context, and removed even where a signal ends the program (code 128 + its number)."""
+    caught = [number for number in _ENDING_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in caught:
+        signal.signal(number, _leave)
+    try:
+        with tempfile.TemporaryDirectory(prefix="samovar-bench-") as folder:
+            yield Path(folder)
+    finally:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    for ending in _ENDING_SIGNALS:
+        signal.signal(ending, signal.SIG_IGN)  # a second one must not end the removal
+    raise SystemExit(128 + number)
+
+
 def n_steps(settings: Settings) -> int:
     """How often `run_bench` advances."""
     return 2 + settings.n_rounds * (1 + len(settings.streams))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rounds:
+    """What is measured round by round, as in `Report`."""
+
+    limits: list[Limits] = field(default_factory=list)
+    prefill: list[float] = field(default_factory=list)
+    decode: dict[int, list[float]]
+    python_shares: list[float] = field(default_factory=list)
+
+
 def _measure(
     llm: LLM, settings: Settings, advance: Callable[[str], None], starts: list[float], tokenizer: list[float]
 ) -> Report:
-    vocab_size = llm.model.config.vocab_size
-    n_context = settings.max_context or max(settings.n_prompt + 1, N_SHORT + settings.n_tokens)
-    long = bench_engine(llm, n_streams=1, n_tokens=n_context)
-    timed_run(long, random_prompts(1, settings.n_prompt, -1, vocab_size), 1)
-    many = bench_engine(llm, n_streams=max(settings.streams, default=1), n_tokens=N_SHORT + settings.n_tokens)
-    for n in settings.streams:
-        timed_run(many, random_prompts(n, N_SHORT, -1, vocab_size), 3)
-    limits: list[Limits] = []
-    prefill: list[float] = []
-    decode: dict[int, list[float]] = {n: [] for n in settings.streams}
-    shares: list[float] = []
-    for index in range(settings.n_rounds):
-        if isinstance(llm.ops, NativeOps):
-            limits.append(measure_limits(llm.ops.isa, llm.ops.n_threads))
-        advance(f"prefill, round {index + 1}")
-        run = timed_run(long, random_prompts(1, settings.n_prompt, index, vocab_size), 1)
-        prefill.append(settings.n_prompt / run.first_s)
-        for n in settings.streams:
-            advance(f"decode of {n}, round {index + 1}")
-            run = timed_run(many, random_prompts(n, N_SHORT, index, vocab_size), settings.n_tokens)
-            decode[n].append(n * (settings.n_tokens - 1) / run.rest_s)
-            if n == 1 and run.python_share is not None:
-                shares.append(run.python_share)
+    rounds = _run_rounds(llm, settings, advance)
     config = llm.model.config
     layer = config.d_model * (2 * config.n_heads + 2 * config.n_kv_heads) * config.d_head + 3 * config.d_model * config.d_ffn
     return Report(
@@ -132,10 +146,10 @@ def _measure(
         kv_type=llm.kv_type,
         weight_bytes=llm.model.packed_bytes,
         product_weights=config.n_layers * layer,
-        limits=limits,
-        prefill=prefill,
-        decode=decode,
-        python_shares=shares,
+        limits=rounds.limits,
+        prefill=rounds.prefill,
+        decode=rounds.decode,
+        python_shares=rounds.python_shares,
         first_token_s=starts[1:],
         first_start_s=starts[0],
         tokenizer_s=tokenizer,
@@ -143,14 +157,52 @@ def _measure(
     )
 
 
-def _start(path: Path, settings: Settings, home: str) -> float:
+def _run_rounds(llm: LLM, settings: Settings, advance: Callable[[str], None]) -> _Rounds:
+    """Each kind of run once untimed, then all of them in every round."""
+    vocab_size = llm.model.config.vocab_size
+    n_context = settings.max_context or max(settings.n_prompt + 1, N_SHORT + settings.n_tokens)
+    long = bench_engine(llm, n_streams=1, n_tokens=n_context)
+    timed_run(long, random_prompts(1, settings.n_prompt, -1, vocab_size), 1)
+    many = bench_engine(llm, n_streams=max(settings.streams), n_tokens=N_SHORT + settings.n_tokens)
+    for n in settings.streams:
+        timed_run(many, random_prompts(n, N_SHORT, -1, vocab_size), 3)
+    found = _Rounds(decode={n: [] for n in settings.streams})
+    for index in range(settings.n_rounds):
+        before = _limits(llm.ops)
+        advance(f"prefill, round {index + 1}")
+        run = timed_run(long, random_prompts(1, settings.n_prompt, index, vocab_size), 1)
+        found.prefill.append(settings.n_prompt / run.first_s)
+        for n in settings.streams:
+            advance(f"decode of {n}, round {index + 1}")
+            run = timed_run(many, random_prompts(n, N_SHORT, index, vocab_size), settings.n_tokens)
+            found.decode[n].append(n * (settings.n_tokens - 1) / run.rest_s)
+            if n == 1 and run.python_share is not None:
+                found.python_shares.append(run.python_share)
+            if n == min(settings.streams):  # what follows has no share
+                found.limits.extend(map(_larger, before, _limits(llm.ops)))
+    return found
+
+
+def _limits(ops: Ops) -> list[Limits]:
+    """The machine's, once; nothing on NumPy kernels."""
+    return [measure_limits(ops.isa, ops.n_threads)] if isinstance(ops, NativeOps) else []
+
+
+def _larger(one: Limits, other: Limits) -> Limits:
+    return Limits(
+        read_bytes_per_s=max(one.read_bytes_per_s, other.read_bytes_per_s),
+        int8_ops_per_s=max(one.int8_ops_per_s, other.int8_ops_per_s),
+    )
+
+
+def _start(path: Path, settings: Settings, home: Path) -> float:
     """Seconds from starting `samovar generate` in a process of its own until its first output (or its end, where the token
     shows nothing)."""
     command = [sys.executable, "-c", _PROGRAM, "generate", str(path.absolute()), "-p", _TEXT, "--max-tokens", "1"]
     command += ["--temperature", "0", "--weights", settings.weights]
     if settings.n_threads is not None:
         command += ["--threads", str(settings.n_threads)]
-    environment = os.environ | {"SAMOVAR_HOME": home} | ({"SAMOVAR_ISA": settings.isa} if settings.isa else {})
+    environment = os.environ | {"SAMOVAR_HOME": str(home)} | ({"SAMOVAR_ISA": settings.isa} if settings.isa else {})
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the first start leaves bytecode, as it does for most
     started = time.perf_counter()
     with subprocess.Popen(  # noqa: S603  # this program itself
@@ -158,10 +210,15 @@ def _start(path: Path, settings: Settings, home: str) -> float:
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        process.stdout.read(1)
-        seconds = time.perf_counter() - started
-        process.stdout.read()
-        said = process.stderr.read().decode(errors="replace").strip()
+        try:
+            process.stdout.read(1)
+            seconds = time.perf_counter() - started
+            process.stdout.read()
+            said = process.stderr.read().decode(errors="replace").strip()
+        except BaseException:  # a signal ends this program: the other must not write to the folder any more
+            process.kill()
+            process.wait()
+            raise
     if process.returncode:
         raise SamovarError(f"starting the model in a process of its own failed: {said or f'code {process.returncode}'}")
     return seconds

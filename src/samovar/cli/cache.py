@@ -7,7 +7,7 @@ from pathlib import Path
 from samovar.cli.arguments import Subparsers
 from samovar.cli.terminal import Streams, one_line
 from samovar.errors import ModelNotFound, SamovarError
-from samovar.formats.cache import CacheEntry
+from samovar.formats.cache import CacheEntry, CacheStore
 from samovar.formats.hub import default_cache, default_store, resolve
 
 _EXAMPLES = """examples:
@@ -15,7 +15,8 @@ _EXAMPLES = """examples:
   samovar cache clear smollm2:135m     delete what was made of one model
   samovar cache clear --all            delete everything
 
-The cache is made again when it is needed. It lies in $SAMOVAR_HOME/cache, or in the platform's data folder.
+The cache is made again when it is needed. It lies in $SAMOVAR_HOME/cache, or in the platform's data folder. A file is
+unfinished where the program was killed while it wrote it; the next file written takes it away.
 """
 
 
@@ -37,8 +38,12 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     elif args.all == (args.model is not None):
         args.parser.error("clear what? give a model, or --all")
     else:
-        freed = default_cache().clear() if args.all else _clear_model(args.model)
+        store = default_cache()
+        entries = store.entries() if args.all else _entries_of(args.model, store)
+        freed = sum(map(store.remove, entries))
         print(f"{freed / 2**20:.1f} MiB freed", file=streams.stdout)
+        if n_written := sum(entry.state == "being written" for entry in entries):
+            streams.note(f"{n_written} file{'s' if n_written > 1 else ''} being written by a running samovar stayed")
     return 0
 
 
@@ -47,8 +52,8 @@ def _print_entries(streams: Streams) -> None:
     entries = sorted(store.entries(), key=lambda entry: -entry.used_s)
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_s))
-        kind = entry.header.kind if entry.header else "unusable"
-        print(f"{entry.size_bytes / 2**20:9.1f} MiB  {kind:9}  {used}  {one_line(_source(entry))}", file=streams.stdout)
+        kind = entry.state if entry.state != "finished" else entry.header.kind if entry.header else "unusable"
+        print(f"{entry.size_bytes / 2**20:9.1f} MiB  {kind:13}  {used}  {one_line(_source(entry))}", file=streams.stdout)
     total = sum(entry.size_bytes for entry in entries)
     print(f"{total / 2**20:9.1f} MiB in {len(entries)} files in {one_line(str(store.folder))}", file=streams.stdout)
 
@@ -58,9 +63,8 @@ def _source(entry: CacheEntry) -> str:
     return str(entry.header.meta.get("source", "")) if entry.header else entry.path.name
 
 
-def _clear_model(name: str) -> int:
-    """Delete a model's entries; it may be gone itself. Returns the bytes freed."""
-    store = default_cache()
+def _entries_of(name: str, store: CacheStore) -> list[CacheEntry]:
+    """What was made of a model, which may be gone itself. Raises ModelNotFound where there is nothing."""
     try:
         path = resolve(name, default_store())
     except SamovarError:
@@ -69,6 +73,4 @@ def _clear_model(name: str) -> int:
     found = [entry for entry in store.entries() if (source := _source(entry)) in sources or str(Path(source).parent) in sources]
     if not found:
         raise ModelNotFound(f"{name}: nothing of this model is in the cache (see: samovar cache)")
-    for entry in found:
-        store.remove(entry)
-    return sum(entry.size_bytes for entry in found)
+    return found

@@ -1,6 +1,7 @@
 """The `samovar` program: finds the command, and turns what goes wrong into one line and an exit code.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output any more.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output any more; 128 + N where a
+command tidied up before signal N ended it.
 """
 
 import gc

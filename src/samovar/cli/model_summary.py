@@ -11,8 +11,8 @@ from samovar.formats import Checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hf_folder import HfCheckpoint
 from samovar.kernels import KvType
-from samovar.llm.llm import kv_type_for
 from samovar.llm.memory import kv_page_bytes
+from samovar.llm.setup import kv_type_for
 from samovar.models.config import DecoderConfig
 from samovar.models.loader import read_config
 from samovar.tensors.dtypes import TensorType

@@ -30,7 +30,7 @@ class DraftModel:
         It does without the request's grammar, which cannot step back from a refused guess, and without its adapter, which
         does not fit the smaller model.
         """
-        own = replace(request, grammar=None, adapter=None)
+        own = replace(request, grammar=None, thinking=None, adapter=None, stops_loops=False)
         return ModelDrafter(self, Sequence(request=own, token_ids=list(own.prompt_ids)))
 
     def measure(self, seconds: float) -> None:
@@ -47,7 +47,6 @@ class ModelDrafter:
     sequence: Sequence
     priors: tuple[float, ...] = (0.7,)
     _n_sure: int = 0  # leading tokens that both sequences are known to share
-    _is_started: bool = False
 
     @property
     def token_s(self) -> float:
@@ -62,11 +61,8 @@ class ModelDrafter:
     def propose(self, token_ids: list[int], n_most: int) -> tuple[int, ...]:
         """Catch up with `token_ids`, and go on from there. () where too few pages are free."""
         engine, sequence = self.model.engine, self.sequence
-        if not self._is_started:
-            engine.take_up_kept(sequence)
-            self._is_started = True
         self._follow(token_ids)
-        room = (len(sequence.pages) + engine.pool.n_free) * PAGE_TOKENS - len(token_ids)
+        room = (len(sequence.pages) + engine.cache.n_available) * PAGE_TOKENS - len(token_ids)
         n_most = min(n_most, room + 1, engine.max_context - len(token_ids), 2 if not self.token_s else n_most)
         sampling = sequence.request.sampling
         drafts: list[int] = []
@@ -81,10 +77,9 @@ class ModelDrafter:
                 break
         return tuple(drafts)
 
-    def close(self, *, keep: bool) -> None:
-        """Give the pages back, or keep them for the next request."""
-        if self._is_started:
-            self.model.engine.release(self.sequence, keep=keep)
+    def close(self) -> None:
+        """Give the pages back; what they hold may serve the next request."""
+        self.model.engine.let_go(self.sequence)
 
     def _follow(self, token_ids: list[int]) -> None:
         """Make the own sequence's tokens `token_ids`, and forget what was computed for others; one is left to compute."""

@@ -1,39 +1,54 @@
-"""The engine for a fixed batch: every sequence is some tokens behind, and each step lets them catch up.
+"""The engine: every sequence is some tokens behind, and each step lets those that fit catch up.
 
-There is no queue here: all requests of a batch run together until each has ended. What a finished sequence computed can be
-kept and taken up by a later request that starts with the same tokens. Where it pays, a step guesses ahead: see `speculate`.
+`submit` puts a request into the queue, `step` computes and says what came of it, `cancel` ends a request between two steps.
+Which sequences a step holds is the scheduler's matter; what an answer is depends on none of it. One thread at a time may call
+it.
 """
 
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samovar.engine.batch import Slice
-from samovar.engine.page_pool import PagePool, n_pages_for
-from samovar.engine.request import FinishReason, Request, SamplingParams, TokenEvent
-from samovar.engine.runner import Model, Runner, make_runner
-from samovar.engine.sampler import Row, sample_rows
+from samovar.engine.decoding import Decoding, force
+from samovar.engine.page_pool import PagePool
+from samovar.engine.prefix_cache import PrefixCache
+from samovar.engine.request import Ending, Event, FinishReason, Request, SamplingParams, check_request
+from samovar.engine.runner import Model, make_runner
+from samovar.engine.scheduler import IDLE_RANK, PRIORITY_S, Scheduler
 from samovar.engine.sequence import Sequence
-from samovar.engine.speculate import MAX_DRAFTS, Drafter, Speculation
+from samovar.engine.speculate import Drafter, Speculation
 from samovar.engine.step_cost import StepCost
-from samovar.errors import BadRequest, PromptTooLong
+from samovar.engine.thinking import Control, ThinkingTokens
+from samovar.engine.throughput import Throughput
+from samovar.errors import OutOfMemory, Overloaded, SamovarError
 from samovar.kernels import PAGE_TOKENS, Ops
 
 F32 = NDArray[np.float32]
 StartDrafter = Callable[[Request], Drafter]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much at once. A step computes `max_step_tokens`, and `max_mixed_tokens` while streams are talking; `max_running`
+    sequences run together, and `max_waiting` wait."""
+
+    max_step_tokens: int = 512
+    max_mixed_tokens: int = 96
+    max_running: int = 64
+    max_waiting: int = 1024
+
+
 @dataclass(slots=True)
 class Engine:
-    """Token ids in, token ids out. `max_context` bounds prompt and answer together; a step computes `max_step_tokens`.
+    """Token ids in, token ids out. `max_context` bounds prompt and answer together.
 
-    Each sequence is given drafters by `start_drafters`; they change how soon its tokens come, and not which.
+    Each sequence is given drafters by `start_drafters`; they change how soon its tokens come, and not which. `thinking_tokens`
+    is what has to be known of a vocabulary for thoughts to be watched.
     """
 
     model: Model
@@ -41,203 +56,233 @@ class Engine:
     pool: PagePool
     vocab_size: int
     max_context: int
-    max_step_tokens: int = 512
+    limits: Limits = field(default_factory=Limits)
     start_drafters: tuple[StartDrafter, ...] = ()
+    thinking_tokens: ThinkingTokens | None = None
+    keeps_prefixes: bool = True
     cost: StepCost = field(default_factory=StepCost)
-    _runner: Runner = field(init=False)
-    _kept: Sequence | None = field(default=None, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    clock: Callable[[], float] = time.monotonic
+    throughput: Throughput = field(default_factory=Throughput)
+    cache: PrefixCache = field(init=False)
+    scheduler: Scheduler = field(init=False)
+    decoding: Decoding = field(init=False)
+    _events: list[Event] = field(default_factory=list, init=False)
+    _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1), init=False)
 
     def __post_init__(self) -> None:
-        self._runner = make_runner(self.model, self.ops, self.pool)
+        """Set up the pages and the queue."""
+        self.max_context = min(self.max_context, self.pool.n_pages * PAGE_TOKENS)
+        self.cache = PrefixCache(self.pool, is_on=self.keeps_prefixes)
+        limits = self.limits
+        self.decoding = Decoding(
+            runner=make_runner(self.model, self.ops, self.pool),
+            cache=self.cache,
+            cost=self.cost,
+            vocab_size=self.vocab_size,
+            max_context=self.max_context,
+            max_step_tokens=limits.max_step_tokens,
+        )
+        self.scheduler = Scheduler(
+            self.cache,
+            max_step_tokens=limits.max_step_tokens,
+            max_mixed_tokens=limits.max_mixed_tokens,
+            max_running=limits.max_running,
+            begin=self._begin,
+            retire=self._retire,
+        )
 
-    def start(self, request: Request) -> Sequence:
-        """Admit a request; nothing is computed and no page held until `run`.
+    @property
+    def has_work(self) -> bool:
+        """A request is unfinished, or an event not fetched."""
+        return bool(self._events or self.scheduler.running or self.scheduler.waiting)
 
-        Raises PromptTooLong, or BadRequest for an empty prompt or an id outside the vocabulary.
+    def submit(self, request: Request, *, leader: Sequence | None = None, is_idle_work: bool = False) -> Sequence:
+        """Admit a request to the queue. With a `leader`, which has the same prompt, it waits until that one has computed it,
+        and shares its pages; idle work is done only while there is no other.
+
+        Raises PromptTooLong, BadRequest for an empty prompt or an id outside the vocabulary, Overloaded when the queue is full.
         """
-        self._check(request)
-        speculation = Speculation(tuple(start(request) for start in self.start_drafters))
-        return Sequence(request=request, token_ids=list(request.prompt_ids), speculation=speculation)
+        self.check(request)
+        if len(self.scheduler.waiting) >= self.limits.max_waiting and not is_idle_work:
+            raise Overloaded(len(self.scheduler.waiting), self.expected_wait_s())
+        return self.admit(request, leader=leader, is_idle_work=is_idle_work)
 
-    def run(self, sequences: list[Sequence]) -> Iterator[TokenEvent]:
-        """Generate until all have ended. A sequence that `finish` is called on between two events gets no further token.
+    def admit(self, request: Request, *, leader: Sequence | None = None, is_idle_work: bool = False) -> Sequence:
+        """As `submit`, for a request that was checked, however full the queue is."""
+        now = self.clock()
+        sequence = Sequence(
+            request=request,
+            token_ids=list(request.prompt_ids),
+            id=next(self._ids),
+            rank=IDLE_RANK if is_idle_work else now - PRIORITY_S * request.priority,
+            deadline=None if request.deadline_s is None else now + request.deadline_s,
+            leader=leader,
+            speculation=Speculation(tuple(start(request) for start in self.start_drafters)),
+            max_tokens=self._max_tokens(request),
+            control=Control.start(request, self.thinking_tokens, self._max_tokens(request)),
+        )
+        self.scheduler.add(sequence)
+        return sequence
 
-        The first takes up the kept sequence's pages as far as the tokens agree, and computes at least its last token.
-        """
-        self.take_up_kept(sequences[0])
-        while slices := self._plan(sequences):
-            is_decoding = all(piece.sequence.n_behind == 1 for piece in slices)
-            if is_decoding:
-                slices = self._add_drafts(slices)
-            started = time.perf_counter()
-            logits_SV = self._step(slices)
-            if is_decoding:
-                self.cost.observe(len(logits_SV), time.perf_counter() - started)
-            for sequence in self._choose(slices, logits_SV):
-                yield TokenEvent(
-                    index=sequences.index(sequence), token_id=sequence.token_ids[-1], finish_reason=sequence.finish_reason
-                )
+    def step(self) -> list[Event]:
+        """Compute once; what came of it, and of what happened since the last call. Each request gets exactly one ending."""
+        self._expire()
+        plan = self.scheduler.plan()
+        started = time.perf_counter()
+        self.decoding.run(plan)
+        self.throughput.observe(sum(count for _, count in plan), len(plan), time.perf_counter() - started)
+        for sequence, _ in plan:
+            if sequence.is_finished:
+                self._close(sequence)
+            else:
+                self._share(sequence)
+                self._report(sequence)
+        return self.take_events()
+
+    def take_events(self) -> list[Event]:
+        """What happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def fail_all(self, error: SamovarError) -> None:
+        """End every request with an error; what was computed is forgotten."""
+        for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
+            sequence.finish_reason, sequence.error = "error", error
+            sequence.n_computed = sequence.n_shared
+            self._close(sequence)
+        self.cache.clear()
+
+    def cancel(self, sequence: Sequence, reason: FinishReason = "cancelled") -> None:
+        """End a request from outside; its pages are free at once, and its ending comes with the next step."""
+        if not sequence.is_finished:
+            sequence.finish_reason = reason
+            self._close(sequence)
+
+    def expected_wait_s(self) -> float:
+        """Seconds until all that is admitted will have been computed, by what the last steps took."""
+        sequences = (*self.scheduler.running, *self.scheduler.waiting)
+        n_prompt = sum(s.n_behind for s in sequences)
+        n_answer = max((s.max_tokens - s.n_generated for s in sequences), default=0)
+        return self.throughput.seconds(n_prompt, min(n_answer, 256) * (1 + len(sequences) // self.limits.max_running))
 
     def catch_up(self, sequence: Sequence) -> F32:
-        """Compute what is behind, at least one token; logits [1, V] after the last. Raises OutOfMemory when no page is free."""
+        """By hand: compute what a sequence is behind, at least one token; logits [1, V] after the last. It takes up what is
+        cached at its first call, and `let_go` gives its pages back. Raises OutOfMemory when no page is free."""
+        if sequence.node is None:
+            self._begin(sequence)
         while True:
-            slices = self._plan([sequence])
-            logits_SV = self._step(slices)
-            sequence.n_computed = slices[0].end
-            if slices[0].n_logits:
+            count = min(sequence.n_behind, self.limits.max_step_tokens)
+            if not self.cache.grow(sequence.pages, sequence.n_computed + count):
+                raise OutOfMemory(f"no page is free for a text of {sequence.n_computed + count} tokens")
+            logits_SV = self.decoding.compute([self.decoding.slice(sequence, count)])
+            sequence.n_computed += count
+            if len(logits_SV):
                 return logits_SV
 
-    def finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        """End a sequence from outside: a stop string was seen, or nobody listens any more."""
-        if sequence.finish_reason is None:
-            sequence.finish_reason = reason
-
-    def release(self, sequence: Sequence, *, keep: bool) -> None:
-        """Take a sequence's pages back, or keep them for the next request, in place of any kept before."""
-        sequence.speculation.close(keep=keep)
-        if keep:
-            self.drop_kept()
-            self._kept = sequence
-        else:
-            self.pool.shrink(sequence.pages, 0)
-            sequence.n_computed = 0
-
-    def drop_kept(self) -> None:
-        """Take back the pages of the kept sequence."""
-        if self._kept is not None:
-            self.pool.shrink(self._kept.pages, 0)
-            self._kept = None
+    def let_go(self, sequence: Sequence) -> None:
+        """By hand: give the pages of a sequence to the prefix cache."""
+        if sequence.node is not None:
+            self._retire(sequence)
 
     def logits(self, token_ids: tuple[int, ...]) -> F32:
-        """Logits [T, V] after every token."""
-        sequence = Sequence(request=Request(prompt_ids=token_ids, sampling=SamplingParams()), token_ids=list(token_ids))
-        self._check(sequence.request, n_to_come=0)
-        self.drop_kept()
+        """Logits [T, V] after every token. Raises as `submit` does, and OutOfMemory where running requests leave no room."""
+        request = Request(prompt_ids=token_ids, sampling=SamplingParams())
+        self.check(request, n_to_come=0)
+        sequence = Sequence(request=request, token_ids=list(token_ids))
         out_TV = np.empty((len(token_ids), self.vocab_size), np.float32)
         try:
-            for start in range(0, len(token_ids), self.max_step_tokens):
-                part = tuple(token_ids[start : start + self.max_step_tokens])
-                out_TV[start : start + len(part)] = self._step([Slice(sequence, start, part, len(part))])
+            for start in range(0, len(token_ids), self.limits.max_step_tokens):
+                part = tuple(token_ids[start : start + self.limits.max_step_tokens])
+                if not self.cache.grow(sequence.pages, start + len(part)):
+                    raise OutOfMemory("the pages for keys and values are in use; wait until other requests have ended")
+                out_TV[start : start + len(part)] = self.decoding.compute([Slice(sequence, start, part, len(part))])
         finally:
-            self.release(sequence, keep=False)
+            self.pool.shrink(sequence.pages, 0)
         return out_TV
 
-    def take_up_kept(self, sequence: Sequence) -> None:
-        """Give a sequence that was not started the kept pages, as far as its prompt agrees with them."""
-        if (kept := self._kept) is not None:
-            self._kept = None
-            n_same = _n_common(kept.token_ids[: kept.n_computed], sequence.request.prompt_ids[:-1])
-            self.pool.shrink(kept.pages, n_same)
-            sequence.pages, sequence.n_computed, sequence.n_cached = kept.pages, n_same, n_same
+    def check(self, request: Request, n_to_come: int = 1) -> None:
+        """Raises PromptTooLong or BadRequest for a request that this model cannot serve. Any thread may call it."""
+        check_request(request, self.max_context, self.vocab_size, n_to_come)
 
-    def _step(self, slices: list[Slice]) -> F32:
-        """Logits [S, V] of the slices, whose sequences get the pages they need."""
-        with self._lock:
-            for piece in slices:
-                self.pool.grow(piece.sequence.pages, piece.end)
-            return self._runner.run(slices)
+    def _max_tokens(self, request: Request) -> int:
+        """Tokens that a request may generate."""
+        if request.task != "generate":
+            return 0
+        most = self.max_context - len(request.prompt_ids)
+        return most if request.sampling.max_tokens is None else min(most, request.sampling.max_tokens)
 
-    def _check(self, request: Request, n_to_come: int = 1) -> None:
-        if not request.prompt_ids:
-            raise BadRequest("the prompt is empty; expected at least one token", param="prompt")
-        if len(request.prompt_ids) + n_to_come > self.max_context:
-            raise PromptTooLong(len(request.prompt_ids), self.max_context)
-        if odd := [i for i in request.prompt_ids if isinstance(i, bool) or not isinstance(i, Integral)]:
-            raise BadRequest(f"token ids hold {odd[0]!r}; expected whole numbers", param="prompt")
-        low, high = min(request.prompt_ids), max(request.prompt_ids)
-        if low < 0 or high >= self.vocab_size:
-            raise BadRequest(
-                f"token id {low if low < 0 else high} is not in the vocabulary; expected 0 to {self.vocab_size - 1}",
-                param="prompt",
+    def _expire(self) -> None:
+        """End the requests whose time is up."""
+        now = self.clock()
+        for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
+            if sequence.deadline is not None and now >= sequence.deadline:
+                self.cancel(sequence, "deadline")
+
+    def _begin(self, sequence: Sequence) -> None:
+        """A sequence starts to run, or starts again: take up what is cached of its text."""
+        request, ids = sequence.request, sequence.token_ids
+        if (
+            request.prompt_logprobs is not None
+            and len(sequence.prompt_logprobs) < sequence.n_prompt - request.prompt_logprobs_from
+        ):
+            ids = ids[: request.prompt_logprobs_from + len(sequence.prompt_logprobs)]
+        match, sequence.node = self.cache.take_up(sequence.realm, ids, sequence.pages)
+        sequence.n_computed = match.n_tokens
+        sequence.n_shared = len(match.nodes) * PAGE_TOKENS
+        if not sequence.n_preempted:
+            sequence.n_cached, sequence.parting = match.n_tokens, match.parting
+            if request.task == "generate":
+                force(sequence, sequence.control.begin())
+
+    def _retire(self, sequence: Sequence) -> None:
+        """Give a sequence's pages to the prefix cache."""
+        self._share(sequence)
+        assert sequence.node is not None
+        self.cache.put_away(sequence.node, sequence.token_ids, sequence.pages, sequence.n_computed)
+        sequence.node, sequence.n_computed, sequence.n_shared = None, 0, 0
+        sequence.n_preempted += 1
+
+    def _share(self, sequence: Sequence) -> None:
+        """Let others find the pages that have become full."""
+        n_full = sequence.n_computed // PAGE_TOKENS * PAGE_TOKENS
+        if n_full > sequence.n_shared and sequence.node is not None:
+            sequence.node = self.cache.extend(
+                sequence.node, sequence.token_ids, sequence.pages, sequence.n_shared, sequence.n_computed
             )
-        if beyond := [i for i, _ in request.sampling.logit_bias if i >= self.vocab_size]:
-            raise BadRequest(
-                f"logit_bias names token {beyond[0]}; expected ids from 0 to {self.vocab_size - 1}", param="logit_bias"
-            )
+            sequence.n_shared = n_full
 
-    def _plan(self, sequences: list[Sequence]) -> list[Slice]:
-        """What each unfinished sequence computes next, within the step's budget; those that are talking go first."""
-        budget, slices = self.max_step_tokens, []
-        for sequence in sorted((s for s in sequences if not s.is_finished), key=lambda s: s.n_behind > 1):
-            if count := min(sequence.n_behind, budget):
-                start = sequence.n_computed
-                part = tuple(sequence.token_ids[start : start + count])
-                slices.append(Slice(sequence, start, part, n_logits=int(count == sequence.n_behind)))
-                budget -= count
-        return slices
+    def _close(self, sequence: Sequence) -> None:
+        """Take a finished sequence out, keep what it computed, and report its ending."""
+        assert sequence.finish_reason is not None
+        self.scheduler.remove(sequence)
+        n_preempted = sequence.n_preempted
+        if sequence.node is not None:
+            self._retire(sequence)
+        sequence.speculation.close()
+        sequence.leader = None
+        control = sequence.control
+        control.finish(sequence.finish_reason)
+        self._report(
+            sequence,
+            Ending(
+                reason=sequence.finish_reason,
+                error=sequence.error,
+                n_cached=sequence.n_cached,
+                parting=sequence.parting,
+                n_thinking=control.n_thinking,
+                thinking_stopped=control.stopped,
+                n_drafted=sequence.speculation.n_drafted,
+                n_accepted=sequence.speculation.n_accepted,
+                n_preempted=n_preempted,
+                prompt_logprobs=tuple(sequence.prompt_logprobs),
+                logits=sequence.logits,
+                vector=sequence.vector,
+            ),
+        )
 
-    def _add_drafts(self, slices: list[Slice]) -> list[Slice]:
-        """The slices of a decoding step, each with what its sequence's drafters guess.
-
-        Drafts take no page that another sequence needs, and go no further than plain decoding could.
-        """
-        n_free = self.pool.n_free - sum(max(0, n_pages_for(piece.end) - len(piece.sequence.pages)) for piece in slices)
-        budget = self.max_step_tokens - len(slices)
-        with_drafts = []
-        for piece in slices:
-            sequence, end = piece.sequence, piece.end
-            max_tokens = sequence.request.sampling.max_tokens or self.max_context
-            n_pages = max(len(sequence.pages), n_pages_for(end))
-            room = (n_pages + n_free) * PAGE_TOKENS - end
-            n_most = min(MAX_DRAFTS, max_tokens - sequence.n_generated - 1, self.max_context - end - 1, room, budget)
-            drafts = sequence.speculation.draft(sequence.token_ids, n_most, self.cost, len(slices))
-            drafts = tuple(itertools.takewhile(lambda token_id: 0 <= token_id < self.vocab_size, drafts))
-            sequence.speculation.n_drafted += len(drafts)
-            n_free -= max(0, n_pages_for(end + len(drafts)) - n_pages)
-            budget -= len(drafts)
-            with_drafts.append(Slice(sequence, piece.start, piece.token_ids + drafts, 1 + len(drafts)))
-        return with_drafts
-
-    def _choose(self, slices: list[Slice], logits_SV: F32) -> Iterator[Sequence]:
-        """Append its next token to each sequence that is up to date; then another to those whose draft was that token; and on.
-
-        Yields the sequence after each token. One that was finished meanwhile gets no more.
-        """
-        for piece in slices:
-            piece.sequence.n_computed = piece.end - len(piece.drafts)
-        first_rows = itertools.accumulate((piece.n_logits for piece in slices), initial=0)
-        current = [(piece, row) for piece, row in zip(slices, first_rows, strict=False) if piece.n_logits]
-        for depth in itertools.count():
-            current = [(piece, row) for piece, row in current if not piece.sequence.is_finished]
-            if not current:
-                break
-            logits_of_current = logits_SV[[row + depth for _, row in current]] if len(current) < len(logits_SV) else logits_SV
-            token_ids = sample_rows(self.ops, logits_of_current, [Row(piece.sequence) for piece, _ in current])
-            confirmed = []
-            for (piece, first_row), token_id in zip(current, token_ids, strict=True):
-                sequence = piece.sequence
-                if sequence.is_finished:
-                    continue
-                self._append(sequence, token_id)
-                if depth < len(piece.drafts):
-                    is_right = piece.drafts[depth] == token_id
-                    sequence.speculation.learn(is_right=is_right)
-                    if is_right:
-                        sequence.n_computed += 1
-                        confirmed.append((piece, first_row))
-                yield sequence
-            current = confirmed
-        for piece in slices:
-            self.pool.shrink(piece.sequence.pages, piece.sequence.n_computed)
-
-    def _append(self, sequence: Sequence, token_id: int) -> None:
-        """Add a token, and see whether it is the last."""
-        params = sequence.request.sampling
-        sequence.token_ids.append(token_id)
-        if (grammar := sequence.request.grammar) is not None:
-            grammar.accept(token_id)
-        if token_id in params.stop_ids:
-            sequence.finish_reason = "stop"
-        elif sequence.n_generated == params.max_tokens or len(sequence.token_ids) >= self.max_context:
-            sequence.finish_reason = "length"
-
-
-def _n_common(first: list[int], second: tuple[int, ...]) -> int:
-    """Length of the longest common prefix."""
-    n = 0
-    for a, b in zip(first, second, strict=False):
-        if a != b:
-            break
-        n += 1
-    return n
+    def _report(self, sequence: Sequence, ending: Ending | None = None) -> None:
+        """Make an event of what a sequence generated since its last one."""
+        ids, logprobs = sequence.token_ids[sequence.n_reported :], sequence.logprobs
+        if ids or ending is not None:
+            self._events.append(Event(sequence_id=sequence.id, token_ids=tuple(ids), logprobs=tuple(logprobs), ending=ending))
+            sequence.n_reported, sequence.logprobs = len(sequence.token_ids), []

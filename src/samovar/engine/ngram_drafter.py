@@ -43,7 +43,7 @@ class NgramDrafter:
             drafts.append(drafts[self._source - len(token_ids)])
         return tuple(drafts)
 
-    def close(self, *, keep: bool) -> None:
+    def close(self) -> None:
         """Nothing is held."""
 
     def _index(self, token_ids: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""The memory for keys and values: a fixed number of pages, handed out and taken back.
+"""The memory for keys and values: a fixed number of pages, each used by sequences and held by the prefix cache.
 
 A page holds PAGE_TOKENS tokens of all layers. The arrays are reserved at once, and the system commits them as they are
 first written, so an idle pool costs nothing.
@@ -20,7 +20,10 @@ def n_pages_for(n_tokens: int) -> int:
 
 
 class PagePool:
-    """Pages by number. Shapes as in `KvPages`; one such pair of arrays a layer."""
+    """Pages by number. Shapes as in `KvPages`; one such pair of arrays a layer.
+
+    A page is free while no sequence uses it and the prefix cache does not hold it; idle while the cache alone holds it.
+    """
 
     def __init__(self, kv_type: KvType, *, n_pages: int, n_layers: int, n_kv_heads: int, d_head: int) -> None:
         try:
@@ -31,26 +34,65 @@ class PagePool:
                 f"keys and values of {n_pages * PAGE_TOKENS} tokens need {size / 2**30:.1f} GiB, which the system refuses; "
                 "ask for a smaller context (--ctx-size)"
             ) from error
-        self.n_pages = n_pages
+        self.n_pages, self.n_idle = n_pages, 0
         self._free = list(range(n_pages - 1, -1, -1))
+        self._n_users = [0] * n_pages
+        self._is_held = [False] * n_pages
 
     @property
     def n_free(self) -> int:
-        """Pages that nobody holds."""
+        """Pages that nobody uses and nobody holds."""
         return len(self._free)
 
-    def grow(self, pages: list[int], n_tokens: int) -> None:
-        """Add pages to the list until it holds `n_tokens`. Raises OutOfMemory, and adds none, when too few are free."""
-        n_more = n_pages_for(n_tokens) - len(pages)
-        if n_more > self.n_free:
-            raise OutOfMemory(
-                f"{n_more} more pages of {PAGE_TOKENS} tokens are needed, and {self.n_free} of {self.n_pages} are free; "
-                "send fewer requests at once, or raise the context (--ctx-size)"
-            )
-        pages.extend(self._free.pop() for _ in range(n_more))
+    def n_users(self, page: int) -> int:
+        """Sequences that use a page."""
+        return self._n_users[page]
+
+    def take(self) -> int:
+        """A free page, used once. There must be one."""
+        page = self._free.pop()
+        self._n_users[page] = 1
+        return page
+
+    def use(self, page: int) -> None:
+        """One more sequence uses a page that is used or held."""
+        self.n_idle -= self._n_users[page] == 0
+        self._n_users[page] += 1
+
+    def leave(self, page: int) -> None:
+        """A sequence has done with a page."""
+        self._n_users[page] -= 1
+        assert self._n_users[page] >= 0, page
+        if self._n_users[page] == 0:
+            if self._is_held[page]:
+                self.n_idle += 1
+            else:
+                self._free.append(page)
+
+    def hold(self, page: int) -> None:
+        """The prefix cache holds a page that a sequence uses."""
+        assert self._n_users[page] > 0, page
+        assert not self._is_held[page], page
+        self._is_held[page] = True
+
+    def drop(self, page: int) -> None:
+        """The prefix cache has done with a page that it holds."""
+        assert self._is_held[page], page
+        self._is_held[page] = False
+        if self._n_users[page] == 0:
+            self.n_idle -= 1
+            self._free.append(page)
 
     def shrink(self, pages: list[int], n_tokens: int) -> None:
-        """Take back the pages past the first `n_tokens`."""
+        """Take the pages past the first `n_tokens` from a sequence's list."""
         keep = n_pages_for(n_tokens)
-        self._free.extend(reversed(pages[keep:]))
+        for page in reversed(pages[keep:]):
+            self.leave(page)
         del pages[keep:]
+
+    def copy(self, source: int, target: int) -> None:
+        """Make the keys and values of page `target` those of `source`."""
+        for layer in self.layers:
+            for array in (layer.k_PGKB, layer.v_PGBK, layer.k_scale_PGB, layer.v_scale_PGB):
+                if len(array):
+                    array[target] = array[source]

@@ -2,10 +2,10 @@
 
 Python takes microseconds for each operation of each layer, which small steps wait for. So the second step of a shape is
 recorded (`kernels.recorder`), and later ones fill the recorded step's input buffers and run it. Results have the same bits.
-
 With adapters, which rows each one changes is part of the shape.
 """
 
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import numpy as np
 from samovar.engine.batch import Batch
 from samovar.engine.page_pool import PagePool
 from samovar.engine.paged_attend import PagedAttend
-from samovar.kernels import F32, Spans
+from samovar.kernels import F32, PAGE_TOKENS, Spans
 from samovar.kernels.native import NativeOps
 from samovar.kernels.recorder import RecordingOps
 from samovar.kernels.slabs import Slabs
@@ -27,73 +27,141 @@ MAX_ROWS = 64
 MAX_SHAPES = 64
 """Shapes of steps that are remembered; the one not met for longest is forgotten."""
 
-_Shape = tuple[int, int, tuple[AdaptedRows, ...]]
-"""Of a step: tokens, sequences, and the rows that adapters change."""
+MAX_LENT = 4
+"""Steps whose logits may be held at once. Usually two: while a step runs, the caller has the logits of the one before."""
+
+_BLOCK_POSITIONS = 256
+
+_Shape = tuple[int, int, int, tuple[AdaptedRows, ...]]
+"""Of a step: tokens, sequences, rows of logits, and the rows that adapters change."""
+
+
+class Angles:
+    """Cosines and sines [C, R] of the rotation at each position that a pool of pages has room for.
+
+    They are computed in blocks, as far as steps have come, and stay in place: recorded steps take their rows from them.
+    """
+
+    def __init__(self, model: Decoder, n_positions: int) -> None:
+        self._model = model
+        n_pairs = len(model.config.rope.inv_freq_R)
+        self.cos_CR, self.sin_CR = (np.empty((n_positions, n_pairs), np.float32) for _ in range(2))
+        self._n_known = 0
+
+    def reach(self, position: int) -> None:
+        """Have the angles up to `position`, as far as there is room."""
+        while self._n_known <= position and self._n_known < len(self.cos_CR):
+            block = slice(self._n_known, min(self._n_known + _BLOCK_POSITIONS, len(self.cos_CR)))
+            self.cos_CR[block], self.sin_CR[block] = self._model.angles(np.arange(block.start, block.stop))
+            self._n_known = block.stop
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedStep:
-    """A pass through the layers, its input buffers and its result."""
+    """A pass through the model and its input buffers."""
 
     ops: RecordingOps
     batch: Batch
-    angles: tuple[F32, F32]
-    x_TD: F32
 
     @classmethod
     def record(
-        cls, model: Decoder, ops: RecordingOps, pool: PagePool, like: Batch, adapted: tuple[AdaptedRows, ...] = ()
+        cls,
+        model: Decoder,
+        ops: RecordingOps,
+        pool: PagePool,
+        angles: Angles,
+        like: Batch,
+        results_N: F32,
+        adapted: tuple[AdaptedRows, ...] = (),
     ) -> "RecordedStep":
-        """Record a step of the shape of `like`."""
+        """Record a step of the shape of `like`, whose logits come to lie at the start of `results_N`."""
         spans = Spans(
             row_starts=like.spans.row_starts.copy(),
             positions=like.spans.positions.copy(),
             page_tables_SP=np.zeros((len(like.spans.positions), pool.n_pages), np.int32),
         )
         batch = Batch(
-            ids_T=like.ids_T.copy(), positions_T=like.positions_T, slots_T=like.slots_T.copy(), spans=spans,
-            output_rows=like.output_rows,
+            ids_T=like.ids_T.copy(), positions_T=like.positions_T.copy(), slots_T=like.slots_T.copy(), spans=spans,
+            output_rows=like.output_rows.copy(),
         )  # fmt: skip
-        angles = model.angles(like.positions_T)
-        return cls(ops, batch, angles, model.hidden(batch.ids_T, Step(ops, PagedAttend(ops, pool, batch), *angles, adapted)))
+        cos_TR, sin_TR = (ops.take_rows(table, batch.positions_T) for table in (angles.cos_CR, angles.sin_CR))
+        step = Step(ops, PagedAttend(ops, pool, batch), cos_TR, sin_TR, adapted)
+        x_SD = model.hidden(batch.ids_T, batch.output_rows, step)
+        if len(x_SD):
+            ops.place_next(results_N)
+            model.logits(x_SD, ops)
+        return cls(ops, batch)
 
-    def run(self, batch: Batch, angles: tuple[F32, F32]) -> F32:
-        """[T, D] after the last layer; overwritten by the next step."""
+    def run(self, batch: Batch) -> None:
+        """Compute another step of this shape. Its angles must be there."""
         mine, spans = self.batch, batch.spans
         mine.ids_T[:] = batch.ids_T
+        mine.positions_T[:] = batch.positions_T
         mine.slots_T[:] = batch.slots_T
+        mine.output_rows[:] = batch.output_rows
         mine.spans.row_starts[:] = spans.row_starts
         mine.spans.positions[:] = spans.positions
         mine.spans.page_tables_SP[:, : spans.page_tables_SP.shape[1]] = spans.page_tables_SP
-        for buffer, values in zip(self.angles, angles, strict=True):
-            buffer[:] = values
         self.ops.run()
-        return self.x_TD
+
+
+class Results:
+    """Pieces of memory for the logits of recorded steps, each as large as any of them needs.
+
+    A piece is lent again when nobody holds a view of it any more.
+    """
+
+    def __init__(self, n_elements: int) -> None:
+        self._n_elements = n_elements
+        self._pieces: list[memoryview] = []
+        self._lent: list[weakref.ref[F32]] = []
+
+    def lend(self) -> tuple[int, F32] | None:
+        """The number of a piece that is free, and an array on it; None when all are held."""
+        number = 0
+        while number < len(self._lent) and self._lent[number]() is not None:
+            number += 1
+        if number == MAX_LENT:
+            return None
+        if number == len(self._pieces):
+            self._pieces.append(np.empty(self._n_elements, np.float32).data)
+        results_N = np.frombuffer(self._pieces[number], np.float32)  # every view, and views of those, have it as their base
+        self._lent[number : number + 1] = [weakref.ref(results_N)]
+        return number, results_N
 
 
 class Replays:
     """The recorded steps of one model on one pool of pages."""
 
     def __init__(self, model: Decoder, ops: NativeOps, pool: PagePool) -> None:
-        self.model, self._ops, self._pool = model, ops, pool
+        self._model, self._ops, self._pool = model, ops, pool
         self.slabs = Slabs()
-        self._steps: OrderedDict[_Shape, RecordedStep | None] = OrderedDict()  # None: met once
+        self._angles = Angles(model, pool.n_pages * PAGE_TOKENS)
+        self._results = Results(MAX_ROWS * model.config.vocab_size)
+        # by shape, and by the piece of memory that the logits come to lie in; none yet for a shape that was met once
+        self._steps: OrderedDict[_Shape, dict[int, RecordedStep]] = OrderedDict()
 
-    def hidden(self, batch: Batch, adapted: tuple[AdaptedRows, ...] = ()) -> F32 | None:
-        """[T, D] after the last layer, overwritten by the next call; None for a shape that is large or new."""
-        shape = len(batch.ids_T), len(batch.spans.positions), adapted
-        if shape[0] > MAX_ROWS:
+    def logits(self, batch: Batch, adapted: tuple[AdaptedRows, ...] = ()) -> F32 | None:
+        """Logits [S, V] after the tokens at `output_rows`; None for a large or new shape, or while too many are held."""
+        n_rows, n_outputs, vocab_size = len(batch.ids_T), len(batch.output_rows), self._model.config.vocab_size
+        if n_rows > MAX_ROWS:
             return None
-        is_new = shape not in self._steps
-        step = self._steps.pop(shape, None)
-        if step is None and not is_new:
-            step = RecordedStep.record(self.model, RecordingOps(self._ops, self.slabs), self._pool, batch, adapted)
-        self._steps[shape] = step
+        shape = n_rows, len(batch.spans.positions), n_outputs, adapted
+        steps = self._steps.pop(shape, None)
+        self._steps[shape] = {} if steps is None else steps
         if len(self._steps) > MAX_SHAPES:
             self._steps.popitem(last=False)
-        return None if step is None else step.run(batch, self.model.angles(batch.positions_T))
+        if steps is None or (lent := self._results.lend()) is None:
+            return None
+        piece, results_N = lent
+        if (step := steps.get(piece)) is None:
+            ops = RecordingOps(self._ops, self.slabs)
+            step = steps[piece] = RecordedStep.record(self._model, ops, self._pool, self._angles, batch, results_N, adapted)
+        self._angles.reach(max(batch.positions_T.tolist()))
+        step.run(batch)
+        return results_N[: n_outputs * vocab_size].reshape(n_outputs, vocab_size)
 
     def forget(self, adapter: LoraAdapter) -> None:
         """Drop the steps recorded with an adapter, which hold its weights."""
-        for shape in [shape for shape in self._steps if any(part.adapter is adapter for part in shape[2])]:
+        for shape in [shape for shape in self._steps if any(part.adapter is adapter for part in shape[3])]:
             del self._steps[shape]

@@ -13,7 +13,7 @@ from samovar.engine.replay import Replays
 from samovar.errors import BadRequest
 from samovar.kernels import F32, Ops
 from samovar.kernels.native import NativeOps
-from samovar.models.blocks import Decoder
+from samovar.models.blocks import Decoder, Step
 from samovar.models.lora import AdaptedRows, LoraAdapter, adapted_rows
 
 
@@ -61,10 +61,18 @@ class Runner:
         """
         batch = build_batch(slices)
         adapted = self._adapted(batch)
-        if self.replays is not None and (x_TD := self.replays.hidden(batch, adapted)) is not None:
-            return self.replays.model.logits(x_TD, batch.output_rows)
+        if self.replays is not None and (logits_SV := self.replays.logits(batch, adapted)) is not None:
+            return logits_SV
         attend = PagedAttend(self.ops, self.pool, batch)
         return self.model(batch.ids_T, batch.positions_T, attend, batch.output_rows, adapted)
+
+    def hidden(self, slices: list[Slice]) -> F32:
+        """Compute the slices; the normalised state [S, D] after the last token of each. For decoders alone."""
+        assert isinstance(self.model, Decoder)
+        batch = build_batch(slices)
+        angles, attend = self.model.angles(batch.positions_T), PagedAttend(self.ops, self.pool, batch)
+        step = Step(self.ops, attend, *angles, self._adapted(batch))
+        return self.model.normalised(self.model.hidden(batch.ids_T, batch.last_rows, step))
 
     def _adapted(self, batch: Batch) -> tuple[AdaptedRows, ...]:
         """Who adapts which rows."""

@@ -4,8 +4,8 @@ What is computed, and in which order, is defined in `kernels.reference_sample`. 
 request's seed and the token's position alone, so an answer can be replayed whatever ran beside it.
 """
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,21 +37,23 @@ def sample_rows(ops: Ops, logits_SV: F32, rows: list[Row]) -> list[int]:
 
     Raises NoTokenLeft for a row whose logits are no numbers, or whose grammar allows no token.
     """
-    return [int(i) for i in ops.sample(logits_SV, _batch(rows, logits_SV.shape[1]))] if rows else []
+    if not rows:
+        return []
+    ids: list[int] = ops.sample(logits_SV, _batch(rows, logits_SV.shape[1])).tolist()
+    return ids
 
 
 def _batch(rows: list[Row], vocab_size: int) -> SampleBatch:
     params = tuple([row.sequence.request.sampling for row in rows])
-    batch = replace(
-        _settings(params),
-        positions=np.array([len(r.sequence.token_ids) + len(r.draft_ids) for r in rows], np.uint64),
-        mask_SW=_masks(rows, vocab_size),
-    )
-    if not any(p.has_penalty for p in params):
-        return batch
+    make, has_penalty = _settings(params)
+    positions = np.array([len(row.sequence.token_ids) + len(row.draft_ids) for row in rows], np.uint64)
+    mask_SW = _masks(rows, vocab_size)
+    if not has_penalty:
+        return make(positions=positions, mask_SW=mask_SW)
     seen = [_seen(row, p) for row, p in zip(rows, params, strict=True)]
-    return replace(
-        batch,
+    return make(
+        positions=positions,
+        mask_SW=mask_SW,
         seen_starts=_starts([len(ids) for ids, _ in seen]),
         seen_ids=np.concatenate([ids for ids, _ in seen]),
         seen_counts=np.concatenate([counts for _, counts in seen]),
@@ -59,10 +61,11 @@ def _batch(rows: list[Row], vocab_size: int) -> SampleBatch:
 
 
 @lru_cache(maxsize=16)  # the same requests ask at each step
-def _settings(params: tuple[SamplingParams, ...]) -> SampleBatch:
-    """What depends on the requests alone; positions, seen tokens and masks are to be filled in."""
+def _settings(params: tuple[SamplingParams, ...]) -> tuple[partial[SampleBatch], bool]:
+    """A batch but for positions and masks, with no seen tokens unless they are given; and whether any row has a penalty."""
     biases = [p.logit_bias for p in params]
-    return SampleBatch(
+    make = partial(
+        SampleBatch,
         temperature=np.array([p.temperature for p in params], np.float64),
         top_k=np.array([p.top_k for p in params], np.int64),
         top_p=np.array([p.top_p for p in params], np.float64),
@@ -71,15 +74,14 @@ def _settings(params: tuple[SamplingParams, ...]) -> SampleBatch:
         presence_penalty=np.array([p.presence_penalty for p in params], np.float32),
         frequency_penalty=np.array([p.frequency_penalty for p in params], np.float32),
         seeds=np.array([p.seed for p in params], np.uint64),
-        positions=np.empty(0, np.uint64),
         seen_starts=np.zeros(len(params) + 1, np.int64),
         seen_ids=_NO_IDS,
         seen_counts=_NO_IDS,
         bias_starts=_starts([len(bias) for bias in biases]),
         bias_ids=np.array([token_id for bias in biases for token_id, _ in bias], np.int64),
         bias_values=np.array([value for bias in biases for _, value in bias], np.float32),
-        mask_SW=None,
     )
+    return make, any(p.has_penalty for p in params)
 
 
 def _seen(row: Row, params: SamplingParams) -> tuple[_I64, _I64]:
@@ -92,15 +94,17 @@ def _seen(row: Row, params: SamplingParams) -> tuple[_I64, _I64]:
 
 
 def _masks(rows: list[Row], vocab_size: int) -> NDArray[np.uint32] | None:
-    """What the grammars allow, [S, ceil(V / 32)]; None where there is none."""
-    grammars = [row.sequence.request.grammar for row in rows]
-    if all(grammar is None for grammar in grammars):
+    """What grammars allow, and answers that may not end yet, [S, ceil(V / 32)]; None where nothing is forbidden."""
+    limited = [(i, row.sequence) for i, row in enumerate(rows) if row.sequence.is_guided or row.sequence.may_not_stop]
+    if not limited:
         return None
     mask_SW = np.full((len(rows), -(-vocab_size // 32)), 0xFFFFFFFF, np.uint32)
-    for row, grammar, mask_W in zip(rows, grammars, mask_SW, strict=True):
-        if grammar is not None:
-            assert not row.draft_ids
-            grammar.mask(mask_W)
+    for i, sequence in limited:
+        if sequence.is_guided and (grammar := sequence.request.grammar) is not None:
+            grammar.mask(mask_SW[i])
+        if sequence.may_not_stop:
+            for token_id in sequence.request.sampling.stop_ids:
+                mask_SW[i, token_id // 32] &= np.uint32(~(1 << token_id % 32) & 0xFFFFFFFF)
     return mask_SW
 
 

@@ -2,9 +2,15 @@
 
 from dataclasses import dataclass, field
 
-from samovar.engine.request import FinishReason, Request
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.engine.prefix_cache import Break, Node, Realm
+from samovar.engine.request import FinishReason, Logprob, Request
 from samovar.engine.speculate import Speculation
+from samovar.engine.thinking import Control
 from samovar.engine.token_counts import TokenCounts
+from samovar.errors import SamovarError
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -12,18 +18,45 @@ class Sequence:
     """Changes as the engine works, and is owned by the engine alone.
 
     `token_ids` is the prompt followed by what was generated; the keys and values of the first `n_computed` of them are in
-    `pages`, in order. `n_cached` of the prompt's tokens were computed by an earlier request. `counts` follow `token_ids` as
-    far as penalties have asked for them. `speculation` guesses ahead.
+    `pages`, in order, of which the first `n_shared` tokens' are in the prefix cache up to `node`. `n_cached` of the prompt's
+    tokens were computed by earlier requests. `counts` follow `token_ids` as far as penalties have asked for them. `speculation`
+    guesses ahead, `control` watches thoughts and loops. `leader` has the same prompt, whose pages this one waits for. Tokens up
+    to `n_reported` were told to the caller; `logprobs` are those of the others.
     """
 
     request: Request
     token_ids: list[int]
+    id: int = 0
+    rank: float = 0.0
+    deadline: float | None = None
+    leader: "Sequence | None" = None
     n_computed: int = 0
     n_cached: int = 0
+    n_shared: int = 0
+    n_preempted: int = 0
+    parting: Break | None = None
     pages: list[int] = field(default_factory=list)
+    node: Node | None = None
     finish_reason: FinishReason | None = None
+    error: SamovarError | None = None
     counts: TokenCounts = field(default_factory=TokenCounts)
     speculation: Speculation = field(default_factory=lambda: Speculation(()))
+    control: Control = field(default_factory=Control)
+    max_tokens: int = 1 << 31
+    n_reported: int = 0
+    logprobs: list[Logprob | None] = field(default_factory=list)
+    prompt_logprobs: list[Logprob] = field(default_factory=list)
+    logits: tuple[float, ...] = ()
+    vector: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        """The prompt is no news."""
+        self.n_reported = self.n_prompt
+
+    @property
+    def realm(self) -> Realm:
+        """Where in the prefix cache it looks and is kept."""
+        return self.request.tenant, self.request.adapter or ""
 
     @property
     def n_prompt(self) -> int:
@@ -39,6 +72,22 @@ class Sequence:
     def n_generated(self) -> int:
         """Tokens added to the prompt."""
         return len(self.token_ids) - self.n_prompt
+
+    @property
+    def is_guided(self) -> bool:
+        """A grammar says what the next token may be."""
+        return self.request.grammar is not None and self.control.is_answering
+
+    @property
+    def may_not_stop(self) -> bool:
+        """No stop token may be chosen next."""
+        return self.n_generated < self.request.sampling.min_tokens
+
+    @property
+    def is_ready(self) -> bool:
+        """It may run: the one with the same prompt has computed it, or is gone."""
+        leader = self.leader
+        return leader is None or leader.is_finished or leader.n_computed >= leader.n_prompt
 
     @property
     def is_finished(self) -> bool:

@@ -41,8 +41,8 @@ class Drafter(Protocol):
         """The guess that the last `look` found, `n_most` tokens or fewer."""
         ...
 
-    def close(self, *, keep: bool) -> None:
-        """The sequence has ended. With `keep`, what was computed for it may serve the next one."""
+    def close(self) -> None:
+        """The sequence has ended."""
         ...
 
 
@@ -107,10 +107,10 @@ class Speculation:
             self._current.n_right += is_right
             self._current.n_wrong += not is_right
 
-    def close(self, *, keep: bool) -> None:
+    def close(self) -> None:
         """The sequence has ended."""
         for drafter in self.drafters:
-            drafter.close(keep=keep)
+            drafter.close()
 
 
 def best_length(rate: float, n_most: int, plain_s: float, row_s: float) -> tuple[int, float]:

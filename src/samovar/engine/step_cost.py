@@ -34,10 +34,11 @@ class StepCost:
         if self.is_known:
             seconds = min(seconds, _OUTLIER * self.seconds(n_rows))
         x = n_rows - 1
-        sums = (self._n, self._x, self._xx, self._y, self._xy)
-        self._n, self._x, self._xx, self._y, self._xy = (
-            old * _FADE + new for old, new in zip(sums, (1.0, x, x * x, seconds, x * seconds), strict=True)
-        )
+        self._n = self._n * _FADE + 1.0
+        self._x = self._x * _FADE + x
+        self._xx = self._xx * _FADE + x * x
+        self._y = self._y * _FADE + seconds
+        self._xy = self._xy * _FADE + x * seconds
         # minimise sum (y - a - b x)^2 + weight (b - slope a)^2
         aa = self._n + _PRIOR_WEIGHT * _PRIOR_SLOPE**2
         ab = self._x - _PRIOR_WEIGHT * _PRIOR_SLOPE

@@ -137,6 +137,10 @@ class Ops(Protocol):
         """[T, D]: the rows `ids_T` of a [V, D] table in float32."""
         ...
 
+    def take_rows(self, x_TD: F32, rows_S: NDArray[np.int64]) -> F32:
+        """[S, D]: a copy of the rows `rows_S`, which are not negative."""
+        ...
+
     def linear(
         self,
         x_TD: F32,

@@ -18,6 +18,7 @@ from samovar.kernels import F32, KvPages, Linear, Spans, WeightForm
 from samovar.kernels.cores import usable_cores
 from samovar.kernels.sample_batch import SampleBatch, refuse_failed
 from samovar.kernels.slabs import Slabs
+from samovar.tensors.dtypes import F32 as F32_TYPE
 from samovar.tensors.stored import StoredTensor
 
 if TYPE_CHECKING:
@@ -129,6 +130,12 @@ class NativeOps:
         self._target.embed(table.type.ggml_id, table.data, ids_T, out_TD)
         return out_TD
 
+    def take_rows(self, x_TD: F32, rows_S: NDArray[np.int64]) -> F32:
+        """As `embed` from a table of float32."""
+        out_SD = self._new(len(rows_S), x_TD.shape[1])
+        self._target.embed(F32_TYPE.ggml_id, x_TD.reshape(-1).view(np.uint8), rows_S, out_SD)
+        return out_SD
+
     def linear(
         self,
         x_TD: F32,
@@ -196,12 +203,7 @@ class NativeOps:
     def sample(self, logits_SV: F32, batch: SampleBatch) -> NDArray[np.int64]:
         """The same ids as the definition; sorts no more candidates than top-k and top-p need."""
         ids_S = np.empty(len(logits_SV), np.int64)
-        self._engine.sample(
-            logits_SV, batch.temperature, batch.top_k, batch.top_p, batch.min_p,
-            batch.repetition_penalty, batch.presence_penalty, batch.frequency_penalty, batch.seeds, batch.positions,
-            batch.seen_starts, batch.seen_ids, batch.seen_counts, batch.bias_starts, batch.bias_ids, batch.bias_values,
-            batch.mask_SW, ids_S,
-        )  # fmt: skip
+        self._engine.sample(logits_SV, *batch, ids_S)
         refuse_failed(ids_S, logits_SV)
         return ids_S
 

@@ -4,6 +4,7 @@ The model's own code does the recording: it is run once with `RecordingOps` in p
 """
 
 import importlib
+import math
 from typing import TYPE_CHECKING
 
 from samovar.kernels import F32
@@ -26,10 +27,18 @@ class RecordingOps(NativeOps):
         self._isa, self._engine, self._slabs = ops.isa, ops._engine, slabs
         self._program: Program = importlib.import_module("samovar._native").Program(ops._engine)
         self._target = self._program
+        self._place: F32 | None = None
+
+    def place_next(self, memory_N: F32) -> None:
+        """The next output lies at the start of `memory_N`, which is large enough."""
+        self._place = memory_N
 
     def run(self) -> None:
         """Make the recorded calls, in their order. Raises ValueError for an id, slot or page in a buffer that is not there."""
         self._program.run()
 
     def _new(self, *shape: int) -> F32:
-        return self._slabs.new(*shape)
+        if self._place is None:
+            return self._slabs.new(*shape)
+        memory_N, self._place = self._place, None
+        return memory_N[: math.prod(shape)].reshape(shape)

@@ -64,6 +64,10 @@ class ReferenceOps:
         """Dequantise the rows asked for."""
         return dequantise(table.type, table.rows()[ids_T].reshape(-1)).reshape(len(ids_T), table.shape[1])
 
+    def take_rows(self, x_TD: F32, rows_S: NDArray[np.int64]) -> F32:
+        """Index the rows."""
+        return x_TD[rows_S]
+
     def linear(
         self,
         x_TD: F32,

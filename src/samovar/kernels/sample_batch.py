@@ -1,6 +1,6 @@
 """What `Ops.sample` needs to know beside the logits, for S rows at once; and how it says that no token can be chosen."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,7 @@ _I64 = NDArray[np.int64]
 NOTHING_ALLOWED, NOT_A_NUMBER = -1, -2  # what a kernel gives instead of an id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleBatch:
+class SampleBatch(NamedTuple):
     """One value a row [S]; for the meaning of each see `engine.request.SamplingParams`, whose ranges hold.
 
     `positions` is the number of tokens before the row: with the seed, all that a draw depends on. Two lists a row, laid end
@@ -23,6 +22,8 @@ class SampleBatch:
     how often it occurs in the answer (0: in the prompt only); `bias_ids` are distinct ids with what is added to their logits.
     A row without penalties needs no list of seen tokens. `mask_SW` is uint32 [S, ceil(V / 32)]: id i is allowed where bit
     i % 32 of word i // 32 is set.
+
+    A tuple, since each step makes one; in the order in which the compiled code takes them.
     """
 
     temperature: _F64
@@ -45,6 +46,8 @@ class SampleBatch:
 
 def refuse_failed(ids_S: _I64, logits_SV: _F32) -> None:
     """Raise NoTokenLeft for the first row that has no id."""
+    if min(ids_S.tolist(), default=0) >= 0:  # for a few rows quicker than array expressions
+        return
     for row in np.flatnonzero(ids_S < 0).tolist():
         if ids_S[row] == NOTHING_ALLOWED:
             what = "every token is forbidden by the grammar or has a logit of minus infinity: loosen the grammar"

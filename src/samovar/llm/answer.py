@@ -1,14 +1,13 @@
 """One answer as it grows: token ids become text, thoughts and answer come apart, stop strings are looked for.
 
-An `Answer` is a fold over token events; `Stream` shows its deltas to a caller as they come.
+An `Answer` is a fold over the engine's events.
 """
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable
 
-from samovar.engine.engine import Engine
-from samovar.engine.request import TokenEvent
-from samovar.engine.sequence import Sequence
+from samovar.engine.prefix_cache import Break
+from samovar.engine.request import Ending, Event, FinishReason, Logprob, Request
 from samovar.llm.result import Result, Timing, Usage
 from samovar.llm.stop_strings import StopStrings
 from samovar.text.detokenizer import Detokenizer
@@ -16,58 +15,106 @@ from samovar.text.output_parser import Delta, OutputParser
 
 
 class Answer:
-    """Collects what one sequence generates. Without a parser all text is content."""
+    """Collects what one request generates. Without a parser all text is content.
+
+    `explain` puts into words where the prompt parted from a cached one.
+    """
 
     def __init__(
-        self, sequence: Sequence, detokenizer: Detokenizer, parser: OutputParser | None, stop: tuple[str, ...]
+        self,
+        request: Request,
+        detokenizer: Detokenizer,
+        parser: OutputParser | None,
+        stop: tuple[str, ...],
+        explain: Callable[[Break], str | None],
     ) -> None:
-        self.sequence = sequence
-        self._detokenizer, self._parser, self._stop = detokenizer, parser, StopStrings(stop)
+        self.request = request
+        self._detokenizer, self._parser, self._stop, self._explain = detokenizer, parser, StopStrings(stop), explain
         self._content: list[str] = []
         self._reasoning: list[str] = []
+        self._token_ids: list[int] = []
+        self._logprobs: list[Logprob | None] = []
+        self._reason: FinishReason | None = None
+        self.ending: Ending | None = None
         self._started = self._first = self._last = time.perf_counter()
 
     @property
-    def is_stopped(self) -> bool:
-        """A stop string was seen."""
-        return self._stop.is_hit
+    def is_over(self) -> bool:
+        """Nothing more will be added: the engine says so, a stop string was seen, or the caller left."""
+        return self._reason is not None
 
-    def push(self, event: TokenEvent) -> list[Delta]:
-        """What a token adds to the answer. A stop token ends it and adds no text of its own."""
+    @property
+    def text(self) -> str:
+        """The answer so far, without thoughts."""
+        return "".join(self._content)
+
+    def push(self, event: Event) -> list[Delta]:
+        """What an event adds to the answer. A stop token ends it and adds no text of its own."""
+        ending = event.ending
+        if ending is not None:
+            self.ending = ending
+        if self.is_over:
+            return []
         self._last = time.perf_counter()
-        if self.sequence.n_generated == 1:
+        if not self._token_ids:
             self._first = self._last
-        deltas: list[Delta] = []
-        if event.finish_reason != "stop":
-            text = self._detokenizer.push(event.token_id)
-            deltas = self._parser.push(event.token_id, text) if self._parser else _content(text)
-        if event.finish_reason is not None:
-            tail = self._detokenizer.finish()
-            deltas += self._parser.finish(tail) if self._parser else _content(tail)
-        shown = self._collect(deltas)
-        if event.finish_reason is not None and not self._stop.is_hit:
-            shown += self._keep(_content(self._stop.finish()))
+        shown: list[Delta] = []
+        logprobs = event.logprobs or (None,) * len(event.token_ids)
+        n_text = len(event.token_ids) - int(ending is not None and ending.reason == "stop")  # a stop token has no text
+        for at, (token_id, logprob) in enumerate(zip(event.token_ids, logprobs, strict=True)):
+            shown += self._push_token(token_id, logprob, has_text=at < n_text)
+            if self._stop.is_hit:
+                self._reason = "stop"
+                return shown
+        if ending is not None:
+            shown += self._finish(ending.reason)
         return shown
+
+    def cancel(self) -> None:
+        """The caller wants no more of it."""
+        self._reason = self._reason or "cancelled"
 
     def result(self) -> Result:
         """The answer so far."""
-        sequence = self.sequence
+        ending = self.ending or Ending(reason="cancelled")
+        request = self.request
+        n_thinking = ending.n_thinking if request.thinking else self._parser.n_thinking if self._parser else 0
         return Result(
-            text="".join(self._content),
+            text=self.text,
             reasoning="".join(self._reasoning) if self._reasoning else None,
-            token_ids=tuple(sequence.token_ids[sequence.n_prompt :]),
-            finish_reason=sequence.finish_reason or "unfinished",
+            token_ids=tuple(self._token_ids),
+            finish_reason=self._reason or "unfinished",
             usage=Usage(
-                n_prompt=sequence.n_prompt,
-                n_completion=sequence.n_generated,
-                n_thinking=self._parser.n_thinking if self._parser else 0,
-                n_cached=sequence.n_cached,
-                n_drafted=sequence.speculation.n_drafted,
-                n_accepted=sequence.speculation.n_accepted,
+                n_prompt=len(request.prompt_ids),
+                n_completion=len(self._token_ids),
+                n_thinking=n_thinking,
+                n_cached=ending.n_cached,
+                n_drafted=ending.n_drafted,
+                n_accepted=ending.n_accepted,
             ),
             timing=Timing(prefill_s=self._first - self._started, decode_s=self._last - self._first),
-            seed=sequence.request.sampling.seed,
+            seed=request.sampling.seed,
+            thinking_stopped=ending.thinking_stopped,
+            stop=self._stop.found,
+            error=str(ending.error) if ending.error is not None else None,
+            logprobs=None if request.logprobs is None else tuple(self._logprobs),
+            prompt_logprobs=None if request.prompt_logprobs is None else ending.prompt_logprobs,
+            cache_miss_reason=self._explain(ending.parting) if ending.parting is not None else None,
         )
+
+    def _push_token(self, token_id: int, logprob: Logprob | None, *, has_text: bool) -> list[Delta]:
+        self._token_ids.append(token_id)
+        self._logprobs.append(logprob)
+        if not has_text:
+            return []
+        text = self._detokenizer.push(token_id)
+        return self._collect(self._parser.push(token_id, text) if self._parser else _content(text))
+
+    def _finish(self, reason: FinishReason) -> list[Delta]:
+        self._reason = reason
+        tail = self._detokenizer.finish()
+        shown = self._collect(self._parser.finish(tail) if self._parser else _content(tail))
+        return shown if self._stop.is_hit else shown + self._keep(_content(self._stop.finish()))
 
     def _collect(self, deltas: list[Delta]) -> list[Delta]:
         """Send content through the stop strings; thoughts pass."""
@@ -83,52 +130,6 @@ class Answer:
         for delta in deltas:
             (self._reasoning if delta.field == "reasoning" else self._content).append(delta.text)
         return deltas
-
-
-class Stream(Iterator[Delta]):
-    """An answer in the making. Iterate for its deltas; `result` is the whole so far, and final once the stream has ended.
-
-    `close` stops the generation; the engine is free for the next request as soon as the stream has ended or is closed.
-    """
-
-    def __init__(self, engine: Engine, answer: Answer) -> None:
-        self._engine, self._answer = engine, answer
-        self._deltas = _run(engine, answer)
-
-    def __next__(self) -> Delta:
-        return next(self._deltas)
-
-    def close(self) -> None:
-        """Stop generating. An answer that had not ended counts as cancelled."""
-        self._deltas.close()
-        self._engine.finish(self._answer.sequence, "cancelled")
-
-    @property
-    def result(self) -> Result:
-        """The answer so far."""
-        return self._answer.result()
-
-
-def run_batch(engine: Engine, answers: list[Answer]) -> Iterator[tuple[int, Delta]]:
-    """Generate all answers together; deltas come with the index of their answer. The first one's pages are kept."""
-    sequences = [answer.sequence for answer in answers]
-    try:
-        for event in engine.run(sequences):
-            answer = answers[event.index]
-            deltas = answer.push(event)
-            if answer.is_stopped:
-                answer.sequence.finish_reason = "stop"
-            for delta in deltas:
-                yield event.index, delta
-    finally:
-        for index, sequence in enumerate(sequences):
-            engine.finish(sequence, "cancelled")
-            engine.release(sequence, keep=index == 0)
-
-
-def _run(engine: Engine, answer: Answer) -> Generator[Delta, None, None]:
-    for _, delta in run_batch(engine, [answer]):
-        yield delta
 
 
 def _content(text: str) -> list[Delta]:

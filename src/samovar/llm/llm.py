@@ -1,37 +1,40 @@
-"""Text in, text out: a model, its tokenizer and its chat template behind two verbs, chat and generate."""
+"""Text in, text out: a model, its tokenizer and its chat template behind two verbs, chat and generate.
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+All requests of a model go on together, in the thread of its engine, whoever waits for which.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Unpack, get_args, overload
+from typing import TYPE_CHECKING, TypeGuard, Unpack, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.engine.engine import Engine, StartDrafter
-from samovar.engine.ngram_drafter import NgramDrafter
-from samovar.engine.page_pool import PagePool, n_pages_for
-from samovar.engine.request import Request
+from samovar.engine.client import EngineClient
+from samovar.engine.engine import Engine
+from samovar.engine.engine_thread import EngineThread
+from samovar.engine.request import SamplingParams
 from samovar.errors import BadRequest
-from samovar.formats import open_checkpoint
-from samovar.formats.hub import EMBEDDED_DEFAULT, default_cache, default_store, resolve
-from samovar.kernels import KV_DTYPES, KvType, Ops, WeightForm
-from samovar.kernels.cores import usable_cores
-from samovar.kernels.native import available_isas, isa_warning, native_missing_reason, native_ops
-from samovar.llm.answer import Answer, Stream, run_batch
-from samovar.llm.memory import available_bytes, choose_context
-from samovar.llm.model_text import ModelText, read_model_text
-from samovar.llm.options import Defaults, Options, own_defaults, sampling_params, stop_strings, unread_defaults
+from samovar.formats.hub import EMBEDDED_DEFAULT
+from samovar.kernels import KvType, Ops, WeightForm
+from samovar.llm.answer import Answer
+from samovar.llm.dialogue import Dialogue, read_dialogue
+from samovar.llm.local_model import LocalModel, Progress
+from samovar.llm.model_settings import ModelSettings
+from samovar.llm.options import Defaults, Options, own_defaults, requests, sampling_params, stop_strings, unread_defaults
 from samovar.llm.result import Result
-from samovar.llm.speculation import SpeculationMode, check_same_vocabulary, check_speculation
+from samovar.llm.speculation import SpeculationMode
+from samovar.llm.stream import OnEnd, Stream, run_together
 from samovar.models.blocks import Decoder
-from samovar.models.loader import load_model
+from samovar.models.config import DecoderConfig
 from samovar.models.packing import BackgroundPacker
-from samovar.text.output_parser import OutputParser
 from samovar.text.tokenizer import Tokenizer
 
-MAX_THREADS = 512
-Progress = Callable[[int, int, str], None]
+if TYPE_CHECKING:
+    from samovar.llm.async_stream import AsyncStream
+    from samovar.llm.remote_model import RemoteModel
+
 Message = dict[str, object]
 
 
@@ -53,66 +56,84 @@ class LLM:
         draft: str | Path | None = None,
         speculation: SpeculationMode = "auto",
         cache: bool = True,
+        memory: int | None = None,
+        max_streams: int = 64,
+        max_waiting: int = 1024,
+        prefix_cache: bool = True,
+        process: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """Load a GGUF file, a Hugging Face folder, or a name in the model store; None is the embedded default.
 
-        `n_threads` defaults to the usable cores, `max_context` (tokens) to the model's own as far as memory goes, `kv_type`
-        to f32 for f32 weights, bf16 for bf16 weights, else f16; int8 halves their memory. `isa` forces an
-        instruction set, `numpy` the reference.
-        `weights="int4"` rounds all linear layers but the output head to 4 bits (`kernels.int4`): smaller, quicker, less exact.
-        `draft` is a smaller model with the same vocabulary, which guesses ahead; `speculation` says what may (see
-        `SpeculationMode`). Neither changes an answer, only how soon it comes.
-        Packed weights are kept in the store's cache and mapped at the next start, unless `cache` is False. Where they are not
-        there, they are packed in the background, while the first prompt is computed as far as they have come.
-        `progress(done_bytes, total_bytes, tensor)` is called from the thread that does so.
-        Raises a SamovarError for whatever is wrong with the path, the file, or these values.
+        `n_threads` defaults to the usable cores, `max_context` (tokens) to the model's own as far as memory goes, `kv_type` to
+        f32 for f32 weights, bf16 for bf16 weights, else f16; int8 halves their memory. `isa` forces an instruction set, `numpy`
+        the reference. `weights="int4"` rounds all linear layers but the output head to 4 bits (`kernels.int4`), a draft's too:
+        smaller, quicker, less exact. `draft` is a smaller model with the same vocabulary, which guesses ahead; `speculation`
+        says what may (see `SpeculationMode`). Neither changes an answer, only how soon it comes. `memory` (bytes) bounds
+        weights, keys and values and what else there is; without it, keys and values take what a few full contexts need, at most
+        half of the free memory. `max_streams` requests run together and `max_waiting` wait; more are refused. `prefix_cache`
+        lets prompts that begin alike share what was computed. With `process` the model runs in a process of its own, which
+        comes back by itself after a crash. Packed weights are kept in the store's cache and mapped at the next start, unless
+        `cache` is False. Where they are not there, they are packed in the background, while the first prompt is computed as far
+        as they have come. `progress(done_bytes, total_bytes, tensor)` is called from the thread that does so. Raises a
+        SamovarError for whatever is wrong with the path, the file, or these values.
         """
-        self.path = resolve(EMBEDDED_DEFAULT if path_or_name is None else str(path_or_name), default_store())
-        _check_choices(kv_type, weights, max_context)
-        check_speculation(speculation, draft)
-        if draft is not None:  # said before the larger model is loaded
-            resolve(str(draft), default_store())
-        self._cache = default_cache() if cache else None
-        checkpoint = open_checkpoint(self.path, self._cache)
-        self.ops, self.slow_reason = _choose_ops(isa, n_threads)
-        free_bytes = available_bytes()
-        loaded = load_model(checkpoint, self.ops, self._cache, progress, weights)
-        self.model: Decoder = loaded.decoder
-        self.packer = loaded.packer
-        with _stopping(self.packer):
-            self._text: ModelText = read_model_text(checkpoint, self._cache)
-            self.kv_type: KvType = kv_type or kv_type_for(self.model.embedding.type.name)
-            pool = self._make_pool(max_context, max(0, free_bytes - self.model.packed_bytes))
-            drafters: list[StartDrafter] = [lambda _: NgramDrafter()] if speculation in ("auto", "ngram") else []
-            self.draft: LLM | None = None
-            if draft is not None:
-                from samovar.engine.draft_model import DraftModel  # start-up waits for imports, and few ask for it
-
-                self.draft = LLM(
-                    draft, n_threads=n_threads, kv_type=kv_type, isa=isa, cache=cache, speculation="off", progress=progress
-                )
-                check_same_vocabulary(self.tokenizer, self.draft.tokenizer, self.draft.path)
-                drafters.append(DraftModel(self.draft._engine).start)
-            vocab_size = self.model.config.vocab_size
-            self._engine: Engine = Engine(
-                self.model, self.ops, pool, vocab_size, self.max_context, start_drafters=tuple(drafters)
-            )
-            own = own_defaults(self._text.generation_config, self._text.metadata, str(self.path))
-        self._defaults = Defaults(own=own, architecture=self.model.config.architecture)
-
-    def _make_pool(self, max_context: int | None, free_bytes: int) -> PagePool:
-        """Room for the keys and values of as many tokens as are asked for, or fit."""
-        config = self.model.config
-        self.max_context = choose_context(config, self.kv_type, max_context, free_bytes)
-        self._is_context_cut = max_context is None and self.max_context < config.max_context
-        return PagePool(
-            self.kv_type,
-            n_pages=n_pages_for(self.max_context),
-            n_layers=config.n_layers,
-            n_kv_heads=config.n_kv_heads,
-            d_head=config.d_head,
+        settings = ModelSettings(
+            path=str(EMBEDDED_DEFAULT if path_or_name is None else path_or_name),
+            n_threads=n_threads,
+            max_context=max_context,
+            kv_type=kv_type,
+            weights=weights,
+            isa=isa,
+            draft=None if draft is None else str(draft),
+            speculation=speculation,
+            cache=cache,
+            memory=memory,
+            max_streams=max_streams,
+            max_waiting=max_waiting,
+            prefix_cache=prefix_cache,
         )
+        self._opened: LocalModel | RemoteModel
+        self._client: EngineClient
+        self._local: LocalModel | None = None
+        self._thread: EngineThread | None = None
+        if process:
+            from samovar.llm.remote_model import RemoteModel as Remote  # start-up waits for imports, and few ask for it
+
+            self._opened = remote = Remote(settings, progress)
+            self._client = remote.client
+        else:
+            self._opened = self._local = LocalModel(settings, progress)
+            self._client = self._thread = EngineThread(self._local.engine)
+        self.path, self.max_context, self.kv_type = self._opened.path, self._opened.max_context, self._opened.kv_type
+        self._text = self._opened.text
+        own = own_defaults(self._text.generation_config, self._text.metadata, str(self.path))
+        self._defaults = Defaults(own=own, architecture=self.config.architecture)
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The model's sizes and switches."""
+        return self._opened.config
+
+    @property
+    def model(self) -> Decoder:
+        """The model, where it runs in this process."""
+        return self._here.model
+
+    @property
+    def ops(self) -> Ops:
+        """The operations that it runs on, where it runs in this process."""
+        return self._here.ops
+
+    @property
+    def packer(self) -> BackgroundPacker | None:
+        """What gets the weights ready, where the model runs in this process; None where they were ready at once."""
+        return self._here.packer
+
+    @property
+    def slow_reason(self) -> str | None:
+        """Why answers will be slow, where they will."""
+        return self._opened.slow_reason
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -122,37 +143,74 @@ class LLM:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know about how the model was loaded, a line each."""
-        lines = [self.slow_reason] if self.slow_reason else []
-        if self._cache is not None and self._cache.problem:
-            lines.append(self._cache.problem)
-        if self._is_context_cut:
-            lines.append(
-                f"the context is {self.max_context} tokens, as far as half of the free memory goes; "
-                f"the model takes {self.model.config.max_context}"
-            )
-        if unread := unread_defaults(self._text.generation_config):
-            lines.append(f"generation_config.json asks for {', '.join(unread)}, which this version does not do")
-        return tuple(lines)
+        unread = unread_defaults(self._text.generation_config)
+        more = f"generation_config.json asks for {', '.join(unread)}, which this version does not do"
+        return (*self._opened.warnings, more) if unread else self._opened.warnings
+
+    @property
+    def _engine(self) -> Engine:
+        return self._here.engine
+
+    @property
+    def _here(self) -> LocalModel:
+        if self._local is None:
+            raise BadRequest("the model runs in a process of its own, and its insides cannot be had here")
+        return self._local
 
     def check_thinking(self, thinking: bool) -> None:
         """Raises BadRequest where the model's template has no way to switch thinking so."""
         self._text.render([{"role": "user", "content": "?"}], None, thinking)
 
+    @overload
     def chat(
         self,
-        messages: str | Sequence[Message],
+        messages: str | list[Message],
         *,
         tools: Sequence[Message] | None = None,
         thinking: bool | None = None,
+        thinking_budget: int | None = None,
+        continue_final: bool = False,
         **options: Unpack[Options],
-    ) -> Result:
-        """Answer a conversation (OpenAI-style messages; a string is one user message).
+    ) -> Result: ...
+    @overload
+    def chat(
+        self,
+        messages: list[str] | list[list[Message]],
+        *,
+        tools: Sequence[Message] | None = None,
+        thinking: bool | None = None,
+        thinking_budget: int | None = None,
+        continue_final: bool = False,
+        **options: Unpack[Options],
+    ) -> list[Result]: ...
+    def chat(
+        self,
+        messages: str | list[Message] | list[str] | list[list[Message]],
+        *,
+        tools: Sequence[Message] | None = None,
+        thinking: bool | None = None,
+        thinking_budget: int | None = None,
+        continue_final: bool = False,
+        **options: Unpack[Options],
+    ) -> Result | list[Result]:
+        """Answer a conversation (OpenAI-style messages; a string is one user message), or each of a list of conversations.
 
-        `thinking` on or off needs a model that has the choice; None is the template's default. `options` are those of
-        `samovar.llm.options.Options`: temperature, top_k, top_p, min_p, penalties, seed, stop, max_tokens. Raises
-        BadRequest for messages, tools or options that cannot be served, PromptTooLong when the context does not hold them.
+        `thinking` on or off needs a model that has the choice; None is the template's default. `thinking_budget` bounds the
+        tokens of the thoughts (see `engine.thinking`). With `continue_final` the last message, an assistant's, is continued.
+        `options` are those of `samovar.llm.options.Options`. Raises BadRequest for messages, tools or options that cannot be
+        served, PromptTooLong when the context does not hold them, Overloaded when too many requests wait. An answer of a list
+        that fails says so in its result.
         """
-        return _drain(self.stream_chat(messages, tools=tools, thinking=thinking, **options))
+        settings = (tools, thinking, thinking_budget, continue_final)
+        if _is_list_of_conversations(messages):
+            groups = [self._chat_answers(read_dialogue(self._text, one, *settings), options) for one in messages]
+            run_together(self._client, groups)
+            return [_joined(group) for group in groups]
+        dialogue = read_dialogue(self._text, cast("str | Sequence[Message]", messages), *settings)
+        answers = self._chat_answers(dialogue, options)
+        result = self._run(answers)
+        dialogue.prepare_next_turn(self._client, answers[0])
+        return result
 
     def stream_chat(
         self,
@@ -160,16 +218,29 @@ class LLM:
         *,
         tools: Sequence[Message] | None = None,
         thinking: bool | None = None,
+        thinking_budget: int | None = None,
+        continue_final: bool = False,
         **options: Unpack[Options],
     ) -> Stream:
-        """As `chat`, piece by piece: iterate for `Delta`s; `.result` is the whole."""
-        if not isinstance(messages, Iterable):
-            raise BadRequest(f"messages is {messages!r}; expected a text or a list of messages", param="messages")
-        turns: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        prompt = self._text.render(turns, tools, thinking)
-        parser = OutputParser.for_prompt(prompt.text, self.tokenizer)
-        is_thinking = prompt.is_thinking
-        return Stream(self._engine, self._answer(prompt.ids, options, parser, is_thinking=is_thinking))
+        """As `chat` of one conversation, piece by piece: iterate for `Delta`s; `.result` is the whole."""
+        dialogue = read_dialogue(self._text, messages, tools, thinking, thinking_budget, continue_final)
+        return Stream(self._client, _only(self._chat_answers(dialogue, options)), on_end=self._when_ended(dialogue))
+
+    def astream_chat(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        tools: Sequence[Message] | None = None,
+        thinking: bool | None = None,
+        thinking_budget: int | None = None,
+        continue_final: bool = False,
+        **options: Unpack[Options],
+    ) -> "AsyncStream":
+        """As `stream_chat`, for `async for`; to be called where an event loop runs."""
+        dialogue = read_dialogue(self._text, messages, tools, thinking, thinking_budget, continue_final)
+        from samovar.llm.async_stream import AsyncStream  # asyncio takes time to import
+
+        return AsyncStream(self._client, _only(self._chat_answers(dialogue, options)), on_end=self._when_ended(dialogue))
 
     @overload
     def generate(self, prompt: str, **options: Unpack[Options]) -> Result: ...
@@ -181,101 +252,102 @@ class LLM:
         Control tokens in the text are parsed, and a beginning-of-text token is added where the model wants one.
         """
         if isinstance(prompt, str):
-            return _drain(self.stream_generate(prompt, **options))
+            return self._run(self._raw_answers(prompt, options))
         if not isinstance(prompt, list) or not prompt:
             raise BadRequest(f"prompt is {prompt!r}; expected a text or a list of texts", param="prompt")
-        answers = [self._raw_answer(text, options) for text in prompt]
-        for _ in run_batch(self._engine, answers):
-            pass
-        return [answer.result() for answer in answers]
+        groups = [self._raw_answers(text, options) for text in prompt]
+        run_together(self._client, groups)
+        return [_joined(group) for group in groups]
 
     def stream_generate(self, prompt: str, **options: Unpack[Options]) -> Stream:
         """As `generate`, piece by piece."""
-        return Stream(self._engine, self._raw_answer(prompt, options))
+        return Stream(self._client, _only(self._raw_answers(prompt, options)))
+
+    def astream_generate(self, prompt: str, **options: Unpack[Options]) -> "AsyncStream":
+        """As `stream_generate`, for `async for`; to be called where an event loop runs."""
+        from samovar.llm.async_stream import AsyncStream
+
+        return AsyncStream(self._client, _only(self._raw_answers(prompt, options)))
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits [T, V] after every token, float32. Raises BadRequest or PromptTooLong as `generate` does."""
         if not isinstance(token_ids, Iterable) or isinstance(token_ids, str):
             raise BadRequest(f"token_ids is {token_ids!r}; expected a list of ids", param="token_ids")
-        return self._engine.logits(tuple(token_ids))
+        ids = tuple(token_ids)
+        if self._thread is None:
+            raise BadRequest("logits of every token are to be had from a model that runs in this process alone")
+        return self._thread.call(lambda engine: engine.logits(ids))
 
-    def _raw_answer(self, prompt: str, options: Options) -> Answer:
+    def settle(self) -> None:
+        """Wait until all requests have ended and the next turns of conversations are prepared."""
+        self._client.settle()
+
+    def close(self) -> None:
+        """Stop working, after the step that is running. Answers that are open get no further token."""
+        self._client.close()
+        if self._local is not None and self._local.packer is not None:
+            self._local.packer.stop()
+
+    def _run(self, answers: list[Answer]) -> Result:
+        """Generate one answer, or several to one prompt. Raises the error that ended one."""
+        run_together(self._client, [answers])
+        for answer in answers:
+            if answer.ending is not None and answer.ending.error is not None:
+                raise answer.ending.error
+        return _joined(answers)
+
+    def _when_ended(self, dialogue: Dialogue) -> OnEnd:
+        """What to do after an answer: compute the form that the dialogue will have in the next turn."""
+        return lambda answer: dialogue.prepare_next_turn(self._client, answer)
+
+    def _chat_answers(self, dialogue: Dialogue, options: Options) -> list[Answer]:
+        """Check everything about a chat before any of it is computed; an answer for each that is asked for."""
+        prompt = dialogue.prompt
+        params = self._params(options, is_thinking=prompt.is_thinking)
+        stop = stop_strings(options)
+        return [
+            Answer(request, self.tokenizer.detokenizer(is_continuation=True), dialogue.parser(), stop, dialogue.explain)
+            for request in requests(options, prompt.ids, params, dialogue.thinking)
+        ]
+
+    def _raw_answers(self, prompt: str, options: Options) -> list[Answer]:
         if not isinstance(prompt, str):
             raise BadRequest(f"prompt is {prompt!r}; expected a text", param="prompt")
-        return self._answer(tuple(self.tokenizer.encode(prompt)), options, parser=None, is_thinking=False)
+        prompt_ids, params = tuple(self.tokenizer.encode(prompt)), self._params(options, is_thinking=False)
+        stop = stop_strings(options)
+        return [
+            Answer(request, self.tokenizer.detokenizer(is_continuation=True), None, stop, lambda _: None)
+            for request in requests(options, prompt_ids, params, None)
+        ]
 
-    def _answer(
-        self, prompt_ids: tuple[int, ...], options: Options, parser: OutputParser | None, *, is_thinking: bool
-    ) -> Answer:
-        """Check everything about a request before any of it is computed."""
-        params = sampling_params(
+    def _params(self, options: Options, *, is_thinking: bool) -> SamplingParams:
+        return sampling_params(
             options,
             self._defaults.sampling(is_thinking=is_thinking),
             eos_ids=self._text.eos_ids,
-            vocab_size=self.model.config.vocab_size,
+            vocab_size=self.config.vocab_size,
         )
-        sequence = self._engine.start(Request(prompt_ids=prompt_ids, sampling=params))
-        return Answer(sequence, self.tokenizer.detokenizer(is_continuation=True), parser, stop_strings(options))
 
 
-@contextmanager
-def _stopping(packer: BackgroundPacker | None) -> Iterator[None]:
-    """Stop packing where what goes on beside it fails."""
-    try:
-        yield
-    except BaseException:
-        if packer is not None:
-            packer.stop()
-        raise
+def _only(answers: list[Answer]) -> Answer:
+    """The one answer of a stream."""
+    if len(answers) > 1:
+        raise BadRequest("a stream is one answer; for several, open a stream for each, with seeds of their own", param="n")
+    return answers[0]
 
 
-def _drain(stream: Stream) -> Result:
-    for _ in stream:
-        pass
-    return stream.result
+def _joined(answers: list[Answer]) -> Result:
+    """The first of several answers to one prompt, with the others as alternatives."""
+    first, *others = (answer.result() for answer in answers)
+    return replace(first, alternatives=tuple(others))
 
 
-_NO_VECTORS = (
-    "this processor lacks AVX2, FMA or F16C (and is none with NEON): running on the scalar kernels, which are much slower "
-    "than those for newer processors"
-)
-
-
-def _choose_ops(isa: str | None, n_threads: int | None) -> tuple[Ops, str | None]:
-    """The native operations, or the NumPy ones with the reason why answers will be slow."""
-    if n_threads is not None and (not isinstance(n_threads, int) or not 1 <= n_threads <= MAX_THREADS):
-        raise BadRequest(f"n_threads is {n_threads!r}; expected a whole number from 1 to {MAX_THREADS}", param="n_threads")
-    if isa == "numpy":
-        return _reference_ops(), "running on the NumPy kernels, as asked for: they are much slower than the native ones"
-    if isa is None and (reason := native_missing_reason()) is not None:
-        return _reference_ops(), f"running on the NumPy kernels, which are much slower than the native ones: {reason}"
-    names = available_isas()
-    if isa not in (None, *names):
-        choices = ", ".join((*names, "numpy"))
-        raise BadRequest(
-            f"instruction set {isa!r} is not available here; choose one of {choices}, or leave it out", param="isa"
-        )
-    slow_reason = None if isa else _NO_VECTORS if names[-1] == "scalar" else isa_warning()
-    return native_ops(isa=isa or names[-1], n_threads=n_threads or usable_cores()), slow_reason
-
-
-def _reference_ops() -> Ops:
-    from samovar.kernels.reference import ReferenceOps  # start-up waits for imports, and native operations need none of it
-
-    return ReferenceOps()
-
-
-def _check_choices(kv_type: object, weights: object, max_context: object) -> None:
-    """What a type checker would see, for those who have none."""
-    if kv_type is not None and kv_type not in tuple(KV_DTYPES):
-        raise BadRequest(f"kv_type is {kv_type!r}; expected {', '.join(KV_DTYPES)} or None", param="kv_type")
-    if weights not in get_args(WeightForm):
-        raise BadRequest(f"weights is {weights!r}; expected {' or '.join(get_args(WeightForm))}", param="weights")
-    if max_context is not None and (isinstance(max_context, bool) or not isinstance(max_context, int)):
-        raise BadRequest(f"max_context is {max_context!r}; expected a whole number of tokens or None", param="max_context")
-
-
-def kv_type_for(weights: str) -> KvType:
-    """Keys and values as precise as the weights deserve: f16 beside quantised weights, as llama.cpp has it."""
-    by_weights: dict[str, KvType] = {"F32": "f32", "BF16": "bf16"}
-    return by_weights.get(weights, "f16")
+def _is_list_of_conversations(
+    messages: str | list[Message] | list[str] | list[list[Message]],
+) -> TypeGuard[list[str] | list[list[Message]]]:
+    return (
+        isinstance(messages, Sequence)
+        and not isinstance(messages, str)
+        and bool(messages)
+        and not any(isinstance(item, Mapping) for item in messages)
+    )

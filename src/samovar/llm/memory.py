@@ -1,6 +1,7 @@
 """How much context this machine can hold: the KV cache's share of the memory that is free."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from samovar.engine.page_pool import n_pages_for, page_bytes
@@ -8,7 +9,9 @@ from samovar.errors import BadRequest, OutOfMemory
 from samovar.kernels import PAGE_TOKENS, KvType
 from samovar.models.config import DecoderConfig
 
-_DEFAULT_SHARE = 0.5  # of the free memory, when the caller names no context
+_DEFAULT_SHARE = 0.5  # of the free memory, for keys and values of which the caller has not said how many
+_FULL_CONTEXTS = 4
+_OTHER_BYTES = 200 << 20  # Python, NumPy, tokenizer, activations of a step
 
 
 def available_bytes(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
@@ -30,22 +33,53 @@ def kv_page_bytes(config: DecoderConfig, kv_type: KvType) -> int:
     return page_bytes(kv_type, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head)
 
 
-def choose_context(config: DecoderConfig, kv_type: KvType, asked: int | None, free_bytes: int) -> int:
-    """Tokens of context to reserve for: what was asked, else the model's own, as far as half of the free memory holds it.
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Memory in bytes: what the caller allows in all (None: nothing was said), what is free, and what the weights take of
+    it."""
 
-    Raises BadRequest for more than the model was made for, OutOfMemory for more than fits.
-    """
-    per_page = kv_page_bytes(config, kv_type)
-    if asked is None:
-        n_fitting = int(free_bytes * _DEFAULT_SHARE) // per_page * PAGE_TOKENS
-        return max(PAGE_TOKENS, min(config.max_context, n_fitting))
-    if not 1 <= asked <= config.max_context:
-        raise BadRequest(
-            f"a context of {asked} tokens was asked for; this model takes 1 to {config.max_context}", param="max_context"
-        )
-    if n_pages_for(asked) * per_page > free_bytes:
-        raise OutOfMemory(
-            f"a context of {asked} tokens needs {n_pages_for(asked) * per_page / 2**30:.1f} GiB for keys and values, and "
-            f"{free_bytes / 2**30:.1f} GiB are free; {free_bytes // per_page * PAGE_TOKENS} tokens would fit"
-        )
-    return asked
+    asked: int | None
+    free: int
+    packed: int
+
+    @property
+    def for_pages(self) -> int:
+        """What keys and values may take."""
+        if self.asked is None:
+            return max(0, self.free - self.packed)
+        return max(0, self.asked - self.packed - _OTHER_BYTES)
+
+    def choose(self, config: DecoderConfig, kv_type: KvType, max_context: int | None, max_streams: int) -> tuple[int, int]:
+        """Tokens of context, and pages in the pool.
+
+        The context is what was asked, else the model's own, as far as there is room. The pool holds a few full contexts, one
+        for each stream at most; all that a budget leaves, where one was given. Raises BadRequest for a context beyond the
+        model's own, OutOfMemory for what does not fit.
+        """
+        per_page = kv_page_bytes(config, kv_type)
+        n_fitting = self.for_pages // per_page
+        if max_context is not None and not 1 <= max_context <= config.max_context:
+            raise BadRequest(
+                f"a context of {max_context} tokens was asked for; this model takes 1 to {config.max_context}",
+                param="max_context",
+            )
+        if self.asked is not None and n_fitting < 1:
+            raise OutOfMemory(
+                f"{self.asked / 2**30:.2f} GiB of memory were allowed; the weights take {self.packed / 2**30:.2f} GiB, and "
+                f"{_OTHER_BYTES / 2**30:.2f} GiB go to everything else: allow "
+                f"{(self.packed + _OTHER_BYTES + per_page) / 2**30:.2f} GiB at "
+                f"least, and {per_page / PAGE_TOKENS / 1024:.0f} KiB for each token of context"
+            )
+        if max_context is not None and n_pages_for(max_context) > n_fitting:
+            raise OutOfMemory(
+                f"a context of {max_context} tokens needs {n_pages_for(max_context) * per_page / 2**30:.1f} GiB for keys and "
+                f"values, and {self.for_pages / 2**30:.1f} GiB are "
+                f"{'free' if self.asked is None else 'left of the memory allowed'}; "
+                f"{n_fitting * PAGE_TOKENS} tokens would fit"
+            )
+        if self.asked is not None:
+            return min(max_context or config.max_context, n_fitting * PAGE_TOKENS), n_fitting
+        n_easy = int(self.for_pages * _DEFAULT_SHARE) // per_page
+        context = max_context or max(PAGE_TOKENS, min(config.max_context, n_easy * PAGE_TOKENS))
+        n_context = n_pages_for(context)
+        return context, max(n_context, min(n_context * min(max_streams, _FULL_CONTEXTS), n_easy))

@@ -10,6 +10,7 @@ from samovar.formats import Checkpoint
 from samovar.formats.cache import CacheStore
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.gguf_header_cache import facts_of
+from samovar.text.rendered_prompt import RenderedPrompt
 from samovar.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -20,11 +21,14 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A rendered conversation, as text and as token ids; `is_thinking` when the answer begins with thoughts."""
+    """A rendered conversation, as text and as token ids; `is_thinking` when the answer begins with thoughts, `is_open` when
+    their opening tag is there; `is_continued` when it ends inside an answer, which goes on."""
 
     text: str
     ids: tuple[int, ...]
     is_thinking: bool
+    is_open: bool = False
+    is_continued: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,22 @@ class ModelText:
         can_think = is_open or "enable_thinking" in self.template.source
         if thinking is True and not can_think:
             raise BadRequest(f"{self.origin}: this model has no thinking mode in its template", param="thinking")
-        return Prompt(text=rendered.text, ids=ids, is_thinking=can_think and not tail.endswith(_CLOSE))
+        return Prompt(text=rendered.text, ids=ids, is_thinking=can_think and not tail.endswith(_CLOSE), is_open=is_open)
+
+    def render_continued(self, messages: Sequence[dict[str, object]], tools: Sequence[dict[str, object]] | None) -> Prompt:
+        """Render a conversation whose last message is an assistant's that is to be continued. Raises BadRequest for any
+        other."""
+        last = messages[-1] if messages else None
+        content = last.get("content") if isinstance(last, Mapping) and last.get("role") == "assistant" else None
+        if not isinstance(content, str) or not content.strip():
+            raise BadRequest("only an assistant's message with some text can be continued", param="messages")
+        rendered = self.template.render(messages, tools=tools, add_generation_prompt=False)
+        end = rendered.text.rfind(content.strip()) + len(content.strip())
+        spaces = content[len(content.rstrip()) :]
+        end += len(spaces) if rendered.text.startswith(spaces, end) else 0
+        spans = tuple((start, min(stop, end)) for start, stop in rendered.plain_spans if start < end)
+        cut = RenderedPrompt(text=rendered.text[:end], plain_spans=spans)
+        return Prompt(text=cut.text, ids=tuple(self.tokenizer.encode_rendered(cut)), is_thinking=False, is_continued=True)
 
 
 def read_model_text(checkpoint: Checkpoint, cache: CacheStore | None = None) -> ModelText:

@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypedDict
 
-from samovar.engine.request import MAX_SEED, SamplingParams
+from samovar.engine.request import MAX_SEED, Request, SamplingParams, Thinking
 from samovar.errors import BadRequest, FormatError
 
 SAMPLING_FIELDS = tuple(
-    f.name for f in fields(SamplingParams) if f.name not in ("stop_ids", "max_tokens", "seed", "logit_bias")
+    f.name for f in fields(SamplingParams) if f.name not in ("stop_ids", "max_tokens", "min_tokens", "seed", "logit_bias")
 )
+_MAX_SAMPLES = 128
 _PLAIN_DEFAULTS: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.9}
 _QWEN3_THINKING: Mapping[str, float] = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
 _QWEN3_FAST: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
@@ -31,7 +32,10 @@ _READ_ELSEWHERE = frozenset(
 
 
 class Options(TypedDict, total=False):
-    """Per-call options; see `SamplingParams` for their meaning. None means: the default."""
+    """Per-call options; see `SamplingParams` and `Request` for their meaning. None means: the default.
+
+    `n` asks for several answers, with the seeds `seed`, `seed` + 1, ...; `ignore_eos` goes on after the model's own end.
+    """
 
     temperature: float | None
     top_k: int | None
@@ -45,6 +49,14 @@ class Options(TypedDict, total=False):
     max_tokens: int | None
     stop: str | list[str] | None
     stop_token_ids: list[int] | None
+    min_tokens: int | None
+    ignore_eos: bool | None
+    n: int | None
+    logprobs: int | None
+    prompt_logprobs: int | None
+    priority: int | None
+    deadline_s: float | None
+    tenant: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +127,34 @@ def sampling_params(
         logit_bias=tuple(bias.items()),
         seed=int.from_bytes(os.urandom(8)) & MAX_SEED if seed is None else seed,
         max_tokens=options.get("max_tokens"),
-        stop_ids=(*eos_ids, *stop_ids),
+        min_tokens=options.get("min_tokens") or 0,
+        stop_ids=(*(() if options.get("ignore_eos") else eos_ids), *stop_ids),
     )
+
+
+def requests(options: Options, prompt_ids: tuple[int, ...], params: SamplingParams, thinking: Thinking | None) -> list[Request]:
+    """One request for each answer that is asked for. Raises BadRequest for a value out of range."""
+    n = 1 if options.get("n") is None else options["n"]
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MAX_SAMPLES:
+        raise BadRequest(f"n is {n!r}; expected a whole number from 1 to {_MAX_SAMPLES}", param="n")
+    tenant = options.get("tenant") or ""
+    if not isinstance(tenant, str):
+        raise BadRequest(f"tenant is {tenant!r}; expected a text", param="tenant")
+    ignore_eos = options.get("ignore_eos")
+    if ignore_eos is not None and not isinstance(ignore_eos, bool):
+        raise BadRequest(f"ignore_eos is {ignore_eos!r}; expected True or False", param="ignore_eos")
+    first = Request(
+        prompt_ids=prompt_ids,
+        sampling=params,
+        thinking=thinking,
+        logprobs=options.get("logprobs"),
+        prompt_logprobs=options.get("prompt_logprobs"),
+        priority=options.get("priority") or 0,
+        deadline_s=options.get("deadline_s"),
+        tenant=tenant,
+    )
+    seeds = [(params.seed + i) & MAX_SEED for i in range(n)]
+    return [replace(first, sampling=replace(params, seed=seed)) for seed in seeds]
 
 
 def stop_strings(options: Options) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from samovar.engine.request import FinishReason
+from samovar.engine.request import FinishReason, Logprob, ThinkingStopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +33,12 @@ class Timing:
 class Result:
     """One answer. `text` of a chat is the answer alone, of `generate` the raw text.
 
-    `reasoning` is None where there were no thoughts. `token_ids` are those generated, an end-of-turn token included.
-    `finish_reason` is "unfinished" in a result taken while its stream still runs.
-    `seed` is the one that was used, so that the answer can be had again.
+    `reasoning` is None where there were no thoughts, as is `thinking_stopped`, which says what ended them. `token_ids` are
+    those generated, an end-of-turn token included. `finish_reason` is "unfinished" in a result taken while its stream still
+    runs; `stop` is the stop string that ended the answer, `error` what did where the reason is "error". `logprobs` has one
+    entry a token, None for one that was put there and not chosen; `prompt_logprobs` one for each token of the prompt but the
+    first. Where a prompt begins like a cached one and then parts from it, `cache_miss_reason` says where. `seed` is the one
+    that was used, so that the answer can be had again. `alternatives` are the other answers where several were asked for.
     """
 
     text: str
@@ -45,3 +48,10 @@ class Result:
     usage: Usage
     timing: Timing
     seed: int
+    thinking_stopped: ThinkingStopped | None = None
+    stop: str | None = None
+    error: str | None = None
+    logprobs: tuple[Logprob | None, ...] | None = None
+    prompt_logprobs: tuple[Logprob, ...] | None = None
+    cache_miss_reason: str | None = None
+    alternatives: tuple["Result", ...] = ()

@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from samovar.engine.engine import Engine
+from samovar.engine.engine import Engine, Limits
 from samovar.engine.page_pool import PagePool, n_pages_for
 from samovar.engine.request import Request, SamplingParams
+from samovar.errors import OutOfMemory
 from samovar.kernels.native import NativeOps
 from samovar.llm.llm import LLM
 
@@ -40,30 +41,36 @@ def bench_engine(llm: LLM, *, n_streams: int, n_tokens: int) -> Engine:
     config = llm.model.config
     n_pages = n_streams * n_pages_for(n_tokens)
     pool = PagePool(llm.kv_type, n_pages=n_pages, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head)
-    return Engine(llm.model, llm.ops, pool, config.vocab_size, min(n_tokens, config.max_context))
+    limits = Limits(max_running=max(64, n_streams))
+    return Engine(llm.model, llm.ops, pool, config.vocab_size, min(n_tokens, config.max_context), limits, keeps_prefixes=False)
 
 
 def timed_run(engine: Engine, prompts_ST: Sequence[Sequence[int]], n_tokens: int) -> Run:
     """Continue all prompts together by `n_tokens` greedy tokens each.
 
-    Raises as `Engine.start` does, and OutOfMemory where the engine has too few pages for all of them.
+    Raises as `Engine.check` does, and OutOfMemory where the engine has too few pages for all of them.
     """
     sampling = SamplingParams(temperature=0, max_tokens=n_tokens)
-    engine.drop_kept()
-    sequences = [engine.start(Request(prompt_ids=tuple(ids), sampling=sampling)) for ids in prompts_ST]
+    requests = [Request(prompt_ids=tuple(ids), sampling=sampling, stops_loops=False) for ids in prompts_ST]
+    for request in requests:
+        engine.check(request)
+    n_pages = sum(n_pages_for(len(ids) + n_tokens) for ids in prompts_ST)
+    if n_pages > engine.pool.n_pages:
+        raise OutOfMemory(f"the prompts and their answers need {n_pages} pages together, and there are {engine.pool.n_pages}")
+    sequences = [engine.admit(request) for request in requests]
     native_before = _native_seconds(engine)
     started = first = time.perf_counter()
     n_waiting = len(sequences)
     try:
-        for event in engine.run(sequences):
-            if n_waiting and sequences[event.index].n_generated == 1:
-                n_waiting -= 1
+        while engine.has_work:
+            engine.step()
+            if n_waiting and (n_waiting := sum(1 for sequence in sequences if not sequence.n_generated)) == 0:
                 first = time.perf_counter()
         ended, native_after = time.perf_counter(), _native_seconds(engine)
     finally:
         for sequence in sequences:
-            engine.finish(sequence, "cancelled")
-            engine.release(sequence, keep=False)
+            engine.cancel(sequence)
+        engine.take_events()
     share = None
     if native_before is not None and native_after is not None:
         share = 1 - (native_after - native_before) / (ended - started)

@@ -9,17 +9,23 @@ class StopStrings:
     def __init__(self, strings: Sequence[str]) -> None:
         self._strings = tuple(strings)
         self._held = ""
-        self.is_hit = False
+        self.found: str | None = None
+
+    @property
+    def is_hit(self) -> bool:
+        """A stop string was seen: `found`."""
+        return self.found is not None
 
     def push(self, text: str) -> str:
         """The text that is safe to show. After a hit, nothing more."""
         if self.is_hit:
             return ""
         text = self._held + text
-        found = [at for stop in self._strings if (at := text.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._strings if (at := text.find(stop)) >= 0]
         if found:
-            self.is_hit, self._held = True, ""
-            return text[: min(found)]
+            at, self.found = min(found)
+            self._held = ""
+            return text[:at]
         n_held = max((_overlap(text, stop) for stop in self._strings), default=0)
         self._held = text[len(text) - n_held :]
         return text[: len(text) - n_held]

@@ -176,26 +176,30 @@ class Decoder:
     ) -> F32:
         """Logits [S, V] after the tokens at `rows_S` of this pass; `positions_T` are positions in their sequences."""
         step = Step(self.ops, attend, *self.angles(positions_T), adapted)
-        return self.logits(self.hidden(ids_T, step), rows_S)
+        return self.logits(self.hidden(ids_T, rows_S, step), self.ops)
 
     def angles(self, positions_T: NDArray[np.int64]) -> tuple[F32, F32]:
         """Cosines and sines [T, R] of the rotation at these positions."""
         return self.config.rope.tables(positions_T)
 
-    def hidden(self, ids_T: NDArray[np.int64], step: Step) -> F32:
-        """[T, D] after the last layer, by `step.ops`."""
+    def hidden(self, ids_T: NDArray[np.int64], rows_S: NDArray[np.int64], step: Step) -> F32:
+        """[S, D]: the rows `rows_S` after the last layer, by `step.ops`."""
         x_TD = step.ops.embed(self.embedding, ids_T)
         for index, layer in enumerate(self.layers):
             self.wait(index)
             x_TD = layer(index, x_TD, step)
-        return x_TD
+        return step.ops.take_rows(x_TD, rows_S)
 
-    def logits(self, x_TD: F32, rows_S: NDArray[np.int64]) -> F32:
-        """Logits [S, V] of the rows `rows_S` of `hidden`."""
-        if not len(rows_S):
+    def normalised(self, x_SD: F32) -> F32:
+        """[S, D]: rows of `hidden` after the final norm, which is what an embedding is made of."""
+        return self.ops.rms_norm(x_SD, self.norm_D, self.config.norm_eps)
+
+    def logits(self, x_SD: F32, ops: Ops) -> F32:
+        """Logits [S, V] of the rows of `hidden`, in one call of `ops`; none for no rows."""
+        if not len(x_SD):
             return np.empty((0, self.config.vocab_size), np.float32)
         self.wait(len(self.layers))
-        (out_SV,) = self.ops.linears(x_TD[rows_S], (self.head,), norm=(self.norm_D, self.config.norm_eps))
+        (out_SV,) = ops.linears(x_SD, (self.head,), norm=(self.norm_D, self.config.norm_eps))
         return out_SV
 
 

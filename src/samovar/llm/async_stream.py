@@ -1,0 +1,78 @@
+"""Answers in the making, for callers that live in an asyncio event loop."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+
+from samovar.engine.client import EngineClient
+from samovar.engine.request import Event
+from samovar.llm.answer import Answer
+from samovar.llm.result import Result
+from samovar.llm.stream import OnEnd
+from samovar.text.output_parser import Delta
+
+
+class AsyncStream(AsyncIterator[Delta]):
+    """`Stream` for asyncio: `async for` over its deltas, then `result`; `aclose` stops it, as does cancelling whoever waits."""
+
+    def __init__(self, engine: EngineClient, answer: Answer, *, on_end: OnEnd | None = None) -> None:
+        self._engine, self._answer, self._on_end = engine, answer, on_end
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._deltas: deque[Delta] = deque()
+        self._is_ended = True
+        loop = asyncio.get_running_loop()
+
+        def deliver(event: Event) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits
+                loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+        self.ticket = engine.submit(answer.request, deliver)
+        self._is_ended = False
+
+    async def __anext__(self) -> Delta:
+        """The next piece. Raises the error that ended the answer, where one did."""
+        while not self._deltas:
+            if self._is_ended:
+                raise StopAsyncIteration
+            try:
+                event = await self._events.get()
+            except asyncio.CancelledError:
+                self._engine.cancel(self.ticket)
+                raise
+            self._deltas += self._answer.push(event)
+            if self._answer.is_over:
+                await self._end()
+                ending = self._answer.ending
+                if ending is not None and ending.error is not None:
+                    raise ending.error
+        return self._deltas.popleft()
+
+    def __del__(self) -> None:
+        """Nobody can read it any more."""
+        if not self._is_ended and not self._answer.is_over:
+            self._engine.cancel(self.ticket)
+
+    async def aclose(self) -> None:
+        """Stop generating, and wait for the step that is running. An answer that had not ended counts as cancelled."""
+        if not self._is_ended:
+            self._answer.cancel()
+            await self._end()
+
+    def stop_thinking(self) -> None:
+        """Have the thoughts closed, and the answer begun."""
+        self._engine.stop_thinking(self.ticket)
+
+    @property
+    def result(self) -> Result:
+        """The answer so far."""
+        return self._answer.result()
+
+    async def _end(self) -> None:
+        self._is_ended = True
+        if self._answer.ending is None:
+            self._engine.cancel(self.ticket)
+            while self._answer.ending is None:
+                self._answer.push(await self._events.get())
+        if self._on_end is not None:
+            self._on_end(self._answer)

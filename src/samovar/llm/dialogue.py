@@ -1,0 +1,115 @@
+"""One conversation that is to be answered: its prompt, how it may think, and what can be computed for its next turn."""
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from samovar.engine.client import EngineClient
+from samovar.engine.prefix_cache import Break, n_common
+from samovar.engine.request import Event, Request, SamplingParams, Thinking
+from samovar.errors import BadRequest, SamovarError
+from samovar.llm.answer import Answer
+from samovar.llm.model_text import ModelText, Prompt
+from samovar.llm.next_turn import explain_break, next_turn_ids
+from samovar.text.output_parser import CLOSE, OPEN, OutputParser
+
+_TOOL_CALL = "<tool_call>"
+Message = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialogue:
+    """A conversation and what its template made of it. `thinking` is None where the answer has no thoughts to watch."""
+
+    text: ModelText
+    messages: Sequence[Message]
+    tools: Sequence[Message] | None
+    asked_thinking: bool | None
+    prompt: Prompt
+    thinking: Thinking | None
+
+    def parser(self) -> OutputParser:
+        """A parser for an answer to it."""
+        control_tokens = self.text.tokenizer.control_tokens
+        if self.prompt.is_continued:
+            return OutputParser("answer", control_tokens)
+        return OutputParser.for_prompt(self.prompt.text, self.text.tokenizer)
+
+    def explain(self, at: Break) -> str | None:
+        """In words, where its prompt parts from a cached one."""
+        return explain_break(self.text, self.prompt.text, self.messages, self.prompt.ids, at)
+
+    def prepare_next_turn(self, engine: EngineClient, answer: Answer) -> None:
+        """While nothing else is to be done, compute the form that this conversation and its answer will have in the next turn.
+
+        The thoughts, which that form lacks, are dropped first. After a tool call the template keeps them, and nothing is to be
+        done. It happens in the background, and costs a caller nothing.
+        """
+        text, result = answer.text, answer.result()
+        if result.reasoning is None or _TOOL_CALL in text or self.prompt.is_continued:
+            return
+        if result.finish_reason not in ("stop", "length", "cancelled"):
+            return
+        engine.aside(lambda: self._prepare(engine, answer.request, text, result.token_ids))
+
+    def _prepare(self, engine: EngineClient, request: Request, answer: str, token_ids: tuple[int, ...]) -> None:
+        with contextlib.suppress(SamovarError):  # a template that takes no further turn, or one too long for the context
+            ids = next_turn_ids(self.text, self.messages, self.tools, self.asked_thinking, answer)
+            dead = (*request.prompt_ids, *token_ids)
+            realm = (request.tenant, request.adapter or "")
+            engine.forget(realm, dead, n_common(ids, dead))
+            engine.submit(
+                Request(
+                    prompt_ids=ids, sampling=SamplingParams(), task="prefill", tenant=request.tenant, adapter=request.adapter
+                ),
+                _ignore,
+                is_idle_work=True,
+            )
+
+
+def read_dialogue(
+    text: ModelText,
+    messages: str | Sequence[Message],
+    tools: Sequence[Message] | None,
+    thinking: bool | None,
+    thinking_budget: int | None,
+    continue_final: bool,
+) -> Dialogue:
+    """Render a conversation. Raises BadRequest for one that the template refuses, or a way of thinking that the model has
+    not."""
+    if not isinstance(messages, Iterable):
+        raise BadRequest(f"messages is {messages!r}; expected a text or a list of messages", param="messages")
+    turns: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    if thinking is False and thinking_budget:
+        raise BadRequest(
+            f"thinking is off, and thinking_budget is {thinking_budget}; expected one or the other", param="thinking_budget"
+        )
+    if continue_final:
+        if thinking:
+            raise BadRequest("an answer that is continued has no thoughts; leave thinking out", param="thinking")
+        prompt = text.render_continued(turns, tools)
+    else:
+        prompt = text.render(turns, tools, thinking)
+    return Dialogue(
+        text=text,
+        messages=turns,
+        tools=tools,
+        asked_thinking=thinking,
+        prompt=prompt,
+        thinking=_thinking(text, prompt, thinking_budget),
+    )
+
+
+def _thinking(text: ModelText, prompt: Prompt, budget: int | None) -> Thinking | None:
+    control_tokens = text.tokenizer.control_tokens
+    has_tokens = OPEN in control_tokens and CLOSE in control_tokens
+    if prompt.is_thinking and has_tokens:
+        return Thinking(is_open=prompt.is_open, budget=budget)
+    if budget:
+        reason = "the model's vocabulary has no tokens for it" if prompt.is_thinking else "the model has no thinking mode"
+        raise BadRequest(f"thinking_budget is {budget}, and thoughts cannot be bounded here: {reason}", param="thinking_budget")
+    return None
+
+
+def _ignore(event: Event) -> None:
+    """Nobody waits for idle work."""

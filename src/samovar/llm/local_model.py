@@ -1,0 +1,113 @@
+"""A model that is open in this process: its weights, its pages, its engine."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from samovar.engine.engine import Engine, Limits, StartDrafter
+from samovar.engine.ngram_drafter import NgramDrafter
+from samovar.engine.page_pool import PagePool
+from samovar.formats import open_checkpoint
+from samovar.formats.hub import default_cache, default_store, resolve
+from samovar.kernels import KvType
+from samovar.llm.memory import Budget, available_bytes
+from samovar.llm.model_settings import ModelSettings
+from samovar.llm.model_text import ModelText, read_model_text
+from samovar.llm.setup import choose_ops, kv_type_for
+from samovar.llm.speculation import check_same_vocabulary
+from samovar.llm.thinking_tokens import thinking_tokens
+from samovar.models.blocks import Decoder
+from samovar.models.config import DecoderConfig
+from samovar.models.loader import load_model
+from samovar.models.packing import BackgroundPacker
+
+Progress = Callable[[int, int, str], None]
+
+
+class LocalModel:
+    """Opens the model that `settings` describe. Raises a SamovarError for whatever is wrong with them or its files."""
+
+    def __init__(self, settings: ModelSettings, progress: Progress | None) -> None:
+        self.path = resolve(settings.path, default_store())
+        if settings.draft is not None:  # said before the larger model is loaded
+            resolve(settings.draft, default_store())
+        self._cache = default_cache() if settings.cache else None
+        checkpoint = open_checkpoint(self.path, self._cache)
+        self.ops, self.slow_reason = choose_ops(settings.isa, settings.n_threads)
+        free_bytes = available_bytes()
+        loaded = load_model(checkpoint, self.ops, self._cache, progress, settings.weights)
+        self.model: Decoder = loaded.decoder
+        self.packer = loaded.packer
+        with _stopping(self.packer):
+            self.text: ModelText = read_model_text(checkpoint, self._cache)
+            self.kv_type: KvType = settings.kv_type or kv_type_for(self.model.embedding.type.name)
+            pool = self._make_pool(settings, Budget(settings.memory, free_bytes, self.model.packed_bytes))
+            self.draft: LocalModel | None = None
+            self.engine = Engine(
+                self.model,
+                self.ops,
+                pool,
+                self.model.config.vocab_size,
+                self.max_context,
+                Limits(max_running=settings.max_streams, max_waiting=settings.max_waiting),
+                self._drafters(settings, progress),
+                thinking_tokens=thinking_tokens(self.text.tokenizer),
+                keeps_prefixes=settings.prefix_cache,
+            )
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The model's sizes and switches."""
+        return self.model.config
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know about how the model was loaded, a line each."""
+        lines = [self.slow_reason] if self.slow_reason else []
+        if self._cache is not None and self._cache.problem:
+            lines.append(self._cache.problem)
+        if self._is_context_cut:
+            lines.append(
+                f"the context is {self.max_context} tokens, as far as the memory goes; "
+                f"the model takes {self.model.config.max_context}"
+            )
+        return tuple(lines)
+
+    def _make_pool(self, settings: ModelSettings, budget: Budget) -> PagePool:
+        """Room for the keys and values of as many tokens as are asked for, or fit."""
+        config = self.model.config
+        self.max_context, n_pages = budget.choose(config, self.kv_type, settings.max_context, settings.max_streams)
+        self._is_context_cut = settings.max_context is None and self.max_context < config.max_context
+        return PagePool(
+            self.kv_type, n_pages=n_pages, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head
+        )
+
+    def _drafters(self, settings: ModelSettings, progress: Progress | None) -> tuple[StartDrafter, ...]:
+        """What guesses ahead; the draft model is opened for it."""
+        drafters: list[StartDrafter] = [lambda _: NgramDrafter()] if settings.speculation in ("auto", "ngram") else []
+        if settings.draft is not None:
+            from samovar.engine.draft_model import DraftModel  # start-up waits for imports, and few ask for it
+
+            own = ModelSettings(
+                path=settings.draft,
+                n_threads=settings.n_threads,
+                kv_type=settings.kv_type,
+                weights=settings.weights,
+                isa=settings.isa,
+                cache=settings.cache,
+                speculation="off",
+            )
+            self.draft = LocalModel(own, progress)
+            check_same_vocabulary(self.text.tokenizer, self.draft.text.tokenizer, self.draft.path)
+            drafters.append(DraftModel(self.draft.engine).start)
+        return tuple(drafters)
+
+
+@contextmanager
+def _stopping(packer: BackgroundPacker | None) -> Iterator[None]:
+    """Stop packing where what goes on beside it fails."""
+    try:
+        yield
+    except BaseException:
+        if packer is not None:
+            packer.stop()
+        raise

@@ -1,0 +1,31 @@
+"""What a caller decides when a model is opened, as plain data: it may travel to another process."""
+
+from dataclasses import dataclass
+
+from samovar.kernels import KvType, WeightForm
+from samovar.llm.setup import check_choices
+from samovar.llm.speculation import SpeculationMode, check_speculation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """See `LLM` for the meaning of each. Raises BadRequest for a value out of range."""
+
+    path: str
+    n_threads: int | None = None
+    max_context: int | None = None
+    kv_type: KvType | None = None
+    weights: WeightForm = "stored"
+    isa: str | None = None
+    draft: str | None = None
+    speculation: SpeculationMode = "auto"
+    cache: bool = True
+    memory: int | None = None
+    max_streams: int = 64
+    max_waiting: int = 1024
+    prefix_cache: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the model."""
+        check_choices(self.kv_type, self.weights, self.max_context, self.memory, self.max_streams, self.max_waiting)
+        check_speculation(self.speculation, self.draft)

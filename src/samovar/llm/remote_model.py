@@ -1,0 +1,262 @@
+"""A model that is open in a process of its own. A crash there gives every open request one error, and the process comes
+back."""
+
+import contextlib
+import itertools
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from samovar.engine.client import Deliver, OpenRequests, Ticket
+from samovar.engine.prefix_cache import Realm
+from samovar.engine.request import Ending, Event, Request, check_request
+from samovar.errors import EngineFailed, SamovarError
+from samovar.formats import open_checkpoint
+from samovar.formats.hub import default_cache, default_store, resolve
+from samovar.llm.local_model import Progress as OnProgress
+from samovar.llm.model_settings import ModelSettings
+from samovar.llm.model_text import ModelText, read_model_text
+from samovar.llm.wire import (
+    Cancel,
+    Channel,
+    Forget,
+    FromEngine,
+    Happened,
+    Open,
+    Opened,
+    Progress,
+    Refused,
+    StopThinking,
+    Submit,
+    ToEngine,
+)
+from samovar.models.loader import read_config
+
+_MAX_CRASHES = 5  # within _CRASH_WINDOW_S; then it stays down
+_CRASH_WINDOW_S = 60.0
+_GRACE_S = 5.0
+
+
+@dataclass(slots=True)
+class _Child:
+    """The process of the model and the socket to it."""
+
+    process: subprocess.Popen[bytes]
+    channel: Channel
+
+    def end(self) -> None:
+        """Stop it."""
+        self.channel.shut()
+        try:
+            self.process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What survives the client for as long as its threads need it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    child: _Child | None = None
+    is_closed: bool = False
+    failure: SamovarError | None = None  # why it stays down
+
+
+class ProcessClient:
+    """An `EngineClient` whose engine runs in a process that it starts, and starts again."""
+
+    def __init__(self, settings: ModelSettings, vocab_size: int, progress: OnProgress | None) -> None:
+        """Raises what opening the model there raises."""
+        self._settings, self._vocab_size = settings, vocab_size
+        self._progress = progress
+        self._open = OpenRequests(settings.max_streams, settings.max_waiting)
+        self._tickets: dict[int, Ticket] = {}
+        self._ids = itertools.count(1)
+        self._wait_s = 1.0
+        self._crashes: list[float] = []
+        self._shared = _Shared()
+        self.opened = self._start()
+        weakref.finalize(self, _close, self._shared)
+        threading.Thread(target=self._listen, name="samovar-engine-process", daemon=True).start()
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the process that runs the model; None while it is down."""
+        child = self._shared.child
+        return child.process.pid if child is not None else None
+
+    def submit(self, request: Request, deliver: Deliver, *, leader: Ticket | None = None, is_idle_work: bool = False) -> Ticket:
+        """Hand in a request; `leader` and `is_idle_work` as in `Engine.submit`, which says what this raises."""
+        check_request(request, self.opened.max_context, self._vocab_size)
+        self._open.open(lambda: self._wait_s, is_idle_work=is_idle_work)
+        ticket = Ticket(next(self._ids), request, deliver, leader, is_idle_work)
+        with self._shared.lock:
+            if self._shared.is_closed or self._shared.failure is not None:
+                self._open.end()
+                raise self._shared.failure or EngineFailed("the model was closed; open it again")
+            self._tickets[ticket.id] = ticket
+            child = self._shared.child
+        if child is not None:  # else it is sent when the process is back
+            _send(child, _submission(ticket))
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """End a request within one step; nothing happens to one that has ended."""
+        self._send(Cancel(ticket.id))
+
+    def stop_thinking(self, ticket: Ticket) -> None:
+        """Have a request's thoughts closed, and its answer begun."""
+        self._send(StopThinking(ticket.id))
+
+    def forget(self, realm: Realm, ids: tuple[int, ...], n_keep: int) -> None:
+        """`PrefixCache.forget`, between two steps."""
+        self._send(Forget(realm, ids, n_keep))
+
+    def aside(self, function: Callable[[], None]) -> None:
+        """Run a function in a thread of its own, which may hand in requests."""
+        self._open.aside(function)
+
+    def settle(self) -> None:
+        """Wait until every request has ended, idle work included."""
+        self._open.settle()
+
+    def close(self) -> None:
+        """End the process. Open requests get no further event."""
+        _close(self._shared)
+        self._open.close()
+
+    def _send(self, message: ToEngine) -> None:
+        """To a process that is down nothing is sent: its requests end with an error by themselves."""
+        with self._shared.lock:
+            child = self._shared.child
+        if child is not None:
+            _send(child, message)
+
+    def _start(self) -> Opened:
+        """Start the process, and wait until the model is open in it."""
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "samovar.llm.engine_worker", str(theirs.fileno())]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])  # noqa: S603
+        theirs.close()
+        child = _Child(process, Channel(ours, FromEngine))
+        try:
+            child.channel.send(Open(self._settings))
+            while isinstance(message := child.channel.receive(), Progress):
+                if self._progress is not None:
+                    self._progress(message.n_done, message.n_total, message.what)
+        except (EOFError, OSError, msgspec.MsgspecError) as error:
+            child.end()
+            raise EngineFailed(f"the model's process ended while it opened the model ({_how(process)})") from error
+        if isinstance(message, Refused):
+            child.end()
+            raise message.error
+        assert isinstance(message, Opened), message
+        with self._shared.lock:
+            if self._shared.is_closed:
+                child.end()
+                raise EngineFailed("the model was closed")
+            self._shared.child = child
+            waiting = list(self._tickets.values())
+        for ticket in waiting:
+            _send(child, _submission(ticket))
+        return message
+
+    def _listen(self) -> None:
+        """Pass events on until the client is closed; start the process again when it ends."""
+        while (child := self._shared.child) is not None:
+            try:
+                while True:
+                    self._take(child.channel.receive())
+            except (EOFError, OSError, msgspec.MsgspecError):
+                with self._shared.lock:
+                    self._shared.child = None
+                    if self._shared.is_closed:
+                        return
+                child.end()
+                self._fail(child.process)
+                self._restart()
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, Progress):
+            if self._progress is not None:
+                self._progress(message.n_done, message.n_total, message.what)
+        elif isinstance(message, Happened):
+            self._pass_on(message.id, message.event)
+            if message.event.ending is not None:
+                self._wait_s = message.wait_s
+
+    def _pass_on(self, ticket_id: int, event: Event) -> None:
+        ticket = self._tickets.get(ticket_id)
+        if ticket is None:
+            return
+        if event.ending is not None:
+            del self._tickets[ticket_id]
+            ticket.is_over = True
+            self._open.end()
+        ticket.deliver(event)
+
+    def _fail(self, process: "subprocess.Popen[bytes]") -> None:
+        """Tell every open request that its engine is gone."""
+        error = EngineFailed(f"the model's process ended ({_how(process)}) and is started again; the request can be sent again")
+        for ticket_id in list(self._tickets):
+            self._pass_on(ticket_id, Event(sequence_id=0, ending=Ending(reason="error", error=error)))
+
+    def _restart(self) -> None:
+        now = time.monotonic()
+        self._crashes = [at for at in self._crashes if now - at < _CRASH_WINDOW_S] + [now]
+        try:
+            if len(self._crashes) > _MAX_CRASHES:
+                raise EngineFailed(f"the model's process ended {len(self._crashes)} times within a minute, and stays down")
+            self.opened = self._start()
+        except SamovarError as error:
+            with self._shared.lock:
+                self._shared.failure = error
+            for ticket_id in list(self._tickets):
+                self._pass_on(ticket_id, Event(sequence_id=0, ending=Ending(reason="error", error=error)))
+
+
+class RemoteModel:
+    """Opens the model that `settings` describe, in a process of its own; its texts are read here. Raises as `LocalModel`
+    does."""
+
+    def __init__(self, settings: ModelSettings, progress: OnProgress | None) -> None:
+        self.path = resolve(settings.path, default_store())
+        cache = default_cache() if settings.cache else None
+        checkpoint = open_checkpoint(self.path, cache)
+        self.config = read_config(checkpoint)
+        self.client = ProcessClient(settings, self.config.vocab_size, progress)
+        opened = self.client.opened
+        self.text: ModelText = read_model_text(checkpoint, cache)
+        self.max_context, self.kv_type = opened.max_context, opened.kv_type
+        self.slow_reason, self.warnings = opened.slow_reason, opened.warnings
+
+
+def _submission(ticket: Ticket) -> Submit:
+    return Submit(ticket.id, ticket.request, ticket.leader.id if ticket.leader is not None else None, ticket.is_idle_work)
+
+
+def _send(child: _Child, message: ToEngine) -> None:
+    with contextlib.suppress(OSError):  # the process is gone, which the listener sees too
+        child.channel.send(message)
+
+
+def _how(process: "subprocess.Popen[bytes]") -> str:
+    code = process.poll()
+    return "it hangs" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _close(shared: _Shared) -> None:
+    with shared.lock:
+        shared.is_closed = True
+        child, shared.child = shared.child, None
+    if child is not None:
+        child.end()
