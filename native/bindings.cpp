@@ -122,6 +122,12 @@ void silu_gate(Target& target, const Input& gate, const Input& up, Output out) {
   });
 }
 
+template <class Target>
+void accumulate(Target& target, const Input& x, Output out) {
+  check(x.size() == out.size(), "input and output are not of one size");
+  issue(target, [n = static_cast<int64_t>(x.size()), x = x.data(), out = out.data()](Engine& engine) { engine.accumulate(x, n, out); });
+}
+
 samovar::KvView kv_view(int kind, const Pages& k, const Pages& v, const Scales& k_scale, const Scales& v_scale) {
   const size_t item_bytes = kind == 0 ? 4 : kind == 3 ? 1 : 2;
   check(kind >= 0 && kind <= 3 && k.itemsize() == item_bytes && v.itemsize() == item_bytes &&
@@ -202,6 +208,7 @@ void bind_ops(nb::class_<Target>& target) {
            "x and out [T, H, K], cos and sin [T, R].")
       .def("silu_gate", &silu_gate<Target>, "gate"_a.noconvert(), "up"_a.noconvert(), "out"_a.noconvert(), Free(),
            "All of one shape.")
+      .def("accumulate", &accumulate<Target>, "x"_a.noconvert(), "out"_a.noconvert(), Free(), "out += x, all of one shape.")
       .def("write_kv", &write_kv<Target>, "k"_a.noconvert(), "v"_a.noconvert(), "kind"_a, "k_pages"_a.noconvert(),
            "v_pages"_a.noconvert(), "k_scale"_a.noconvert(), "v_scale"_a.noconvert(), "slots"_a.noconvert(), Free(),
            "k and v [T, G, K] into pages [P, G, K, B] and [P, G, B, K]; kind 0 f32, 1 f16, 2 bf16, 3 int8 with scales [P, G, B].")

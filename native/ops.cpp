@@ -138,6 +138,13 @@ void Engine::silu_gate(const float* gate, const float* up, int64_t n, float* out
   });
 }
 
+void Engine::accumulate(const float* x, int64_t n, float* out) {
+  pool_.for_each(ceil_div(n, kInlineElements), [&](int64_t item) {
+    const int64_t first = item * kInlineElements, last = std::min(n, first + kInlineElements);
+    for (int64_t i = first; i < last; ++i) out[i] += x[i];
+  });
+}
+
 void Engine::write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens) {
   // Split by heads: neighbouring tokens share cache lines of a head's keys.
   const int64_t per_item = std::max<int64_t>(1, kInlineElements / (n_tokens * kv.d_head));

@@ -64,6 +64,7 @@ class Engine {
   void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head,
             int64_t n_pairs, float* out);
   void silu_gate(const float* gate, const float* up, int64_t n, float* out);
+  void accumulate(const float* x, int64_t n, float* out);  // out += x; they do not overlap
   void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens);
   // One token id for each row, or kNothingAllowed or kNotANumber; see sample.h.
   void sample(const float* logits, const SampleView& view, int64_t* ids);

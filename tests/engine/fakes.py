@@ -26,7 +26,7 @@ class TinyModel:
         self.n_tokens_per_call = []
         self.last_position = 0
 
-    def __call__(self, ids_T, positions_T, attend, rows_S):
+    def __call__(self, ids_T, positions_T, attend, rows_S, adapted=()):
         self.n_tokens_per_call.append(len(ids_T))
         self.last_position = max(self.last_position, *positions_T.tolist())
         x_TD = self.embedding[ids_T] + self.positions[positions_T]

@@ -26,8 +26,8 @@ def prompt(n, seed=0):
 class CountingReplays(Replays):
     n_replayed = 0
 
-    def logits(self, batch):
-        found = super().logits(batch)
+    def logits(self, batch, adapted=()):
+        found = super().logits(batch, adapted)
         self.n_replayed += found is not None
         return found
 

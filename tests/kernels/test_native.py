@@ -61,6 +61,17 @@ def test_rows_taken_are_copies_with_the_same_bits(rows, width: int) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 17), (3, 16384), (40, 1030)])
+def test_accumulate_changes_the_rows_it_is_given_and_no_others(isa: str, shape: tuple[int, int]) -> None:
+    whole, x = randn(shape[0] + 2, shape[1], seed=1), randn(*shape)
+    wanted = np.concatenate([whole[:1], whole[1:-1] + x, whole[-1:]])
+    by_definition = whole.copy()
+    ReferenceOps().accumulate(x, by_definition[1:-1])
+    ops_on(isa, 2).accumulate(x, whole[1:-1])
+    assert whole.tobytes() == by_definition.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_no_number_in_is_no_number_out(isa: str) -> None:
     x = np.full((1, 5), np.nan, np.float32)
     ops = ops_on(isa)
@@ -127,6 +138,7 @@ def test_arrays_that_do_not_fit_are_refused_before_any_memory_is_touched() -> No
         lambda: ops.rms_norm(x, x[0, :5].copy(), 1e-5),
         lambda: ops.rope(q, x[:, :8].copy(), x[:, :8].copy()),
         lambda: ops.silu_gate(x, x[:1]),
+        lambda: ops.accumulate(x, x[:1].copy()),
         lambda: ops.embed(random_weight(Q8_0, 4, 64), np.array([4], np.int64)),
         lambda: ops.take_rows(x, np.array([len(x)], np.int64)),
         lambda: ops.take_rows(x, np.array([-1], np.int64)),
@@ -147,6 +159,8 @@ def test_arrays_that_do_not_fit_are_refused_before_any_memory_is_touched() -> No
     for strided in (x[:, ::2], x.astype(np.float64)):
         with pytest.raises(TypeError):
             ops.linear(strided, packed)
+        with pytest.raises(TypeError):
+            ops.accumulate(x, strided)
 
 
 def test_an_unknown_instruction_set_is_refused_with_those_available() -> None:

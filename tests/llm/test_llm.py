@@ -210,7 +210,7 @@ def follow(llm, monkeypatch, ids):
     """Let the model's logits prescribe these answer ids, through the true engine."""
     decoder = llm._engine.model
 
-    def scripted(ids_T, positions_T, attend, rows_S):
+    def scripted(ids_T, positions_T, attend, rows_S, adapted=()):
         logits_SV = decoder(ids_T, positions_T, attend, rows_S) * 0
         scripted.n_prompt = scripted.n_prompt or len(ids_T)  # the first pass reads the prompt
         for row, logits_V in zip(rows_S, logits_SV, strict=True):

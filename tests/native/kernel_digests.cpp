@@ -183,6 +183,8 @@ void elementwise(Engine& engine) {
   std::vector<float> out(gate.size());
   engine.silu_gate(gate.data(), up.data(), static_cast<int64_t>(gate.size()), out.data());
   report("silu_gate " + shape({40001}), out);
+  engine.accumulate(up.data(), static_cast<int64_t>(up.size()), out.data());
+  report("accumulate " + shape({40001}), out);
 }
 
 // Three sequences on scattered pages: a long one that decodes, a prompt in the middle of its chunks, a new prompt.

@@ -36,13 +36,26 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """The slices of a step laid end to end: T tokens of S sequences. Logits are wanted after the tokens at `output_rows`."""
+    """The slices of a step laid end to end: T tokens of S sequences. Logits are wanted after the tokens at `output_rows`.
+
+    `adapters` names the adapter of each sequence in the order of `spans`; it is empty where none has one. Sequences with the
+    same adapter are neighbours there, whatever the order of the slices; `output_rows` and `last_rows` follow the slices.
+    """
 
     ids_T: NDArray[np.int64]
     positions_T: NDArray[np.int64]
     slots_T: NDArray[np.int64]
     spans: Spans
     output_rows: NDArray[np.int64]
+    adapters: tuple[str | None, ...] = ()
+    order: tuple[int, ...] = ()
+    """With adapters, the slices' numbers in the order of `spans`."""
+
+    @property
+    def last_rows(self) -> NDArray[np.int64]:
+        """[S]: the row of the last token of each slice."""
+        rows_S = (self.spans.row_starts[1:] - 1).astype(np.int64)
+        return rows_S[np.argsort(self.order)] if self.order else rows_S
 
 
 def build_batch(slices: list[Slice]) -> Batch:
@@ -50,12 +63,15 @@ def build_batch(slices: list[Slice]) -> Batch:
 
     Lists, not array expressions: most steps have a row or a few, for which each NumPy call costs more than all rows together.
     """
+    order = _by_adapter(slices)
+    if order:
+        slices = [slices[i] for i in order]
     width = max([len(piece.sequence.pages) for piece in slices])
     table_SP = np.zeros((len(slices), width), np.int32)
     ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
-    output_rows: list[int] = []
+    outputs: list[range] = []
     starts: list[int] = []
     row_starts = [0]
     for s, piece in enumerate(slices):
@@ -66,13 +82,25 @@ def build_batch(slices: list[Slice]) -> Batch:
             positions.append(position)
             slots.append(pages[position // PAGE_TOKENS] * PAGE_TOKENS + position % PAGE_TOKENS)
         end = len(ids)
-        output_rows += range(end - piece.n_logits, end)
+        outputs.append(range(end - piece.n_logits, end))
         starts.append(start)
         row_starts.append(end)
+    if order:
+        outputs = [rows for _, rows in sorted(zip(order, outputs, strict=True))]
     return Batch(
         ids_T=np.array(ids, np.int64),
         positions_T=np.array(positions, np.int64),
         slots_T=np.array(slots, np.int64),
         spans=Spans(row_starts=np.array(row_starts, np.int32), positions=np.array(starts, np.int32), page_tables_SP=table_SP),
-        output_rows=np.array(output_rows, np.int64),
+        output_rows=np.array([row for rows in outputs for row in rows], np.int64),
+        adapters=tuple([s.sequence.request.adapter for s in slices]) if order else (),
+        order=order,
     )
+
+
+def _by_adapter(slices: list[Slice]) -> tuple[int, ...]:
+    """The slices' numbers in an order that brings those with the same adapter together; none where none has one."""
+    names = [s.sequence.request.adapter for s in slices]
+    if names.count(None) == len(names):
+        return ()
+    return tuple(sorted(range(len(names)), key=lambda i: (names[i] is not None, names[i] or "")))

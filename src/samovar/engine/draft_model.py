@@ -25,7 +25,11 @@ class DraftModel:
     token_s: float = 0.0
 
     def start(self, request: Request) -> "ModelDrafter":
-        """A drafter for one request. It does without the request's grammar, which cannot step back from a refused guess."""
+        """A drafter for one request.
+
+        It does without the request's grammar, which cannot step back from a refused guess, and without its adapter, which
+        does not fit the smaller model.
+        """
         own = replace(request, grammar=None, thinking=None, adapter=None, stops_loops=False)
         return ModelDrafter(self, Sequence(request=own, token_ids=list(own.prompt_ids)))
 

@@ -2,6 +2,7 @@
 
 Python takes microseconds for each operation of each layer, which small steps wait for. So the second step of a shape is
 recorded (`kernels.recorder`), and later ones fill the recorded step's input buffers and run it. Results have the same bits.
+With adapters, which rows each one changes is part of the shape.
 """
 
 import weakref
@@ -18,6 +19,7 @@ from samovar.kernels.native import NativeOps
 from samovar.kernels.recorder import RecordingOps
 from samovar.kernels.slabs import Slabs
 from samovar.models.blocks import Decoder, Step
+from samovar.models.lora import AdaptedRows, LoraAdapter
 
 MAX_ROWS = 64
 """Rows of a step beyond which Python's share is too small to matter."""
@@ -29,6 +31,9 @@ MAX_LENT = 4
 """Steps whose logits may be held at once. Usually two: while a step runs, the caller has the logits of the one before."""
 
 _BLOCK_POSITIONS = 256
+
+_Shape = tuple[int, int, int, tuple[AdaptedRows, ...]]
+"""Of a step: tokens, sequences, rows of logits, and the rows that adapters change."""
 
 
 class Angles:
@@ -60,7 +65,14 @@ class RecordedStep:
 
     @classmethod
     def record(
-        cls, model: Decoder, ops: RecordingOps, pool: PagePool, angles: Angles, like: Batch, results_N: F32
+        cls,
+        model: Decoder,
+        ops: RecordingOps,
+        pool: PagePool,
+        angles: Angles,
+        like: Batch,
+        results_N: F32,
+        adapted: tuple[AdaptedRows, ...] = (),
     ) -> "RecordedStep":
         """Record a step of the shape of `like`, whose logits come to lie at the start of `results_N`."""
         spans = Spans(
@@ -73,7 +85,8 @@ class RecordedStep:
             output_rows=like.output_rows.copy(),
         )  # fmt: skip
         cos_TR, sin_TR = (ops.take_rows(table, batch.positions_T) for table in (angles.cos_CR, angles.sin_CR))
-        x_SD = model.hidden(batch.ids_T, batch.output_rows, Step(ops, PagedAttend(ops, pool, batch), cos_TR, sin_TR))
+        step = Step(ops, PagedAttend(ops, pool, batch), cos_TR, sin_TR, adapted)
+        x_SD = model.hidden(batch.ids_T, batch.output_rows, step)
         if len(x_SD):
             ops.place_next(results_N)
             model.logits(x_SD, ops)
@@ -126,14 +139,14 @@ class Replays:
         self._angles = Angles(model, pool.n_pages * PAGE_TOKENS)
         self._results = Results(MAX_ROWS * model.config.vocab_size)
         # by shape, and by the piece of memory that the logits come to lie in; none yet for a shape that was met once
-        self._steps: OrderedDict[tuple[int, int, int], dict[int, RecordedStep]] = OrderedDict()
+        self._steps: OrderedDict[_Shape, dict[int, RecordedStep]] = OrderedDict()
 
-    def logits(self, batch: Batch) -> F32 | None:
+    def logits(self, batch: Batch, adapted: tuple[AdaptedRows, ...] = ()) -> F32 | None:
         """Logits [S, V] after the tokens at `output_rows`; None for a large or new shape, or while too many are held."""
         n_rows, n_outputs, vocab_size = len(batch.ids_T), len(batch.output_rows), self._model.config.vocab_size
         if n_rows > MAX_ROWS:
             return None
-        shape = n_rows, len(batch.spans.positions), n_outputs
+        shape = n_rows, len(batch.spans.positions), n_outputs, adapted
         steps = self._steps.pop(shape, None)
         self._steps[shape] = {} if steps is None else steps
         if len(self._steps) > MAX_SHAPES:
@@ -143,7 +156,12 @@ class Replays:
         piece, results_N = lent
         if (step := steps.get(piece)) is None:
             ops = RecordingOps(self._ops, self.slabs)
-            step = steps[piece] = RecordedStep.record(self._model, ops, self._pool, self._angles, batch, results_N)
+            step = steps[piece] = RecordedStep.record(self._model, ops, self._pool, self._angles, batch, results_N, adapted)
         self._angles.reach(max(batch.positions_T.tolist()))
         step.run(batch)
         return results_N[: n_outputs * vocab_size].reshape(n_outputs, vocab_size)
+
+    def forget(self, adapter: LoraAdapter) -> None:
+        """Drop the steps recorded with an adapter, which hold its weights."""
+        for shape in [shape for shape in self._steps if any(part.adapter is adapter for part in shape[3])]:
+            del self._steps[shape]

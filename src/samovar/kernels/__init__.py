@@ -176,6 +176,10 @@ class Ops(Protocol):
         """silu(gate) * up."""
         ...
 
+    def accumulate(self, x_TN: F32, out_TN: F32) -> None:
+        """out += x, in place; the two share no memory."""
+        ...
+
     def write_kv(self, k_TGK: F32, v_TGK: F32, pages: KvPages, slots_T: NDArray[np.int64]) -> None:
         """Store keys and values at `slots_T` (page * B + offset), rounded to the pages' type (nearest even).
 

@@ -185,6 +185,10 @@ class NativeOps:
         self._target.silu_gate(gate_TF, up_TF, out_TF)
         return out_TF
 
+    def accumulate(self, x_TN: F32, out_TN: F32) -> None:
+        """The output may be a part of another output."""
+        self._target.accumulate(x_TN, out_TN)
+
     def write_kv(self, k_TGK: F32, v_TGK: F32, pages: KvPages, slots_T: NDArray[np.int64]) -> None:
         """Scatter the rows into their pages."""
         self._target.write_kv(k_TGK, v_TGK, *_arrays(pages), slots_T)

@@ -118,6 +118,10 @@ class ReferenceOps:
             out: F32 = gate_TF / (1 + np.exp(-gate_TF)) * up_TF
         return out
 
+    def accumulate(self, x_TN: F32, out_TN: F32) -> None:
+        """Value by value."""
+        out_TN += x_TN
+
     def write_kv(self, k_TGK: F32, v_TGK: F32, pages: KvPages, slots_T: NDArray[np.int64]) -> None:
         """Scatter the rows into their pages."""
         page, offset = slots_T // PAGE_TOKENS, slots_T % PAGE_TOKENS

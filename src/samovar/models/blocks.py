@@ -3,7 +3,7 @@
 `ops` computes, `attend` knows where keys and values live; both are arguments. Shape letters: see `samovar.kernels`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from samovar.kernels import Linear, Ops
 from samovar.models.config import DecoderConfig
+from samovar.models.lora import AdaptedRows
 from samovar.models.weights import Projection, WeightSource
 from samovar.tensors.stored import StoredTensor
 
@@ -23,12 +24,13 @@ Attend = Callable[[int, F32, F32, F32], F32]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What every layer of one pass shares."""
+    """What every layer of one pass shares. `adapted` names the rows that adapters change; most passes have none."""
 
     ops: Ops
     attend: Attend
     cos_TR: F32
     sin_TR: F32
+    adapted: tuple[AdaptedRows, ...] = ()
 
 
 class Layer(Protocol):
@@ -41,9 +43,21 @@ Norm = tuple[F32, float]
 """Weight [D] and epsilon of an RMS norm."""
 
 
-def project(ops: Ops, x_TD: F32, norm: Norm, *projections: Projection) -> tuple[F32, ...]:
-    """The projections of the normalised input, biases added."""
-    return ops.linears(x_TD, tuple(p.weight for p in projections), tuple(p.bias_N for p in projections), norm=norm)
+def project(step: Step, x_TD: F32, norm: Norm, *projections: Projection) -> tuple[F32, ...]:
+    """The projections of the normalised input, biases and adapters added."""
+    weights, biases = tuple(p.weight for p in projections), tuple(p.bias_N for p in projections)
+    outs_TN = step.ops.linears(x_TD, weights, biases, norm=norm)
+    for part in step.adapted:
+        part.add(step.ops, projections, outs_TN, x_TD, norm=norm)
+    return outs_TN
+
+
+def project_onto(residual_TN: F32, step: Step, x_TD: F32, projection: Projection, *, gate_TD: F32 | None = None) -> F32:
+    """The residual + the projection of x, or of silu(gate) * x; bias and adapters added."""
+    out_TN = step.ops.linear(x_TD, projection.weight, projection.bias_N, gate_TD=gate_TD, residual_TN=residual_TN)
+    for part in step.adapted:
+        part.add(step.ops, (projection,), (out_TN,), x_TD, gate_TD=gate_TD)
+    return out_TN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +78,10 @@ class GatedMlp:
             down=source.projection(f"{name}.down_proj", narrow, wide, has_bias=has_bias),
         )
 
-    def __call__(self, ops: Ops, x_TD: F32, norm: Norm) -> F32:
+    def __call__(self, step: Step, x_TD: F32, norm: Norm) -> F32:
         """[T, D] to [T, D]."""
-        gate_TF, up_TF = project(ops, x_TD, norm, self.gate, self.up)
-        return ops.linear(up_TF, self.down.weight, self.down.bias_N, gate_TD=gate_TF, residual_TN=x_TD)
+        gate_TF, up_TF = project(step, x_TD, norm, self.gate, self.up)
+        return project_onto(x_TD, step, up_TF, self.down, gate_TD=gate_TF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,14 +105,14 @@ class AttentionProjections:
             o=source.projection(f"{name}.o_proj", width, d_query, has_bias=has_output_bias),
         )
 
-    def heads(self, ops: Ops, x_TD: F32, norm: Norm, d_head: int) -> tuple[F32, F32, F32]:
+    def heads(self, step: Step, x_TD: F32, norm: Norm, d_head: int) -> tuple[F32, F32, F32]:
         """q_THK, k_TGK and v_TGK of the normalised input, before their own norms and rotation."""
-        q, k, v = (out.reshape(len(x_TD), -1, d_head) for out in project(ops, x_TD, norm, self.q, self.k, self.v))
+        q, k, v = (out.reshape(len(x_TD), -1, d_head) for out in project(step, x_TD, norm, self.q, self.k, self.v))
         return q, k, v
 
-    def output(self, ops: Ops, o_THK: F32, x_TD: F32) -> F32:
+    def output(self, step: Step, o_THK: F32, x_TD: F32) -> F32:
         """x + the output projection of [T, H, K]."""
-        return ops.linear(o_THK.reshape(len(o_THK), -1), self.o.weight, self.o.bias_N, residual_TN=x_TD)
+        return project_onto(x_TD, step, o_THK.reshape(len(o_THK), -1), self.o)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,16 +142,17 @@ class PlainLayer:
     def __call__(self, index: int, x_TD: F32, step: Step) -> F32:
         """[T, D] to [T, D]."""
         ops, eps = step.ops, self.norm_eps
-        q_THK, k_TGK, v_TGK = self.attention.heads(ops, x_TD, (self.attention_norm_D, eps), self.d_head)
+        q_THK, k_TGK, v_TGK = self.attention.heads(step, x_TD, (self.attention_norm_D, eps), self.d_head)
         q_THK, k_TGK = (ops.rope(heads, step.cos_TR, step.sin_TR) for heads in (q_THK, k_TGK))
-        x_TD = self.attention.output(ops, step.attend(index, q_THK, k_TGK, v_TGK), x_TD)
-        return self.mlp(ops, x_TD, (self.mlp_norm_D, eps))
+        x_TD = self.attention.output(step, step.attend(index, q_THK, k_TGK, v_TGK), x_TD)
+        return self.mlp(step, x_TD, (self.mlp_norm_D, eps))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
     """Embedding, layers, final norm and output head. The head is the embedding's own matrix where the two are tied.
 
+    `projections` are the linear layers but for the head, by Hugging Face name: (n_out, n_in).
     `wait(n)` returns when layer n, or the head for n = the number of layers, can be computed on.
     """
 
@@ -148,13 +163,19 @@ class Decoder:
     norm_D: F32
     head: Linear
     packed_bytes: int
+    projections: Mapping[str, tuple[int, int]]
     wait: Callable[[int], None]
 
     def __call__(
-        self, ids_T: NDArray[np.int64], positions_T: NDArray[np.int64], attend: Attend, rows_S: NDArray[np.int64]
+        self,
+        ids_T: NDArray[np.int64],
+        positions_T: NDArray[np.int64],
+        attend: Attend,
+        rows_S: NDArray[np.int64],
+        adapted: tuple[AdaptedRows, ...] = (),
     ) -> F32:
         """Logits [S, V] after the tokens at `rows_S` of this pass; `positions_T` are positions in their sequences."""
-        step = Step(self.ops, attend, *self.angles(positions_T))
+        step = Step(self.ops, attend, *self.angles(positions_T), adapted)
         return self.logits(self.hidden(ids_T, rows_S, step), self.ops)
 
     def angles(self, positions_T: NDArray[np.int64]) -> tuple[F32, F32]:
@@ -215,5 +236,6 @@ def load_decoder(
         norm_D=norm_D,
         head=head,
         packed_bytes=source.packed_bytes,
+        projections=source.projections,
         wait=wait,
     )

@@ -36,11 +36,11 @@ class Qwen3Layer:
     def __call__(self, index: int, x_TD: F32, step: Step) -> F32:
         """[T, D] to [T, D]."""
         ops, eps = step.ops, self.norm_eps
-        q_THK, k_TGK, v_TGK = self.attention.heads(ops, x_TD, (self.attention_norm_D, eps), len(self.q_norm_K))
+        q_THK, k_TGK, v_TGK = self.attention.heads(step, x_TD, (self.attention_norm_D, eps), len(self.q_norm_K))
         q_THK = ops.rope(ops.rms_norm(q_THK, self.q_norm_K, eps), step.cos_TR, step.sin_TR)
         k_TGK = ops.rope(ops.rms_norm(k_TGK, self.k_norm_K, eps), step.cos_TR, step.sin_TR)
-        x_TD = self.attention.output(ops, step.attend(index, q_THK, k_TGK, v_TGK), x_TD)
-        return self.mlp(ops, x_TD, (self.mlp_norm_D, eps))
+        x_TD = self.attention.output(step, step.attend(index, q_THK, k_TGK, v_TGK), x_TD)
+        return self.mlp(step, x_TD, (self.mlp_norm_D, eps))
 
 
 def load_layer(source: WeightSource, index: int, config: DecoderConfig) -> Qwen3Layer:

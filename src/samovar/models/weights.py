@@ -21,8 +21,9 @@ INT4_UNIT = 64  # values that rows of int4 come in
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A linear layer: packed weights, and a float32 bias [N] where the layer has one."""
+    """A linear layer: its Hugging Face name, packed weights, and a float32 bias [N] where the layer has one."""
 
+    name: str
     weight: Linear
     bias_N: F32 | None
 
@@ -33,6 +34,7 @@ class WeightSource:
     `file_name` maps a Hugging Face tensor name to the name in the file. `interleaved_heads` maps the names of tensors whose
     rows are stored for interleaved rotation (GGUF files of the `llama` architecture) to their number of heads. `packer`
     decides when weights are packed; the default does so at once. `form` is that of all linear layers but the output head.
+    `projections` lists those that were taken so far, by name: (n_out, n_in).
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class WeightSource:
         self._packer, self._where, self._file_name, self._form = packer or EagerPacker(ops), where, file_name, form
         self._interleaved_heads = interleaved_heads or {}
         self.packed_bytes = 0
+        self.projections: dict[str, tuple[int, int]] = {}
 
     def stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         """The tensor as it lies on disk, its shape checked."""
@@ -99,7 +102,8 @@ class WeightSource:
     def projection(self, name: str, n_out: int, n_in: int, *, has_bias: bool) -> Projection:
         """`name.weight`, and `name.bias` where the layer has one."""
         bias_N = self.vector(f"{name}.bias", n_out) if has_bias else None
-        return Projection(self.linear(f"{name}.weight", n_out, n_in), bias_N)
+        self.projections[name] = n_out, n_in
+        return Projection(name, self.linear(f"{name}.weight", n_out, n_in), bias_N)
 
     def accept_copy(self, name: str, of: StoredTensor) -> None:
         """A tensor that may be there and must then repeat `of` to the byte. Raises FormatError where it does not."""
