@@ -27,6 +27,7 @@ from samovar.engine.thinking import Control, ThinkingTokens
 from samovar.engine.throughput import Throughput
 from samovar.errors import BadRequest, OutOfMemory, Overloaded, SamovarError
 from samovar.kernels import PAGE_TOKENS, Ops
+from samovar.models.lora import LoraAdapter
 from samovar.text.grammar_spec import GrammarSpec
 
 F32 = NDArray[np.float32]
@@ -220,6 +221,26 @@ class Engine:
     def check(self, request: Request, n_to_come: int = 1) -> None:
         """Raises PromptTooLong or BadRequest for a request that this model cannot serve. Any thread may call it."""
         check_request(request, self.max_context, self.vocab_size, n_to_come)
+        adapters = self.decoding.runner.adapters
+        if request.adapter is not None and request.adapter not in adapters:
+            loaded = f"loaded are: {', '.join(sorted(adapters))}" if adapters else "none is loaded"
+            raise BadRequest(f"there is no adapter {request.adapter!r}; {loaded}", param="adapter")
+
+    def load_adapter(self, name: str, adapter: LoraAdapter) -> None:
+        """Let requests name an adapter. Raises BadRequest where there is one of that name."""
+        if name in self.decoding.runner.adapters:
+            raise BadRequest(f"an adapter {name!r} is loaded already; unload it first, or choose another name", param="name")
+        self.decoding.runner.load(name, adapter)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter and all that was computed with it. Raises BadRequest for one that is not there, or in use."""
+        if name not in self.decoding.runner.adapters:
+            raise BadRequest(f"there is no adapter {name!r} to unload", param="name")
+        n_users = sum(s.request.adapter == name for s in (*self.scheduler.running, *self.scheduler.waiting))
+        if n_users:
+            raise BadRequest(f"adapter {name!r} is in use by {n_users} requests; unload it when they have ended", param="name")
+        self.cache.drop_adapter(name)
+        self.decoding.runner.unload(name)
 
     def _max_tokens(self, request: Request) -> int:
         """Tokens that a request may generate."""

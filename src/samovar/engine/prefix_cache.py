@@ -120,7 +120,7 @@ class PrefixCache:
                 match = Match(match.nodes, None, 0, match.parting)
             self.pool.leave(source.page)
             self._touch(source)
-        return match, match.nodes[-1] if match.nodes else self._root(realm)
+        return match, match.nodes[-1] if match.nodes else self.root(realm)
 
     def extend(self, node: Node, ids: Sequence[int], pages: list[int], n_done: int, n_computed: int) -> Node:
         """Add a sequence's pages that have become full since `n_done` tokens, below `node`; the last node of its path.
@@ -180,6 +180,26 @@ class PrefixCache:
         while path and path[-1].is_leaf and (len(path) - 1) * PAGE_TOKENS >= n_keep and not self.pool.n_users(path[-1].page):
             self._remove(path.pop())
 
+    def adopt(self, parent: Node, ids: tuple[int, ...]) -> Node | None:
+        """A new node below `parent` with a page that is still to be filled; None where no page is free."""
+        if not self.is_on or not self.pool.n_free:
+            return None
+        page = self.pool.take()
+        node = self._add(parent, ids, page)
+        self.pool.leave(page)
+        self._touch(node)
+        return node
+
+    def drop_adapter(self, name: str) -> None:
+        """Drop all texts of an adapter, which nobody may use."""
+        for realm in [realm for realm in self._roots if realm[1] == name]:
+            stack = [child for group in self._roots.pop(realm).children.values() for child in group]
+            while stack:
+                node = stack.pop()
+                stack += [child for group in node.children.values() for child in group]
+                self.pool.drop(node.page)
+                node.page = -1
+
     def clear(self) -> None:
         """Drop all that nobody uses."""
         while self.pool.n_idle:
@@ -194,7 +214,8 @@ class PrefixCache:
                 yield realm, path
                 stack += [(*path, child) for group in path[-1].children.values() for child in group]
 
-    def _root(self, realm: Realm) -> Node:
+    def root(self, realm: Realm) -> Node:
+        """The root of a realm's texts."""
         if realm not in self._roots:
             self._roots[realm] = Node((), -1, None)
         return self._roots[realm]

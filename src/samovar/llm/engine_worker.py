@@ -9,13 +9,28 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from samovar.engine.client import Ticket
 from samovar.engine.engine_thread import EngineThread
 from samovar.engine.request import Ending, Event
 from samovar.errors import SamovarError
 from samovar.llm.local_model import LocalModel
-from samovar.llm.wire import Cancel, Channel, Forget, Happened, Open, Opened, Progress, Refused, StopThinking, Submit, ToEngine
+from samovar.llm.wire import (
+    Answered,
+    Call,
+    Cancel,
+    Channel,
+    Forget,
+    Happened,
+    Open,
+    Opened,
+    Progress,
+    Refused,
+    StopThinking,
+    Submit,
+    ToEngine,
+)
 
 
 def main() -> None:
@@ -35,12 +50,17 @@ def _serve(channel: Channel) -> None:
     except SamovarError as error:
         channel.send(Refused(error))
         return
-    engine, tickets = EngineThread(model.engine), dict[int, Ticket]()
+    engine, tickets = model.client, dict[int, Ticket]()
     channel.send(Opened(model.max_context, model.kv_type, model.slow_reason, model.warnings))
     while True:
         message = channel.receive()
         if isinstance(message, Submit):
             _submit(message, engine, tickets, channel, model.engine.expected_wait_s)
+        elif isinstance(message, Call):
+            if message.name in ("save_prefixes", "load_prefixes"):
+                engine.aside(partial(_call, message, model, channel))
+            else:  # the requests behind it may name the adapter
+                _call(message, model, channel)
         elif isinstance(message, Forget):
             engine.forget(message.realm, message.ids, message.n_keep)
         elif (ticket := tickets.get(message.id)) is not None:
@@ -48,6 +68,16 @@ def _serve(channel: Channel) -> None:
                 engine.cancel(ticket)
             elif isinstance(message, StopThinking):
                 engine.stop_thinking(ticket)
+
+
+def _call(message: Call, model: LocalModel, channel: Channel) -> None:
+    value, failure = None, None
+    try:
+        value = getattr(model, message.name)(*message.arguments)
+    except SamovarError as error:
+        failure = error
+    with contextlib.suppress(OSError):
+        channel.send(Answered(message.id, value, failure))
 
 
 def _submit(

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from samovar.engine.client import EngineClient
 from samovar.engine.engine import Engine
-from samovar.engine.engine_thread import EngineThread
 from samovar.engine.request import SamplingParams
 from samovar.errors import BadRequest
 from samovar.formats.hub import EMBEDDED_DEFAULT
@@ -34,6 +33,7 @@ from samovar.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from samovar.llm.async_stream import AsyncStream
     from samovar.llm.remote_model import RemoteModel
+    from samovar.llm.scoring import Likelihood
 
 Message = dict[str, object]
 
@@ -94,17 +94,14 @@ class LLM:
             prefix_cache=prefix_cache,
         )
         self._opened: LocalModel | RemoteModel
-        self._client: EngineClient
         self._local: LocalModel | None = None
-        self._thread: EngineThread | None = None
         if process:
             from samovar.llm.remote_model import RemoteModel as Remote  # start-up waits for imports, and few ask for it
 
-            self._opened = remote = Remote(settings, progress)
-            self._client = remote.client
+            self._opened = Remote(settings, progress)
         else:
             self._opened = self._local = LocalModel(settings, progress)
-            self._client = self._thread = EngineThread(self._local.engine)
+        self._client: EngineClient = self._opened.client
         self.path, self.max_context, self.kv_type = self._opened.path, self._opened.max_context, self._opened.kv_type
         self._text = self._opened.text
         own = own_defaults(self._text.generation_config, self._text.metadata, str(self.path))
@@ -274,9 +271,53 @@ class LLM:
         if not isinstance(token_ids, Iterable) or isinstance(token_ids, str):
             raise BadRequest(f"token_ids is {token_ids!r}; expected a list of ids", param="token_ids")
         ids = tuple(token_ids)
-        if self._thread is None:
-            raise BadRequest("logits of every token are to be had from a model that runs in this process alone")
-        return self._thread.call(lambda engine: engine.logits(ids))
+        return self._here.client.call(lambda engine: engine.logits(ids))
+
+    def embed(self, texts: str | list[str], *, dimensions: int | None = None, tenant: str = "") -> NDArray[np.float32]:
+        """A vector of length 1 for a text [D], or for each of a list [S, D]: the state after its last token.
+
+        `dimensions` takes the first of them alone, for models that were trained for it. Raises BadRequest or PromptTooLong.
+        """
+        from samovar.llm.scoring import embed
+
+        vectors_SD = embed(self._client, self.tokenizer, _as_list(texts, "texts"), dimensions=dimensions, tenant=tenant)
+        return vectors_SD[0] if isinstance(texts, str) else vectors_SD
+
+    def rerank(self, query: str, documents: list[str], *, task: str | None = None, tenant: str = "") -> list[float]:
+        """How well each document answers the query, 0 to 1: the probability of "yes" against "no" in Qwen3-Reranker's prompt.
+
+        `task` says what the query is for (default: a web search). Raises BadRequest or PromptTooLong.
+        """
+        from samovar.llm.scoring import rerank
+
+        return rerank(self._client, self.tokenizer, query, _as_list(documents, "documents"), task=task, tenant=tenant)
+
+    def log_likelihoods(self, pairs: list[tuple[str, str]], *, tenant: str = "") -> "list[Likelihood]":
+        """How likely each pair's second text is after its first. Raises BadRequest or PromptTooLong."""
+        from samovar.llm.scoring import log_likelihoods
+
+        return log_likelihoods(self._client, self.tokenizer, pairs, tenant=tenant)
+
+    def load_adapter(self, name: str, path: str | Path) -> None:
+        """Load a PEFT LoRA folder; requests use it by `adapter=name`. Raises FormatError or BadRequest."""
+        if not isinstance(name, str) or not name:
+            raise BadRequest(f"name is {name!r}; expected a text", param="name")
+        self._opened.load_adapter(name, str(path))
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter. Raises BadRequest for one that is not loaded, or that open requests use."""
+        self._opened.unload_adapter(name)
+
+    def save_prefixes(self, folder: str | Path) -> int:
+        """Keep what was computed for prompts in a file in `folder`, for this model and its settings; the tokens that it holds.
+
+        The file holds the prompts' tokens, readable by the file's owner alone. Raises StoreError where the disk refuses.
+        """
+        return self._opened.save_prefixes(str(folder))
+
+    def load_prefixes(self, folder: str | Path) -> int:
+        """Take up what `save_prefixes` kept, as far as pages are free; the tokens. Raises StoreError or FormatError."""
+        return self._opened.load_prefixes(str(folder))
 
     def settle(self) -> None:
         """Wait until all requests have ended and the next turns of conversations are prepared."""
@@ -327,6 +368,14 @@ class LLM:
             eos_ids=self._text.eos_ids,
             vocab_size=self.config.vocab_size,
         )
+
+
+def _as_list(texts: str | list[str], param: str) -> list[str]:
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, list) or not texts:
+        raise BadRequest(f"{param} is {texts!r}; expected a text or a list of texts", param=param)
+    return texts
 
 
 def _only(answers: list[Answer]) -> Answer:

@@ -1,16 +1,22 @@
 """A model that is open in this process: its weights, its pages, its engine."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
+from samovar import __version__
 from samovar.engine.engine import Engine, Limits, StartDrafter
+from samovar.engine.engine_thread import EngineThread
 from samovar.engine.ngram_drafter import NgramDrafter
 from samovar.engine.page_pool import PagePool
+from samovar.errors import FormatError, StoreError
 from samovar.formats import open_checkpoint
+from samovar.formats.cache import CacheStore
 from samovar.formats.hub import default_cache, default_store, resolve
-from samovar.kernels import KvType
+from samovar.kernels import PAGE_TOKENS, KvType
 from samovar.llm.memory import Budget, available_bytes
 from samovar.llm.model_settings import ModelSettings
 from samovar.llm.model_text import ModelText, read_model_text
@@ -25,6 +31,7 @@ from samovar.models.packing import BackgroundPacker
 if TYPE_CHECKING:
     from samovar.text.grammar import GrammarCompiler
 
+_PREFIXES: Final = "prefixes"
 Progress = Callable[[int, int, str], None]
 
 
@@ -59,6 +66,8 @@ class LocalModel:
                 compile_grammar=lambda spec: self._grammars.compile(spec),
                 keeps_prefixes=settings.prefix_cache,
             )
+        self.client = EngineThread(self.engine)
+        self._checkpoint, self._weights = checkpoint, settings.weights
 
     @property
     def config(self) -> DecoderConfig:
@@ -77,6 +86,53 @@ class LocalModel:
                 f"the model takes {self.model.config.max_context}"
             )
         return tuple(lines)
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """Read a PEFT folder, and let requests name it. Raises FormatError or BadRequest for an unsound one or a name in
+        use."""
+        from samovar.models.adapter_loader import load_adapter  # start-up waits for imports, and few ask for it
+
+        adapter = load_adapter(Path(path), self.model.projections, self.ops)
+        self.client.call(lambda engine: engine.load_adapter(name, adapter))
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter. Raises BadRequest for one that is not there, or in use."""
+        self.client.call(lambda engine: engine.unload_adapter(name))
+
+    def save_prefixes(self, folder: str) -> int:
+        """Write what the prefix cache holds to a file in `folder`; the tokens. Raises StoreError where the disk refuses."""
+        from samovar.engine.prefix_store import collect
+
+        meta, sections = self.client.call(lambda engine: collect(engine.cache))
+        store = CacheStore(Path(folder))
+        if store.write(_PREFIXES, self._prefix_key(), meta, sections) is None:
+            raise StoreError(store.problem or f"{folder}: the prefixes could not be written")
+        nodes = meta["nodes"]
+        assert isinstance(nodes, list)
+        return sum(len(node["ids"]) for node in nodes)
+
+    def load_prefixes(self, folder: str) -> int:
+        """Take up what `save_prefixes` wrote, as far as pages are free; the tokens.
+
+        Raises StoreError where the folder holds nothing for this model, FormatError for a damaged file.
+        """
+        from samovar.engine.prefix_store import restore
+
+        file = CacheStore(Path(folder)).open(_PREFIXES, self._prefix_key())
+        if file is None:
+            raise StoreError(
+                f"{folder}: there are no sound prefixes for this model with weights and keys of these types; save some first"
+            )
+        vocab_size = self.config.vocab_size
+        try:
+            return self.client.call(lambda engine: restore(engine.cache, file.meta, file.sections, vocab_size))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{folder}: the saved prefixes are unsound ({error}); remove the file") from error
+
+    def _prefix_key(self) -> str:
+        """Stands for all that keys and values depend on beside the tokens."""
+        parts = (__version__, PAGE_TOKENS, self._checkpoint.identity, self._weights, self.kv_type)
+        return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 
     @cached_property
     def _grammars(self) -> "GrammarCompiler":

@@ -66,6 +66,7 @@ class Options(TypedDict, total=False):
     priority: int | None
     deadline_s: float | None
     tenant: str | None
+    adapter: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +163,7 @@ def requests(options: Options, prompt_ids: tuple[int, ...], params: SamplingPara
         priority=options.get("priority") or 0,
         deadline_s=options.get("deadline_s"),
         tenant=tenant,
+        adapter=options.get("adapter"),
     )
     seeds = [(params.seed + i) & MAX_SEED for i in range(n)]
     return [replace(first, sampling=replace(params, seed=seed)) for seed in seeds]

@@ -11,6 +11,9 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Literal
 
 import msgspec
 
@@ -24,6 +27,8 @@ from samovar.llm.local_model import Progress as OnProgress
 from samovar.llm.model_settings import ModelSettings
 from samovar.llm.model_text import ModelText, read_model_text
 from samovar.llm.wire import (
+    Answered,
+    Call,
     Cancel,
     Channel,
     Forget,
@@ -42,6 +47,7 @@ from samovar.models.loader import read_config
 _MAX_CRASHES = 5  # within _CRASH_WINDOW_S; then it stays down
 _CRASH_WINDOW_S = 60.0
 _GRACE_S = 5.0
+CallName = Literal["load_adapter", "unload_adapter", "save_prefixes", "load_prefixes"]
 
 
 @dataclass(slots=True)
@@ -80,9 +86,11 @@ class ProcessClient:
         self._progress = progress
         self._open = OpenRequests(settings.max_streams, settings.max_waiting)
         self._tickets: dict[int, Ticket] = {}
+        self._calls: dict[int, SimpleQueue[Answered]] = {}
         self._ids = itertools.count(1)
         self._wait_s = 1.0
         self._crashes: list[float] = []
+        self.adapters: dict[str, str] = {}  # loaded again when the process comes back
         self._shared = _Shared()
         self.opened = self._start()
         weakref.finalize(self, _close, self._shared)
@@ -120,6 +128,21 @@ class ProcessClient:
     def forget(self, realm: Realm, ids: tuple[int, ...], n_keep: int) -> None:
         """`PrefixCache.forget`, between two steps."""
         self._send(Forget(realm, ids, n_keep))
+
+    def call(self, name: CallName, *arguments: str) -> int | None:
+        """Have the other process do something with its model; what that returns. Raises what it raises."""
+        answer: SimpleQueue[Answered] = SimpleQueue()
+        call = Call(next(self._ids), name, arguments)
+        with self._shared.lock:
+            child = self._shared.child
+            if child is None:
+                raise self._shared.failure or EngineFailed("the model's process is down; try again in a moment")
+            self._calls[call.id] = answer
+        _send(child, call)
+        answered = answer.get()
+        if answered.error is not None:
+            raise answered.error
+        return answered.value
 
     def aside(self, function: Callable[[], None]) -> None:
         """Run a function in a thread of its own, which may hand in requests."""
@@ -166,6 +189,8 @@ class ProcessClient:
                 raise EngineFailed("the model was closed")
             self._shared.child = child
             waiting = list(self._tickets.values())
+        for name, path in self.adapters.items():
+            _send(child, Call(next(self._ids), "load_adapter", (name, path)))
         for ticket in waiting:
             _send(child, _submission(ticket))
         return message
@@ -189,6 +214,9 @@ class ProcessClient:
         if isinstance(message, Progress):
             if self._progress is not None:
                 self._progress(message.n_done, message.n_total, message.what)
+        elif isinstance(message, Answered):
+            if (answer := self._calls.pop(message.id, None)) is not None:
+                answer.put(message)
         elif isinstance(message, Happened):
             self._pass_on(message.id, message.event)
             if message.event.ending is not None:
@@ -209,6 +237,8 @@ class ProcessClient:
         error = EngineFailed(f"the model's process ended ({_how(process)}) and is started again; the request can be sent again")
         for ticket_id in list(self._tickets):
             self._pass_on(ticket_id, Event(sequence_id=0, ending=Ending(reason="error", error=error)))
+        for call_id in list(self._calls):
+            self._calls.pop(call_id).put(Answered(call_id, None, error))
 
     def _restart(self) -> None:
         now = time.monotonic()
@@ -238,6 +268,24 @@ class RemoteModel:
         self.text: ModelText = read_model_text(checkpoint, cache)
         self.max_context, self.kv_type = opened.max_context, opened.kv_type
         self.slow_reason, self.warnings = opened.slow_reason, opened.warnings
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """See `LocalModel.load_adapter`. An adapter is loaded again when the process comes back."""
+        self.client.call("load_adapter", name, str(Path(path).absolute()))
+        self.client.adapters[name] = str(Path(path).absolute())
+
+    def unload_adapter(self, name: str) -> None:
+        """See `LocalModel.unload_adapter`."""
+        self.client.call("unload_adapter", name)
+        self.client.adapters.pop(name, None)
+
+    def save_prefixes(self, folder: str) -> int:
+        """See `LocalModel.save_prefixes`."""
+        return self.client.call("save_prefixes", str(Path(folder).absolute())) or 0
+
+    def load_prefixes(self, folder: str) -> int:
+        """See `LocalModel.load_prefixes`."""
+        return self.client.call("load_prefixes", str(Path(folder).absolute())) or 0
 
 
 def _submission(ticket: Ticket) -> Submit:

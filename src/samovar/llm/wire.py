@@ -6,7 +6,7 @@ Only plain data goes over the wire. An error is rebuilt from its name among `sam
 import socket
 import struct
 import threading
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -57,7 +57,15 @@ class Forget(msgspec.Struct, tag=True, frozen=True):
     n_keep: int
 
 
-ToEngine = Open | Submit | Cancel | StopThinking | Forget
+class Call(msgspec.Struct, tag=True, frozen=True):
+    """Do something with the model as a whole; `Answered` tells what came of it."""
+
+    id: int
+    name: Literal["load_adapter", "unload_adapter", "save_prefixes", "load_prefixes"]
+    arguments: tuple[str, ...]
+
+
+ToEngine = Open | Submit | Cancel | StopThinking | Forget | Call
 
 
 class Progress(msgspec.Struct, tag=True, frozen=True):
@@ -91,7 +99,15 @@ class Happened(msgspec.Struct, tag=True, frozen=True):
     wait_s: float
 
 
-FromEngine = Progress | Opened | Refused | Happened
+class Answered(msgspec.Struct, tag=True, frozen=True):
+    """What call `id` returned or raised."""
+
+    id: int
+    value: int | None
+    error: SamovarError | None
+
+
+FromEngine = Progress | Opened | Refused | Happened | Answered
 
 
 class Channel:

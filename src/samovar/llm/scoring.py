@@ -1,0 +1,164 @@
+"""Numbers instead of text: vectors of texts, how well documents answer a query, how likely a model finds a continuation."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.engine.client import EngineClient, Ticket
+from samovar.engine.request import Ending, Event, Logprob, Request, SamplingParams
+from samovar.errors import BadRequest
+from samovar.text.tokenizer import Tokenizer
+
+_MAX_OPEN = 256
+# Qwen3-Reranker's own prompt (huggingface.co/Qwen/Qwen3-Reranker-0.6B)
+_RERANK_PREFIX = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. Note "
+    'that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+)
+_RERANK_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+DEFAULT_TASK = "Given a web search query, retrieve relevant passages that answer the query"
+_PLAIN = SamplingParams(temperature=0, max_tokens=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """What a model makes of a given continuation: the natural logarithm of its probability, its tokens and theirs, and whether
+    greedy decoding would have written it."""
+
+    logprob: float
+    token_ids: tuple[int, ...]
+    token_logprobs: tuple[float, ...]
+    is_greedy: bool
+
+
+def run_all(engine: EngineClient, requests: Sequence[Request]) -> list[Ending]:
+    """The endings of requests, in their order; they run together. Raises the error of one that fails."""
+    events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
+    endings: dict[int, Ending] = {}
+    tickets: dict[int, Ticket] = {}
+    n_sent = 0
+    try:
+        while len(endings) < len(requests):
+            while n_sent < len(requests) and len(tickets) < _MAX_OPEN:
+                place = n_sent
+                tickets[place] = engine.submit(requests[place], lambda event, place=place: events.put((place, event)))  # type: ignore[misc]
+                n_sent += 1
+            place, event = events.get()
+            if event.ending is not None:
+                endings[place] = event.ending
+                del tickets[place]
+                if event.ending.error is not None:
+                    raise event.ending.error
+    finally:
+        for ticket in tickets.values():
+            engine.cancel(ticket)
+    return [endings[place] for place in range(len(requests))]
+
+
+def embed(
+    engine: EngineClient, tokenizer: Tokenizer, texts: Sequence[str], *, dimensions: int | None, tenant: str
+) -> NDArray[np.float32]:
+    """[S, D]: the state after each text's last token, of length 1. The first `dimensions` of it where fewer are wanted."""
+    prompts = [tuple(tokenizer.encode(_text(text, "texts"), parse_control=False)) for text in texts]
+    endings = run_all(engine, [Request(prompt_ids=ids, sampling=_PLAIN, task="embed", tenant=tenant) for ids in prompts])
+    vectors = [ending.vector for ending in endings if ending.vector is not None]
+    assert len(vectors) == len(texts)
+    vectors_SD = np.stack(vectors)
+    if dimensions is None:
+        return vectors_SD
+    width = vectors_SD.shape[1]
+    if isinstance(dimensions, bool) or not isinstance(dimensions, int) or not 1 <= dimensions <= width:
+        raise BadRequest(f"dimensions is {dimensions!r}; this model's vectors have 1 to {width}", param="dimensions")
+    cut_SD = vectors_SD[:, :dimensions].astype(np.float64)
+    unit_SD: NDArray[np.float32] = (cut_SD / np.sqrt((cut_SD * cut_SD).sum(axis=1, keepdims=True))).astype(np.float32)
+    return unit_SD
+
+
+def rerank(
+    engine: EngineClient, tokenizer: Tokenizer, query: str, documents: Sequence[str], *, task: str | None, tenant: str
+) -> list[float]:
+    """For each document the probability of "yes" against "no" when asked whether it answers the query, 0 to 1."""
+    words = [tokenizer.encode(word, add_bos=False) for word in ("no", "yes")]
+    if any(len(ids) != 1 for ids in words):
+        raise BadRequest("this model's vocabulary has no single tokens for yes and no, which reranking reads")
+    no_id, yes_id = (ids[0] for ids in words)
+    head, tail = tokenizer.encode(_RERANK_PREFIX), tokenizer.encode(_RERANK_SUFFIX, add_bos=False)
+    requests = []
+    for document in documents:
+        body = (
+            f"<Instruct>: {task or DEFAULT_TASK}\n<Query>: {_text(query, 'query')}\n<Document>: {_text(document, 'documents')}"
+        )
+        ids = (*head, *tokenizer.encode(body, parse_control=False, add_bos=False), *tail)
+        requests.append(Request(prompt_ids=ids, sampling=_PLAIN, logit_ids=(no_id, yes_id), tenant=tenant))
+    scores = []
+    for ending in run_all(engine, requests):
+        no, yes = ending.logits
+        scores.append(1 / (1 + math.exp(no - yes)) if no - yes < 700 else 0.0)
+    return scores
+
+
+def log_likelihoods(
+    engine: EngineClient, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, tenant: str
+) -> list[Likelihood]:
+    """The likelihood of the second text of each pair after the first.
+
+    The two are encoded as one text, and tokens belong to the continuation from the first that is not the context's own, as
+    lm-eval has it. An empty context is the model's beginning-of-text or end-of-text token.
+    """
+    requests, starts = [], []
+    for context, continuation in pairs:
+        ids, n_context = _joined(tokenizer, _text(context, "context"), _text(continuation, "continuation"))
+        starts.append(n_context)
+        requests.append(
+            Request(
+                prompt_ids=ids,
+                sampling=_PLAIN,
+                task="prefill",
+                prompt_logprobs=1,
+                prompt_logprobs_from=n_context,
+                tenant=tenant,
+            )
+        )
+    return [
+        _likelihood(request.prompt_ids[start:], ending.prompt_logprobs)
+        for request, start, ending in zip(requests, starts, run_all(engine, requests), strict=True)
+    ]
+
+
+def _joined(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[tuple[int, ...], int]:
+    """Context and continuation as tokens, and how many are the context's."""
+    if not continuation:
+        raise BadRequest("a continuation is empty; expected a text whose likelihood is wanted", param="continuation")
+    n_spaces = len(context) - len(context.rstrip())
+    if n_spaces:  # most vocabularies join a space to the word after it
+        context, continuation = context[:-n_spaces], context[-n_spaces:] + continuation
+    first = tuple(tokenizer.encode(context))
+    if not first:
+        start = tokenizer.eos_id
+        if start is None:
+            raise BadRequest("the context is empty, and this model has no token to begin with", param="context")
+        return (start, *tokenizer.encode(continuation, add_bos=False)), 1
+    whole = tuple(tokenizer.encode(context + continuation))
+    n_same = next((i for i, (a, b) in enumerate(zip(first, whole, strict=False)) if a != b), min(len(first), len(whole)))
+    return whole, max(1, min(n_same, len(whole) - 1))
+
+
+def _likelihood(token_ids: tuple[int, ...], logprobs: tuple[Logprob, ...]) -> Likelihood:
+    values = tuple(logprob.value for logprob in logprobs)
+    assert len(values) == len(token_ids)
+    return Likelihood(
+        logprob=math.fsum(values),
+        token_ids=token_ids,
+        token_logprobs=values,
+        is_greedy=all(logprob.top[0][0] == token_id for logprob, token_id in zip(logprobs, token_ids, strict=True)),
+    )
+
+
+def _text(value: object, param: str) -> str:
+    if not isinstance(value, str):
+        raise BadRequest(f"{param} holds a {type(value).__name__}; expected texts", param=param)
+    return value
