@@ -30,6 +30,7 @@ def test_question_and_answer_become_the_history_of_the_next_turn() -> None:
             {"role": "user", "content": "And Spain?"},
         ],
         "thinking": None,
+        "thinking_budget": None,
         "temperature": 0.0,
     }
 

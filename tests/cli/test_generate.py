@@ -145,3 +145,38 @@ def test_thinking_on_a_model_without_it_is_refused(tiny_model: Path) -> None:
     ended = samovar("generate", str(tiny_model), "--chat", "--think", "-p", "tea")
     assert ended.code == 1
     assert "think" in ended.err
+
+
+def test_an_answer_can_be_held_to_a_schema_a_pattern_or_a_grammar(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"enum": ["tea", "coffee"]}')
+    (tmp_path / "drink.lark").write_text('start: "tea" | "coffee"')
+    (tmp_path / "drink.gbnf").write_text('root ::= "tea" | "coffee"')
+    for options in (
+        ("--json-schema", str(tmp_path / "schema.json")),
+        ("--choice", "tea", "--choice", "coffee"),
+        ("--regex", "tea|coffee"),
+        ("--lark", str(tmp_path / "drink.lark")),
+        ("--gbnf", str(tmp_path / "drink.gbnf")),
+    ):
+        report = json.loads(samovar("generate", str(tiny_model), "-p", "a", "--json", "--seed", "1", *options).out)
+        assert report["text"].strip('"') in ("tea", "coffee")
+        assert (report["finish_reason"], report["is_grammar_complete"]) == ("stop", True)
+
+
+def test_a_grammar_that_cannot_be_read_or_compiled_is_one_clear_line(tiny_model: Path, tmp_path: Path) -> None:
+    missing = samovar("generate", str(tiny_model), "-p", "a", "--lark", str(tmp_path / "none.lark"))
+    assert missing.code == 1
+    assert "none.lark cannot be read" in missing.err
+    unsound = samovar("generate", str(tiny_model), "-p", "a", "--regex", "(")
+    assert unsound.code == 1
+    assert "unclosed group" in unsound.err.splitlines()[-1]
+
+
+def test_memory_is_given_with_a_unit_and_kept_to(tiny_model: Path) -> None:
+    assert samovar("generate", str(tiny_model), "-p", "a", "--memory", "1GiB", "--max-tokens", "2").code == 0
+    short = samovar("generate", str(tiny_model), "-p", "a", "--memory", "1MiB", "--max-tokens", "2")
+    assert short.code == 1
+    assert "GiB at least" in short.err
+    wrong = samovar("generate", str(tiny_model), "-p", "a", "--memory", "much")
+    assert wrong.code == 2
+    assert "expected one as in 6GiB" in wrong.err

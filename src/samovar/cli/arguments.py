@@ -4,7 +4,9 @@ What can be judged without the model is judged here, before it is loaded; such m
 """
 
 import argparse
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn, TypeAlias, cast, get_args
 
 from samovar.engine.request import SamplingParams
@@ -30,6 +32,7 @@ class ModelArguments:
     speculation: SpeculationMode
     weights: WeightForm = "stored"
     cache: bool = True
+    memory: int | None = None
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,6 +56,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     group.add_argument("--threads", type=int, metavar="N", help="compute threads (default: the cores this process may use)")
     group.add_argument("--ctx-size", type=int, metavar="N", help="most tokens of prompt and answer together")
+    group.add_argument(
+        "--memory",
+        type=size_bytes,
+        metavar="SIZE",
+        help="most memory to use in all, as in 6GiB; the context is as long as it allows",
+    )
     group.add_argument(
         "--draft",
         metavar="MODEL",
@@ -126,6 +135,7 @@ def read_model_arguments(args: argparse.Namespace) -> ModelArguments:
         speculation=args.speculation,
         weights=args.weights,
         cache=not args.no_cache,
+        memory=args.memory,
     )
 
 
@@ -164,6 +174,63 @@ def option_message(error: SamovarError) -> str:
     if param is None or not message.startswith(f"{param} is "):
         return message
     return _OPTIONS.get(param, "--" + param.replace("_", "-")) + message.removeprefix(param)
+
+
+def add_thinking_options(parser: argparse.ArgumentParser, where: str = "") -> None:
+    """Whether to think, and how long."""
+    parser.add_argument("--think", action=argparse.BooleanOptionalAction, help=f"{where}let the model think first")
+    parser.add_argument(
+        "--thinking-budget",
+        type=int,
+        metavar="N",
+        help=f"{where}most tokens of thoughts; they are brought to an end at a sentence, and the answer follows",
+    )
+
+
+def add_structure_options(parser: argparse.ArgumentParser) -> None:
+    """What the text has to match."""
+    group = parser.add_argument_group("form of the answer (thoughts are free)").add_mutually_exclusive_group()
+    group.add_argument("--json-schema", type=Path, metavar="FILE", help="JSON that the schema in this file allows")
+    group.add_argument("--json-object", action="store_true", help="any JSON object")
+    group.add_argument("--regex", type=utf8_text, metavar="PATTERN", help="a text that the pattern matches from end to end")
+    group.add_argument("--choice", action="append", type=utf8_text, metavar="TEXT", help="one of these texts; repeatable")
+    group.add_argument("--lark", type=Path, metavar="FILE", help="a text of the grammar in this file, in Lark's notation")
+    group.add_argument("--gbnf", type=Path, metavar="FILE", help="the same in llama.cpp's notation")
+
+
+def read_structure_options(args: argparse.Namespace) -> Options:
+    """The options of `add_structure_options` that were given. Raises BadRequest for a file that cannot be read."""
+    options: Options = {}
+    if args.json_schema is not None:
+        options["json_schema"] = _read_text(args.json_schema)
+    if args.json_object:
+        options["json_object"] = True
+    if args.regex is not None:
+        options["regex"] = args.regex
+    if args.choice is not None:
+        options["choices"] = args.choice
+    if args.lark is not None:
+        options["lark"] = _read_text(args.lark)
+    if args.gbnf is not None:
+        options["ebnf"] = _read_text(args.gbnf)
+    return options
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{path} is not UTF-8 text (at byte {error.start})") from error
+    except OSError as error:
+        raise BadRequest(f"{path} cannot be read: {error.strerror}; name a file with the grammar or schema") from error
+
+
+def size_bytes(text: str) -> int:
+    """An argument such as 6GiB, 500MiB, 2G or a number of bytes; units are powers of 1024."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected one as in 6GiB or 500MiB")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def logit_bias(text: str) -> tuple[int, float]:

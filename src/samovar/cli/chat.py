@@ -10,6 +10,7 @@ from samovar.cli.arguments import (
     Subparsers,
     add_model_options,
     add_sampling_options,
+    add_thinking_options,
     option_message,
     read_model_arguments,
     read_sampling_options,
@@ -44,7 +45,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("chat", help="talk to a model", description=__doc__, epilog=_EXAMPLES)
     add_model_options(parser)
     parser.add_argument("--system", type=utf8_text, metavar="TEXT", help="the system message")
-    parser.add_argument("--think", action=argparse.BooleanOptionalAction, help="let the model think before it answers")
+    add_thinking_options(parser)
     add_sampling_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -64,7 +65,9 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         llm = load_llm(model, streams, progress)
     if args.think is not None:
         llm.check_thinking(args.think)
-    session = ChatSession(llm=llm, sampling=sampling, system=args.system, is_thinking=args.think)
+    session = ChatSession(
+        llm=llm, sampling=sampling, system=args.system, is_thinking=args.think, thinking_budget=args.thinking_budget
+    )
     if is_interactive:
         _talk(session, streams)
     else:
@@ -75,7 +78,10 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
 def _answer_once(session: ChatSession, question: str, streams: Streams) -> None:
     """Print the answer alone, as it comes."""
     stream = session.llm.stream_chat(
-        [*session.request(), {"role": "user", "content": question}], thinking=session.is_thinking, **session.sampling
+        [*session.request(), {"role": "user", "content": question}],
+        thinking=session.is_thinking,
+        thinking_budget=session.thinking_budget,
+        **session.sampling,
     )
     try:
         for delta in stream:

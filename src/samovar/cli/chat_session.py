@@ -22,6 +22,7 @@ class ChatSession:
     sampling: Options
     system: str | None = None
     is_thinking: bool | None = None
+    thinking_budget: int | None = None
     messages: list[Message] = field(default_factory=list)
     last: Result | None = None
     n_turns: int = 0
@@ -35,7 +36,9 @@ class ChatSession:
         dropped with its question. Raises what the model raises; the dialogue is then as it was before.
         """
         question: Message = {"role": "user", "content": text}
-        stream = self.llm.stream_chat([*self.request(), question], thinking=self.is_thinking, **self.sampling)
+        stream = self.llm.stream_chat(
+            [*self.request(), question], thinking=self.is_thinking, thinking_budget=self.thinking_budget, **self.sampling
+        )
         try:
             for delta in stream:
                 show(delta)

@@ -9,8 +9,11 @@ from samovar.cli.arguments import (
     Subparsers,
     add_model_options,
     add_sampling_options,
+    add_structure_options,
+    add_thinking_options,
     read_model_arguments,
     read_sampling_options,
+    read_structure_options,
     utf8_text,
 )
 from samovar.cli.loading import load_llm
@@ -24,6 +27,7 @@ _EXAMPLES = """examples:
   samovar generate -p "Once upon a time" --max-tokens 50
   samovar generate model.gguf --file prompt.txt --temperature 0
   samovar generate --chat -p "What is the capital of France?" --json
+  samovar generate --chat -p "Name a city in Italy, with its population." --json-schema city.json
   git diff | samovar generate qwen2.5-coder:0.5b --chat --system "Write a commit message for this diff."
 
 The prompt is given to the model as it is. With --chat it becomes the user's message in the model's chat template.
@@ -41,7 +45,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of streaming text")
     parser.add_argument("--chat", action="store_true", help="send the prompt as a message in the model's chat template")
     parser.add_argument("--system", type=utf8_text, metavar="TEXT", help="with --chat: the system message")
-    parser.add_argument("--think", action=argparse.BooleanOptionalAction, help="with --chat: let the model think first")
+    add_thinking_options(parser, "with --chat: ")
+    add_structure_options(parser)
     add_sampling_options(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -50,8 +55,10 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     """Generate, and print the text as it comes, or JSON."""
     sampling, model = read_sampling_options(args), read_model_arguments(args)
     sampling.setdefault("max_tokens", MAX_UNWATCHED_TOKENS)
-    if not args.chat and (args.system is not None or args.think is not None):
-        args.parser.error("--system, --think and --no-think belong to the chat template; add --chat")
+    sampling.update(read_structure_options(args))
+    of_chat = (args.system, args.think, args.thinking_budget)
+    if not args.chat and any(value is not None for value in of_chat):
+        args.parser.error("--system, --think, --no-think and --thinking-budget belong to the chat template; add --chat")
     prompt = _read_prompt(args, streams)
     if not prompt.strip():
         args.parser.error("the prompt is empty; give one with -p, --file or on standard input")
@@ -67,7 +74,7 @@ def _generate(
         messages: list[dict[str, object]] = [{"role": "user", "content": prompt}]
         if args.system is not None:
             messages.insert(0, {"role": "system", "content": args.system})
-        stream = llm.stream_chat(messages, thinking=args.think, **sampling)
+        stream = llm.stream_chat(messages, thinking=args.think, thinking_budget=args.thinking_budget, **sampling)
     else:
         stream = llm.stream_generate(prompt, **sampling)
     try:
@@ -110,6 +117,8 @@ def _report(result: Result, model: str) -> dict[str, object]:
         "reasoning": result.reasoning,
         "token_ids": list(result.token_ids),
         "finish_reason": result.finish_reason,
+        "thinking_stopped": result.thinking_stopped,
+        "is_grammar_complete": result.is_grammar_complete,
         "usage": {
             "n_prompt": usage.n_prompt,
             "n_completion": usage.n_completion,

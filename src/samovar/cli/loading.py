@@ -21,6 +21,7 @@ def load_llm(arguments: ModelArguments, streams: Streams, progress: ProgressBar)
         draft=arguments.draft,
         speculation=arguments.speculation,
         cache=arguments.cache,
+        memory=arguments.memory,
         progress=progress,
     )
     if llm.warnings:
