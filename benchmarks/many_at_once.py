@@ -170,7 +170,7 @@ def table(found: dict[int, dict[str, list[Figures]]]) -> str:
 def summary(values: list[float]) -> str:
     """Median (minimum to maximum)."""
     median = statistics.median(values)
-    digits = 1 if median < 100 else 0
+    digits = 2 if median < 10 else 1 if median < 100 else 0
     return f"{median:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
