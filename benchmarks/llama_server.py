@@ -65,7 +65,7 @@ class LlamaServer:
         async for piece in self._post(prompt_ids, n_tokens, slot, {"stream": True}):
             arrived = time.perf_counter()
             *events, buffer = (buffer + piece).split(b"\n\n")
-            for event in events:
+            for event in (e for e in events if e.startswith(b"data: ")):  # others are comments that keep a connection open
                 fields = json.loads(event.removeprefix(b"data: "))
                 for _ in range(fields["tokens_predicted"] - n_seen):
                     yield arrived
