@@ -209,12 +209,15 @@ class Engine:
             n_to_come = 0
         if len(request.prompt_ids) + n_to_come > self.max_context:
             raise PromptTooLong(len(request.prompt_ids), self.max_context)
-        if odd := [i for i in request.prompt_ids if isinstance(i, bool) or not isinstance(i, Integral)]:
-            raise BadRequest(f"token ids hold {odd[0]!r}; expected whole numbers", param="prompt")
+        odd = tuple(kind for kind in set(map(type, request.prompt_ids)) if kind is bool or not issubclass(kind, Integral))
+        if odd:  # a prompt has few types and many ids
+            found = next(i for i in request.prompt_ids if isinstance(i, odd))
+            raise BadRequest(f"token ids hold {found!r}; expected whole numbers", param="prompt")
         for name, ids in (
             ("prompt", request.prompt_ids),
             ("logit_bias", [i for i, _ in request.sampling.logit_bias]),
             ("logit_ids", request.logit_ids),
+            ("stop_ids", request.sampling.stop_ids),
         ):
             if beyond := [i for i in (min(ids, default=0), max(ids, default=0)) if not 0 <= i < self.vocab_size]:
                 last = self.vocab_size - 1

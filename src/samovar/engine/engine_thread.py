@@ -13,12 +13,14 @@ from queue import SimpleQueue
 from typing import TypeVar, cast
 
 from samovar.engine.engine import Engine
-from samovar.engine.request import Event, Request
+from samovar.engine.request import Ending, Event, Request
 from samovar.engine.sequence import Sequence
 from samovar.errors import EngineFailed, Overloaded
 
 T = TypeVar("T")
 Deliver = Callable[[Event], None]
+
+_CLOSED = "the model was closed; open it again"
 
 
 @dataclass(slots=True, eq=False)
@@ -105,12 +107,13 @@ class EngineThread:
         threading.Thread(target=run, name="samovar-aside", daemon=True).start()
 
     def settle(self) -> None:
-        """Wait until every request has ended, idle work included."""
-        with self._shared.lock:
-            self._shared.lock.wait_for(lambda: self._shared.is_stopping or not (self._n_open or self._n_aside))
+        """Wait until every request has ended and `deliver` has returned, idle work included."""
+        shared = self._shared
+        with shared.lock:
+            shared.lock.wait_for(lambda: shared.is_stopping or (shared.thread is None and not self._n_aside))
 
     def close(self) -> None:
-        """Stop after the step that is running. Open requests get no further event."""
+        """Stop after the step that is running. Open requests end with EngineFailed."""
         _stop(self._shared)
 
     def _do(self, command: Callable[[], None]) -> None:
@@ -118,7 +121,7 @@ class EngineThread:
         shared = self._shared
         with shared.lock:
             if shared.is_stopping:
-                raise EngineFailed("the model was closed; open it again")
+                raise EngineFailed(_CLOSED)
             shared.commands.append(command)
             if shared.thread is None:
                 shared.thread = threading.Thread(target=self._run, name="samovar-engine", daemon=True)
@@ -126,42 +129,62 @@ class EngineThread:
 
     def _admit(self, ticket: Ticket) -> None:
         leader = ticket.leader.sequence if ticket.leader is not None else None
-        ticket.sequence = self._engine.admit(ticket.request, leader=leader, is_idle_work=ticket.is_idle_work)
-        self._tickets[ticket.sequence.id] = ticket
+        try:
+            ticket.sequence = self._engine.admit(ticket.request, leader=leader, is_idle_work=ticket.is_idle_work)
+        except Exception as error:  # no sequence has come of it, and the ticket still has to get its ending
+            self._tickets[0] = ticket
+            self._deliver([Event(sequence_id=0, ending=Ending(reason="error", error=_failure("at the start", error)))])
+        else:
+            self._tickets[ticket.sequence.id] = ticket
 
     def _run(self) -> None:
         """Step until there is nothing to do."""
         shared, engine = self._shared, self._engine
         while not shared.is_stopping:
-            while shared.commands:
-                shared.commands.popleft()()
+            self._obey()
             if engine.has_work:
                 self._step()
                 continue
             with shared.lock:
                 if not shared.commands:
                     shared.thread = None
+                    shared.lock.notify_all()
                     return
+        self._obey()  # somebody may wait for the result of a call
+        engine.fail_all(EngineFailed(_CLOSED))
+        self._deliver(engine.take_events())
+
+    def _obey(self) -> None:
+        while self._shared.commands:
+            self._shared.commands.popleft()()
 
     def _step(self) -> None:
         engine = self._engine
         try:
             events = engine.step()
         except Exception as error:  # whatever it is, every open request has to hear of it
-            failure = EngineFailed(
-                f"the engine failed in a step ({type(error).__name__}: {error}); the request can be sent again"
-            )
-            failure.__cause__ = error
-            engine.fail_all(failure)
+            engine.fail_all(_failure("in a step", error))
             events = engine.take_events()
+        self._deliver(events)
+
+    def _deliver(self, events: list[Event]) -> None:
         for event in events:
             ticket = self._tickets[event.sequence_id]
             if event.ending is not None:
                 del self._tickets[event.sequence_id]
                 with self._shared.lock:
                     self._n_open -= 1
-                    self._shared.lock.notify_all()
-            ticket.deliver(event)
+            try:
+                ticket.deliver(event)
+            except Exception:  # whoever asked cannot listen any more, and the others go on
+                if ticket.sequence is not None:
+                    self._engine.cancel(ticket.sequence)
+
+
+def _failure(where: str, error: Exception) -> EngineFailed:
+    failure = EngineFailed(f"the engine failed {where} ({type(error).__name__}: {error}); the request can be sent again")
+    failure.__cause__ = error
+    return failure
 
 
 def _stop(shared: _Shared) -> None:
