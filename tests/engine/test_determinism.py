@@ -69,7 +69,7 @@ def others(vocab_size):
             temperature=0.3 * (i % 5),
             seed=i,
             max_tokens=1 + i % 9,
-            priority=i % 3 - 1,
+            priority=max(i % 3 - 1, i // 20),
             logprobs=i % 4 or None,
             presence_penalty=0.1 * (i % 2),
         )
@@ -167,7 +167,7 @@ def test_a_real_model_gives_the_same_answers_to_the_last_bit_however_they_are_co
     text = models[1].tokenizer.encode("The samovar is a metal container used to heat and boil water. " * 6)
     asked = [replace(r, prompt_ids=tuple(text[: len(r.prompt_ids)])) for r in targets(1000, 40)]
     plain = [told(answers(machines[1], kv_type, [r], frozenset())[0]) for r in asked]
-    for ways in [*map(frozenset, zip(WAYS, strict=True)), EVERY_WAY, *PAIRS[::4]]:
+    for ways in [*map(frozenset, zip(WAYS, strict=True)), EVERY_WAY, *PAIRS[::5]]:
         check(machines, kv_type, asked, ways, plain)
     for llm in models.values():
         llm.close()

@@ -92,7 +92,9 @@ def score(engine, asked, preempts=False):
 
 
 @pytest.mark.parametrize("how", ["whole", "chunks of 1", "chunks of 7", "chunks of 64", "cached", "preempted", "no answer"])
-@pytest.mark.parametrize(("first", "n_prompt"), [(1, 70), (1, 64), (33, 70), (69, 70), (70, 70), (200, 70), (1, 1), (1, 2), (2, 65)])
+@pytest.mark.parametrize(
+    ("first", "n_prompt"), [(1, 70), (1, 64), (33, 70), (69, 70), (70, 70), (200, 70), (1, 1), (1, 2), (2, 65)]
+)
 def test_the_scores_of_a_prompt_are_those_of_the_logits_of_the_whole_text(how, first, n_prompt):
     ids = tuple(TEXT[:n_prompt])
     rows = tiny_engine().logits(ids)

@@ -115,7 +115,11 @@ def is_talking(sequence):
 
 
 jobs = st.tuples(
-    st.integers(1, 150), st.integers(1, 60), st.integers(-2, 2), st.integers(0, 40), st.sampled_from([False, False, False, True])
+    st.integers(1, 150),
+    st.integers(1, 60),
+    st.integers(-2, 2),
+    st.integers(0, 40),
+    st.sampled_from([False, False, False, True]),
 )
 
 
@@ -144,9 +148,7 @@ def test_every_plan_keeps_to_budget_and_pages_and_everyone_ends(arrivals, n_page
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(
-    prompts=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 120)), min_size=2, max_size=10), n_pages=st.integers(6, 20)
-)
+@given(prompts=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 120)), min_size=2, max_size=10), n_pages=st.integers(6, 20))
 def test_texts_that_share_their_beginnings_end_in_few_pages_too(prompts, n_pages):
     house = House(n_pages=n_pages)
     for which, n in prompts:
