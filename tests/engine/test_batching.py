@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from samovar.engine.engine import Limits
+from samovar.engine.engine import MAX_IDLE, Limits
 from samovar.engine.ngram_drafter import NgramDrafter
 from samovar.engine.prefix_cache import Break
 from samovar.engine.request import Thinking
@@ -150,6 +150,16 @@ def test_idle_work_gives_way_and_is_taken_up_again():
     assert generate(engine, request(LONG))[0].n_cached == len(LONG) - 1
 
 
+def test_of_more_idle_work_than_there_ever_is_time_for_the_oldest_is_cancelled():
+    engine = tiny_engine()
+    busy = engine.submit(request(PROMPT))
+    engine.step()
+    idle = [engine.submit(request(PROMPT, task="prefill", seed=n), is_idle_work=True) for n in range(MAX_IDLE + 2)]
+    assert [s.finish_reason for s in idle] == ["cancelled"] * 2 + [None] * MAX_IDLE
+    run(engine, [busy, *idle])
+    assert {s.finish_reason for s in idle[2:]} == {"stop"}
+
+
 def test_a_prefill_gives_no_token_and_its_prompt_is_kept():
     engine = tiny_engine()
     (kept,) = generate(engine, request(PROMPT, task="prefill"))
@@ -262,11 +272,10 @@ def test_a_full_queue_refuses_and_tells_the_wait_that_is_to_be_expected():
     for _ in range(2):
         engine.submit(request(PROMPT))
     short = engine.expected_wait_s()
+    engine.submit(request(LONG), is_idle_work=True)  # takes no place in the queue
     with pytest.raises(Overloaded, match="2 requests are waiting, as many as the queue holds") as caught:
         engine.submit(request(PROMPT))
-    assert caught.value.wait_s == short > 0
-    engine.submit(request(LONG), is_idle_work=True)
-    assert engine.expected_wait_s() > short
+    assert caught.value.wait_s == engine.expected_wait_s() > short > 0
 
 
 def test_logits_are_refused_by_name_when_running_requests_leave_no_room():

@@ -32,6 +32,9 @@ from samovar.kernels import PAGE_TOKENS, Ops
 F32 = NDArray[np.float32]
 StartDrafter = Callable[[Request], Drafter]
 
+MAX_IDLE = 64
+"""Requests of idle work that may wait: where there is no idle time, they would become ever more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -104,13 +107,18 @@ class Engine:
         Raises PromptTooLong, BadRequest for an empty prompt or an id outside the vocabulary, Overloaded when the queue is full.
         """
         self.check(request)
-        if len(self.scheduler.waiting) >= self.limits.max_waiting and not is_idle_work:
-            raise Overloaded(len(self.scheduler.waiting), self.expected_wait_s())
+        n_waiting = sum(s.rank != IDLE_RANK for s in self.scheduler.waiting)
+        if n_waiting >= self.limits.max_waiting and not is_idle_work:
+            raise Overloaded(n_waiting, self.expected_wait_s())
         return self.admit(request, leader=leader, is_idle_work=is_idle_work)
 
     def admit(self, request: Request, *, leader: Sequence | None = None, is_idle_work: bool = False) -> Sequence:
-        """As `submit`, for a request that was checked, however full the queue is."""
+        """As `submit`, for a request that was checked, however full the queue is. Of too much idle work, the oldest is
+        cancelled."""
         now = self.clock()
+        idle = [s for s in self.scheduler.waiting if s.rank == IDLE_RANK] if is_idle_work else []
+        if len(idle) >= MAX_IDLE:
+            self.cancel(idle[0])
         sequence = Sequence(
             request=request,
             token_ids=list(request.prompt_ids),

@@ -61,7 +61,7 @@ class EngineThread:
             n_waiting = self._n_open - limits.max_running
             if n_waiting >= limits.max_waiting and not is_idle_work:
                 raise Overloaded(n_waiting, engine.expected_wait_s())
-            self._n_open += 1
+            self._n_open += not is_idle_work
         ticket = Ticket(request, deliver, leader, is_idle_work)
         self._do(lambda: self._admit(ticket))
         return ticket
@@ -173,7 +173,7 @@ class EngineThread:
             if event.ending is not None:
                 del self._tickets[event.sequence_id]
                 with self._shared.lock:
-                    self._n_open -= 1
+                    self._n_open -= not ticket.is_idle_work
             try:
                 ticket.deliver(event)
             except Exception:  # whoever asked cannot listen any more, and the others go on
