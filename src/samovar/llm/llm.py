@@ -276,7 +276,7 @@ class LLM:
         self._thread.settle()
 
     def close(self) -> None:
-        """Stop working, after the step that is running. Answers that are open get no further token."""
+        """Stop working, after the step that is running. Answers that are open end with EngineFailed."""
         self._thread.close()
         if self.packer is not None:
             self.packer.stop()
