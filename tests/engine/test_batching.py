@@ -191,6 +191,59 @@ def test_no_more_tokens_come_than_were_asked_for_when_some_are_put_there_by_forc
     assert chosen == [i >= len(BLANK) for i in range(max_tokens)]
 
 
+class Oracle(NgramDrafter):
+    """Knows the text beforehand."""
+
+    priors = (1.0,)
+
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+
+    def look(self, token_ids):
+        return 0
+
+    def propose(self, token_ids, n_most):
+        return tuple(self.text[len(token_ids) : len(token_ids) + n_most])
+
+
+@pytest.mark.parametrize("budget", [0, 5, 9, None])
+@pytest.mark.parametrize("is_open", [False, True])
+def test_what_is_put_there_by_force_comes_once_and_at_the_same_place_preempted_and_speculated_too(budget, is_open):
+    thinking = Thinking(is_open=is_open, budget=budget)
+    asked = request(PROMPT, max_tokens=40, thinking=thinking, logit_bias=((90, 0.5), (92, -50.0)), temperature=1.0)
+    plain = tiny_engine(thinking_tokens=TOKENS)
+    first = plain.submit(asked)
+    wanted = run(plain, [first])[first.id][-1].ending
+    assert (TOKENS.close_id in ids_of(first)) == (is_open or budget == 0)
+    engine = tiny_engine(thinking_tokens=TOKENS, start_drafters=(lambda r: Oracle(first.token_ids),))
+    generate(engine, request(PROMPT[:20], task="prefill"))
+    sequence = engine.submit(asked)
+    events = []
+    while not sequence.is_finished:
+        events += engine.step()
+        if sequence.n_generated in range(1, 20) and sequence in engine.scheduler.running:
+            engine.scheduler.preempt(sequence)
+    ending = events[-1].ending
+    assert ids_of(sequence) == ids_of(first)
+    assert (ending.n_thinking, ending.thinking_stopped) == (wanted.n_thinking, wanted.thinking_stopped)
+    assert (ending.n_cached, ending.parting) == (20, None)
+    assert ending.n_preempted
+    assert ending.n_accepted
+
+
+def test_drafts_take_no_page_that_is_worth_keeping():
+    right = [*PROMPT[:20], *ids_of(generate(tiny_engine(), request(PROMPT[:20]))[0])]
+    engine = tiny_engine(n_pages=3, max_context=64, start_drafters=(lambda r: Oracle([0] * 100),))
+    kept = [40 + i % 50 for i in range(64)]
+    generate(engine, request(kept, task="prefill"))
+    asked = request(PROMPT[:20], max_tokens=40, stop_ids=(right[27],))
+    (sequence,) = generate(engine, asked)
+    assert len(sequence.token_ids) <= 28
+    assert sequence.speculation.n_drafted
+    assert generate(engine, request(kept[:63], max_tokens=1))[0].n_cached == 62
+
+
 class Holes(TinyModel):
     """Gives no numbers after the tokens of a step that are `bad`."""
 
@@ -238,17 +291,8 @@ class Forbids:
 def test_a_grammar_that_breaks_at_a_token_that_was_guessed_ends_its_request_alone(n_prompt):
     right = [*PROMPT[:n_prompt], *ids_of(generate(tiny_engine(), request(PROMPT[:n_prompt]))[0])]
 
-    class Oracle(NgramDrafter):
-        priors = (1.0,)
-
-        def look(self, token_ids):
-            return 0
-
-        def propose(self, token_ids, n_most):
-            return tuple(right[len(token_ids) : len(token_ids) + n_most])
-
     for n in (1, 2, 5, 11, 12):
-        engine = tiny_engine(start_drafters=(lambda r: Oracle(),))
+        engine = tiny_engine(start_drafters=(lambda r: Oracle(right),))
         sequence = engine.submit(request(PROMPT[:n_prompt], grammar=Forbids(n)))
         ending = run(engine, [sequence])[sequence.id][-1].ending
         assert str(ending.error) == "the grammar broke"

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from samovar.engine.engine import Limits
 from samovar.engine.ngram_drafter import NgramDrafter
+from samovar.engine.page_pool import n_pages_for
 from samovar.engine.scheduler import IDLE_RANK
 from samovar.errors import EngineFailed, Overloaded
 from tests.engine.fakes import TinyModel, request, run, tiny_engine
@@ -184,6 +185,7 @@ class Requests(RuleBasedStateMachine):
     @invariant()
     def pages_are_counted_right(self):
         self.check_pages()
+        assert all(len(s.pages) == n_pages_for(s.n_computed) for s in self.engine.scheduler.running)
 
     def teardown(self):
         for _ in range(2000):

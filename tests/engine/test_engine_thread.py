@@ -213,14 +213,16 @@ def test_a_call_has_the_engine_to_itself_and_what_it_raises_comes_back(start):
 
 def test_settling_waits_for_the_last_delivery_and_for_work_done_aside(start):
     thread = start()
-    told = []
+    told, is_told = [], threading.Event()
 
     def slowly(event):
         if event.ending is not None:
+            is_told.set()
             threading.Event().wait(0.05)
             told.append("ended")
 
     thread.submit(request(PROMPT), slowly)
+    assert is_told.wait(WAIT_S)
     thread.settle()
     assert told == ["ended"]
     thread.aside(lambda: thread.submit(request(PROMPT), slowly, is_idle_work=True) and None)

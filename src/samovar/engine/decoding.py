@@ -55,7 +55,7 @@ class Decoding:
         start, request = sequence.n_computed, sequence.request
         is_last = count == sequence.n_behind and request.task == "generate"
         n_logits = int(is_last)
-        if request.prompt_logprobs is not None and start < sequence.n_prompt - int(is_last):
+        if request.prompt_logprobs is not None and start < sequence.n_prompt - 1:
             n_done = len(sequence.prompt_logprobs)
             n_logits = max(n_logits, start + count - max(start, request.prompt_logprobs_from - 1 + n_done))
         return Slice(sequence, start, tuple(sequence.token_ids[start : start + count]), n_logits)
