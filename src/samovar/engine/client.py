@@ -58,7 +58,7 @@ class EngineClient(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop after the step that is running. Open requests get no further event."""
+        """Stop after the step that is running. Open requests end with EngineFailed."""
         ...
 
 
@@ -68,7 +68,7 @@ class OpenRequests:
     def __init__(self, max_running: int, max_waiting: int) -> None:
         self.lock = threading.Condition()
         self._max_running, self._max_waiting = max_running, max_waiting
-        self._n_open = self._n_aside = 0
+        self._n_open = self._n_idle = self._n_aside = 0
         self._is_closed = False
 
     def open(self, expected_wait_s: Callable[[], float], *, is_idle_work: bool) -> None:
@@ -77,12 +77,18 @@ class OpenRequests:
             n_waiting = self._n_open - self._max_running
             if n_waiting >= self._max_waiting and not is_idle_work:
                 raise Overloaded(n_waiting, expected_wait_s())
-            self._n_open += 1
+            if is_idle_work:
+                self._n_idle += 1
+            else:
+                self._n_open += 1
 
-    def end(self) -> None:
+    def end(self, *, is_idle_work: bool) -> None:
         """A request has ended."""
         with self.lock:
-            self._n_open -= 1
+            if is_idle_work:
+                self._n_idle -= 1
+            else:
+                self._n_open -= 1
             self.lock.notify_all()
 
     def aside(self, function: Callable[[], None]) -> None:
@@ -103,7 +109,7 @@ class OpenRequests:
     def settle(self) -> None:
         """Wait until nothing is open."""
         with self.lock:
-            self.lock.wait_for(lambda: self._is_closed or not (self._n_open or self._n_aside))
+            self.lock.wait_for(lambda: self._is_closed or not (self._n_open or self._n_idle or self._n_aside))
 
     def close(self) -> None:
         """Nobody has to wait any more."""

@@ -55,7 +55,7 @@ class Decoding:
         start, request = sequence.n_computed, sequence.request
         is_last = count == sequence.n_behind and request.task == "generate"
         n_logits = int(is_last)
-        if request.prompt_logprobs is not None and start < sequence.n_prompt - int(is_last):
+        if request.prompt_logprobs is not None and start < sequence.n_prompt - 1:
             n_done = len(sequence.prompt_logprobs)
             n_logits = max(n_logits, start + count - max(start, request.prompt_logprobs_from - 1 + n_done))
         return Slice(sequence, start, tuple(sequence.token_ids[start : start + count]), n_logits)
@@ -111,7 +111,7 @@ class Decoding:
             if sequence.n_behind == 0:
                 if request.task == "prefill":
                     sequence.finish_reason = "stop"
-                else:
+                elif not sequence.is_finished:  # what was put there by force may have been all that it may have
                     current.append((piece, row + piece.n_logits - piece.n_drafts - 1))
         self._choose(current, logits_SV)
         for piece in slices:
@@ -133,7 +133,7 @@ class Decoding:
                 if token_id is None:
                     continue
                 is_forced = append(sequence, token_id, _logprob(sequence, logits_V, token_id), self.max_context)
-                if depth < piece.n_drafts:
+                if depth < piece.n_drafts and sequence.error is None:
                     is_right = piece.drafts[depth] == token_id
                     sequence.speculation.learn(is_right=is_right)
                     sequence.n_computed += is_right

@@ -27,10 +27,12 @@ class DraftModel:
     def start(self, request: Request) -> "ModelDrafter":
         """A drafter for one request.
 
-        It does without the request's grammar, which cannot step back from a refused guess, and without its adapter, which
-        does not fit the smaller model.
+        It does without the request's grammar, which cannot step back from a refused guess, without its adapter, which does
+        not fit the smaller model, and without log-probabilities, which nobody asks it for.
         """
-        own = replace(request, grammar=None, thinking=None, adapter=None, stops_loops=False)
+        own = replace(
+            request, grammar=None, thinking=None, adapter=None, stops_loops=False, logprobs=None, prompt_logprobs=None
+        )
         return ModelDrafter(self, Sequence(request=own, token_ids=list(own.prompt_ids)))
 
     def measure(self, seconds: float) -> None:

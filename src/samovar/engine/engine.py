@@ -33,6 +33,9 @@ from samovar.text.grammar_spec import GrammarSpec
 F32 = NDArray[np.float32]
 StartDrafter = Callable[[Request], Drafter]
 
+MAX_IDLE = 64
+"""Requests of idle work that may wait: where there is no idle time, they would become ever more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -107,8 +110,9 @@ class Engine:
         """
         self.check(request)
         matcher = self.matcher(request)
-        if len(self.scheduler.waiting) >= self.limits.max_waiting and not is_idle_work:
-            raise Overloaded(len(self.scheduler.waiting), self.expected_wait_s())
+        n_waiting = sum(s.rank != IDLE_RANK for s in self.scheduler.waiting)
+        if n_waiting >= self.limits.max_waiting and not is_idle_work:
+            raise Overloaded(n_waiting, self.expected_wait_s())
         return self.admit(request, matcher, leader=leader, is_idle_work=is_idle_work)
 
     def matcher(self, request: Request) -> Grammar | None:
@@ -125,8 +129,12 @@ class Engine:
     def admit(
         self, request: Request, matcher: Grammar | None = None, *, leader: Sequence | None = None, is_idle_work: bool = False
     ) -> Sequence:
-        """As `submit`, for a request that was checked, however full the queue is."""
+        """As `submit`, for a request that was checked, however full the queue is. Of too much idle work, the oldest is
+        cancelled."""
         now = self.clock()
+        idle = [s for s in self.scheduler.waiting if s.rank == IDLE_RANK] if is_idle_work else []
+        if len(idle) >= MAX_IDLE:
+            self.cancel(idle[0])
         sequence = Sequence(
             request=request,
             token_ids=list(request.prompt_ids),
@@ -221,6 +229,10 @@ class Engine:
     def check(self, request: Request, n_to_come: int = 1) -> None:
         """Raises PromptTooLong or BadRequest for a request that this model cannot serve. Any thread may call it."""
         check_request(request, self.max_context, self.vocab_size, n_to_come)
+        self.check_adapter(request)
+
+    def check_adapter(self, request: Request) -> None:
+        """Raises BadRequest for a request that names an adapter which is not loaded."""
         adapters = self.decoding.runner.adapters
         if request.adapter is not None and request.adapter not in adapters:
             loaded = f"loaded are: {', '.join(sorted(adapters))}" if adapters else "none is loaded"

@@ -15,10 +15,11 @@ from typing import TypeVar, cast
 from samovar.engine.client import Deliver, OpenRequests, Ticket
 from samovar.engine.engine import Engine
 from samovar.engine.prefix_cache import Realm
-from samovar.engine.request import Grammar, Request
-from samovar.errors import EngineFailed
+from samovar.engine.request import Ending, Event, Grammar, Request
+from samovar.errors import EngineFailed, SamovarError
 
 T = TypeVar("T")
+_CLOSED = "the model was closed; open it again"
 
 
 @dataclass(slots=True)
@@ -84,11 +85,11 @@ class EngineThread:
         self._open.aside(function)
 
     def settle(self) -> None:
-        """Wait until every request has ended, idle work included."""
+        """Wait until every request has ended and `deliver` has returned, idle work included."""
         self._open.settle()
 
     def close(self) -> None:
-        """Stop after the step that is running. Open requests get no further event."""
+        """Stop after the step that is running. Open requests end with EngineFailed."""
         _stop(self._shared)
         self._open.close()
 
@@ -97,7 +98,7 @@ class EngineThread:
         shared = self._shared
         with shared.lock:
             if shared.is_stopping:
-                raise EngineFailed("the model was closed; open it again")
+                raise EngineFailed(_CLOSED)
             shared.commands.append(command)
             if shared.thread is None:
                 shared.thread = threading.Thread(target=self._run, name="samovar-engine", daemon=True)
@@ -105,11 +106,17 @@ class EngineThread:
 
     def _admit(self, ticket: Ticket, matcher: Grammar | None) -> None:
         leader = ticket.leader.sequence if ticket.leader is not None else None
-        ticket.sequence = self._engine.admit(ticket.request, matcher, leader=leader, is_idle_work=ticket.is_idle_work)
-        self._tickets[ticket.sequence.id] = ticket
+        try:
+            self._engine.check_adapter(ticket.request)  # it may have been unloaded since the request was checked
+            ticket.sequence = self._engine.admit(ticket.request, matcher, leader=leader, is_idle_work=ticket.is_idle_work)
+        except Exception as error:  # no sequence has come of it, and the ticket still has to get its ending
+            failure = error if isinstance(error, SamovarError) else _failure("at the start", error)
+            self._tell(ticket, Event(sequence_id=0, ending=Ending(reason="error", error=failure)))
+        else:
+            self._tickets[ticket.sequence.id] = ticket
 
     def _run(self) -> None:
-        """Step until there is nothing to do."""
+        """Step until there is nothing to do, or the model is closed."""
         shared, engine = self._shared, self._engine
         while not shared.is_stopping:
             while shared.commands:
@@ -121,25 +128,41 @@ class EngineThread:
                 if not shared.commands:
                     shared.thread = None
                     return
+        while shared.commands:  # somebody may wait for what they bring
+            shared.commands.popleft()()
+        for ticket in list(self._tickets.values()):
+            self._tell(ticket, Event(sequence_id=0, ending=Ending(reason="error", error=EngineFailed(_CLOSED))))
+        self._tickets.clear()
 
     def _step(self) -> None:
         engine = self._engine
         try:
             events = engine.step()
         except Exception as error:  # whatever it is, every open request has to hear of it
-            failure = EngineFailed(
-                f"the engine failed in a step ({type(error).__name__}: {error}); the request can be sent again"
-            )
-            failure.__cause__ = error
-            engine.fail_all(failure)
+            engine.fail_all(_failure("in a step", error))
             events = engine.take_events()
         for event in events:
             ticket = self._tickets[event.sequence_id]
             if event.ending is not None:
                 del self._tickets[event.sequence_id]
-                ticket.is_over = True
-                self._open.end()
+            self._tell(ticket, event)
+
+    def _tell(self, ticket: Ticket, event: Event) -> None:
+        """Pass an event on. Whoever cannot listen any more wants nothing more."""
+        ticket.is_over = event.ending is not None
+        try:
             ticket.deliver(event)
+        except Exception:  # the others go on
+            if ticket.sequence is not None:
+                self._engine.cancel(ticket.sequence)
+        if ticket.is_over:
+            self._open.end(is_idle_work=ticket.is_idle_work)
+
+
+def _failure(where: str, error: Exception) -> EngineFailed:
+    failure = EngineFailed(f"the engine failed {where} ({type(error).__name__}: {error}); the request can be sent again")
+    failure.__cause__ = error
+    return failure
 
 
 def _stop(shared: _Shared) -> None:

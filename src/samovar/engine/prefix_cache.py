@@ -96,9 +96,9 @@ class PrefixCache:
         rest = tuple(ids[start : start + PAGE_TOKENS])
         partial, n = None, 0
         for child in node.children.get(rest[0], ()) if rest else ():
-            if (n_same := n_common(child.ids, rest[: n_most - start])) > n:
+            if (n_same := n_common(child.ids, rest)) > n:
                 partial, n = child, n_same
-        return Match(tuple(nodes), partial, n, self._parting(node, partial, n, rest, start))
+        return Match(tuple(nodes), partial, min(n, max(0, n_most - start)), self._parting(node, partial, n, rest, start))
 
     def take_up(self, realm: Realm, ids: Sequence[int], pages: list[int]) -> tuple[Match, Node]:
         """Give an empty list of pages all that is cached of `ids`; the page that agrees in part is copied, where one is

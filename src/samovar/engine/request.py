@@ -208,12 +208,15 @@ def check_request(request: Request, max_context: int, vocab_size: int, n_to_come
         raise BadRequest("the prompt is empty; expected at least one token", param="prompt")
     if len(ids) + (n_to_come if request.task == "generate" else 0) > max_context:
         raise PromptTooLong(len(ids), max_context)
-    if set(map(type, ids)) != {int} and (odd := [i for i in ids if isinstance(i, bool) or not isinstance(i, Integral)]):
-        raise BadRequest(f"token ids hold {odd[0]!r}; expected whole numbers", param="prompt")
+    odd = tuple(kind for kind in set(map(type, ids)) if kind is bool or not issubclass(kind, Integral))
+    if odd:  # a prompt has few types and many ids
+        found = next(i for i in ids if isinstance(i, odd))
+        raise BadRequest(f"token ids hold {found!r}; expected whole numbers", param="prompt")
     for name, some in (
         ("prompt", ids),
         ("logit_bias", [i for i, _ in request.sampling.logit_bias]),
         ("logit_ids", request.logit_ids),
+        ("stop_ids", request.sampling.stop_ids),
     ):
         if beyond := [i for i in (min(some, default=0), max(some, default=0)) if not 0 <= i < vocab_size]:
             raise BadRequest(

@@ -23,7 +23,7 @@ IDLE_RANK = math.inf
 """The rank of work that is done only while nothing else is to be done."""
 
 _MIN_CHUNK = 16  # tokens of a prompt in each step, however many streams are talking
-_TALKING = 16  # tokens behind up to which a sequence counts as up to date: the stop text of thoughts comes at once
+_TALKING = 16  # tokens behind up to which a stream counts as talking: the stop text of thoughts comes at once
 
 
 class Scheduler:
@@ -62,7 +62,7 @@ class Scheduler:
         """Sequences and the tokens that each computes next, for which they hold pages. Empty when there is nothing to do."""
         self._make_way()
         plan: dict[Sequence, int] = {}
-        for sequence in sorted(self.running, key=lambda s: (s.n_behind > _TALKING, *_order(s))):
+        for sequence in sorted(self.running, key=lambda s: (not _is_talking(s), *_order(s))):
             if sequence in self.running:  # not preempted meanwhile
                 self._allot(sequence, plan)
         while self._budget(plan) > 0 and (following := self._next_waiting()) is not None:
@@ -76,17 +76,16 @@ class Scheduler:
 
     def _budget(self, plan: dict[Sequence, int]) -> int:
         """Tokens that are left of the step."""
-        n_talking = sum(1 for count in plan.values() if count <= _TALKING)
         n_planned = sum(plan.values())
-        if not n_talking:
+        n_prompt = sum(count for sequence, count in plan.items() if not _is_talking(sequence))
+        if n_prompt == n_planned:
             return self.max_step_tokens - n_planned
-        n_prompt = sum(count for count in plan.values() if count > _TALKING)
         return min(self.max_step_tokens - n_planned, max(self.max_mixed_tokens - n_planned, _MIN_CHUNK - n_prompt))
 
     def _allot(self, sequence: Sequence, plan: dict[Sequence, int]) -> None:
         """Plan as many tokens of a running sequence as the budget holds, and take pages for them, if need be from the last in
         rank."""
-        budget = self.max_step_tokens - sum(plan.values()) if sequence.n_behind <= _TALKING else self._budget(plan)
+        budget = self.max_step_tokens - sum(plan.values()) if _is_talking(sequence) else self._budget(plan)
         count = min(sequence.n_behind, budget, sequence.request.max_chunk or budget)
         if count <= 0:
             return
@@ -126,10 +125,16 @@ class Scheduler:
         return None if sequence.rank == IDLE_RANK and self.running else sequence
 
     def _has_room(self, sequence: Sequence) -> bool:
-        """Whether the text as it stands fits beside what runs, with a page to grow for each."""
+        """Whether the text as it stands fits beside the texts of what runs, with a page to grow for each."""
         shared = self.cache.match(sequence.realm, sequence.token_ids).nodes
         n_needed = n_pages_for(len(sequence.token_ids)) - sum(1 for node in shared if self.cache.pool.n_users(node.page))
-        return n_needed + len(self.running) <= self.cache.n_available
+        n_owed = sum(n_pages_for(len(s.token_ids)) - len(s.pages) + 1 for s in self.running)
+        return n_needed + n_owed <= self.cache.n_available
+
+
+def _is_talking(sequence: Sequence) -> bool:
+    """Its caller was told tokens, and waits for the next."""
+    return sequence.n_reported > sequence.n_prompt and sequence.n_behind <= _TALKING
 
 
 def _order(sequence: Sequence) -> tuple[float, int]:

@@ -109,7 +109,7 @@ class ProcessClient:
         ticket = Ticket(next(self._ids), request, deliver, leader, is_idle_work)
         with self._shared.lock:
             if self._shared.is_closed or self._shared.failure is not None:
-                self._open.end()
+                self._open.end(is_idle_work=ticket.is_idle_work)
                 raise self._shared.failure or EngineFailed("the model was closed; open it again")
             self._tickets[ticket.id] = ticket
             child = self._shared.child
@@ -229,7 +229,7 @@ class ProcessClient:
         if event.ending is not None:
             del self._tickets[ticket_id]
             ticket.is_over = True
-            self._open.end()
+            self._open.end(is_idle_work=ticket.is_idle_work)
         ticket.deliver(event)
 
     def _fail(self, process: "subprocess.Popen[bytes]") -> None:
