@@ -64,13 +64,18 @@ class EngineThread:
         self._do(lambda: self._admit(ticket))
         return ticket
 
+    def check(self, request: Request) -> None:
+        """Raises what `submit` would, for a request that can never be served."""
+        self._engine.check(request)
+
     def cancel(self, ticket: Ticket) -> None:
         """End a request within one step; nothing happens to one that has ended."""
-        if not self._shared.is_stopping:
-            self._do(lambda: self._engine.cancel(ticket.sequence) if ticket.sequence is not None else None)
+        with self._shared.lock:
+            if self._shared.thread is not None and not self._shared.is_stopping:
+                self._do(lambda: self._engine.cancel(ticket.sequence) if ticket.sequence is not None else None)
 
     def stop_thinking(self, ticket: Ticket) -> None:
-        """Have a request's thoughts closed, and its answer begun."""
+        """Have a request's thoughts closed, and its answer begun; nothing happens to one that has ended."""
         self._do(lambda: ticket.sequence.control.stop_thinking() if ticket.sequence is not None else None)
 
     def call(self, function: Callable[[Engine], T]) -> T:
@@ -110,7 +115,7 @@ class EngineThread:
             self._shared.lock.wait_for(lambda: self._shared.is_stopping or not (self._n_open or self._n_aside))
 
     def close(self) -> None:
-        """Stop after the step that is running. Open requests get no further event."""
+        """Stop after the step that is running. Open requests end with an error."""
         _stop(self._shared)
 
     def _do(self, command: Callable[[], None]) -> None:
@@ -142,6 +147,10 @@ class EngineThread:
                 if not shared.commands:
                     shared.thread = None
                     return
+        while shared.commands:
+            shared.commands.popleft()()
+        engine.fail_all(EngineFailed("the model was closed; open it again"))
+        self._deliver(engine.take_events())
 
     def _step(self) -> None:
         engine = self._engine
@@ -154,6 +163,9 @@ class EngineThread:
             failure.__cause__ = error
             engine.fail_all(failure)
             events = engine.take_events()
+        self._deliver(events)
+
+    def _deliver(self, events: list[Event]) -> None:
         for event in events:
             ticket = self._tickets[event.sequence_id]
             if event.ending is not None:

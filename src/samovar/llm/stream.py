@@ -7,6 +7,7 @@ from queue import SimpleQueue
 
 from samovar.engine.engine_thread import EngineThread, Ticket
 from samovar.engine.request import Event
+from samovar.errors import Overloaded
 from samovar.llm.answer import Answer
 from samovar.llm.result import Result
 from samovar.text.output_parser import Delta
@@ -80,16 +81,25 @@ def run_together(engine: EngineThread, groups: Sequence[Sequence[Answer]]) -> No
     """Generate all answers. Those of a group have the same prompt, which is computed once.
 
     As many as the engine's queue holds are handed in, and the others as places become free. Answers end in whatever way they
-    end; an interruption cancels those that are open.
+    end; an interruption cancels those that are open. Raises what is wrong with a request before any is computed.
     """
+    for first, *_ in groups:  # the others of a group differ in their seeds alone
+        engine.check(first.request)
     events: SimpleQueue[tuple[Answer, Event]] = SimpleQueue()
     tickets: dict[Answer, Ticket] = {}
     waiting = deque((answer, group[0]) for group in groups for answer in group)
     try:
         while waiting or tickets:
             while waiting and len(tickets) < _MAX_OPEN:
-                answer, first = waiting.popleft()
-                tickets[answer] = engine.submit(answer.request, _tagged(answer, events), leader=tickets.get(first))
+                answer, first = waiting[0]
+                try:
+                    ticket = engine.submit(answer.request, _tagged(answer, events), leader=tickets.get(first))
+                except Overloaded:
+                    if not tickets:
+                        raise
+                    break
+                tickets[answer] = ticket
+                waiting.popleft()
             answer, event = events.get()
             answer.push(event)
             if answer.ending is not None:
