@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 _WINDOWS = (384, 160, 64)
-"""Tokens by which an earlier place is recognised. Any cycle no longer than a window is known by it for certain, a round after the
-window is full; longer ones wherever a window of theirs is met once a round."""
+"""Tokens by which an earlier place is recognised. Any cycle no longer than a window is known by it for certain, a round after
+the window is full; a longer one if some window is met only once in it."""
 _MAX_PLACES = 4096  # how far back, at least
 _PRIME, _BASE = (1 << 61) - 1, 0x9E3779B97F4A7C15
 

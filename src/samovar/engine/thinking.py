@@ -61,6 +61,7 @@ class Control:
     _state: _State = _State.ANSWER
     _loops: LoopDetector | None = None
     _n_generated: int = 0
+    _has_words: bool = False  # the thoughts are more than blank lines
     _n_forced: int = 0  # tokens to come that were put there by force
     _is_asked_to_stop: bool = False
 
@@ -112,11 +113,11 @@ class Control:
         self._n_forced -= is_forced
         if self._loops is not None and not is_forced:
             self._loops.push(token_id)
+        if self._state is _State.THINKING:
+            return self._think(token_id, is_forced=is_forced)
         if self._state is _State.START:
             self._open(token_id)
-        elif self._state is _State.THINKING:
-            return self._think(token_id, is_forced=is_forced)
-        if self._state is not _State.THINKING and self._loops is not None and self._loops.is_loop(IN_ANSWER):
+        if self._loops is not None and self._loops.is_loop(IN_ANSWER):
             self.finish_reason = "loop"
         return ()
 
@@ -139,6 +140,7 @@ class Control:
             self.n_thinking += self.limit != 0
             return ()
         self.n_thinking += 1
+        self._has_words |= not tokens.is_blank(token_id)
         n_stop, n_close = (text.index(tokens.close_id) for text in (tokens.stop_text, tokens.close_text))
         by_length = self.n_until_reserve - (self._n_generated - self.n_thinking) - (len(tokens.stop_text) - n_stop)
         limit = by_length if self.limit is None else min(self.limit, by_length)
@@ -149,7 +151,8 @@ class Control:
         if self._is_asked_to_stop:
             return self._end("request", close_text)
         reason: ThinkingStopped = "budget" if limit == self.limit else "length"
-        if n_close <= n_left <= max(LANDING_TOKENS, limit // 10) and tokens.ends_sentence(token_id):
+        is_landing = n_close <= n_left <= max(LANDING_TOKENS, limit // 10) and self._has_words
+        if is_landing and tokens.ends_sentence(token_id):
             return self._end(reason, close_text)
         if n_left == n_stop:
             return self._end(reason, tokens.stop_text)

@@ -276,7 +276,7 @@ class LLM:
         self._thread.settle()
 
     def close(self) -> None:
-        """Stop working, after the step that is running. Answers that are open get no further token."""
+        """Stop working, after the step that is running. Answers that are open end with an error."""
         self._thread.close()
         if self.packer is not None:
             self.packer.stop()
@@ -296,7 +296,8 @@ class LLM:
     def _chat_answers(self, dialogue: Dialogue, options: Options) -> list[Answer]:
         """Check everything about a chat before any of it is computed; an answer for each that is asked for."""
         prompt = dialogue.prompt
-        params = self._params(options, is_thinking=prompt.is_thinking)
+        thinks = prompt.is_thinking and (dialogue.thinking is None or dialogue.thinking.budget != 0)
+        params = self._params(options, is_thinking=thinks)
         stop = stop_strings(options)
         return [
             Answer(request, self.tokenizer.detokenizer(is_continuation=True), dialogue.parser(), stop, dialogue.explain)

@@ -1,0 +1,84 @@
+"""A small model with Qwen3's own tokenizer and templates that says what a script wants, through the true engine."""
+
+import dataclasses
+import json
+import shutil
+from contextlib import contextmanager
+
+import pytest
+
+import samovar.llm.llm as llm_module
+from samovar.formats import open_checkpoint
+from samovar.llm import LLM
+from samovar.llm.model_text import read_model_text
+from tests.engine.scripted import ScriptedRunner
+from tests.models.tiny_checkpoints import Variant, random_model
+from tests.text.witnesses import QWEN3_CONFIG, qwen3_json, template
+
+VOCAB_SIZE = 151_936
+SMALL = Variant(
+    model_type="qwen3",
+    settings={
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "max_position_embeddings": 4096,
+        "eos_token_id": 151_645,
+        "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    },
+)
+
+
+def always_thinks():
+    """Qwen3's template as Thinking-2507 has it: the opening tag is part of the prompt, and there is no switch."""
+    source = template("qwen3")
+    start = source.index("{%- if enable_thinking is defined")
+    return source[:start] + "{{- '<think>\\n' }}{%- endif %}"
+
+
+TEMPLATES = {
+    "hybrid": lambda: template("qwen3"),
+    "always": always_thinks,
+    "never": lambda: template("qwen3_instruct_2507"),
+    "qwen2": lambda: template("qwen2_5"),
+}
+
+
+class ModelMaker:
+    """Makes models that share weights and tokenizer, and differ in their templates."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        random_model(SMALL).save_pretrained(folder)
+        shutil.copy(qwen3_json(), folder / "tokenizer.json")
+        (folder / "tokenizer_config.json").write_text(json.dumps(QWEN3_CONFIG))
+        self._text = read_model_text(open_checkpoint(folder, None))
+
+    def load(self, kind, **options):
+        """A model with one of TEMPLATES, or a template of one's own."""
+        source = TEMPLATES[kind]() if kind in TEMPLATES else kind
+        text = dataclasses.replace(self._text, template_source=source)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(llm_module, "read_model_text", lambda *_: text)
+            return LLM(self._folder, **{"n_threads": 1, "cache": False} | options)
+
+
+@contextmanager
+def scripted(llm, wanted):
+    """Let `wanted(prompt_ids, generated_ids)` decide what the model says."""
+    llm.settle()
+    llm._engine.cache.clear()
+    decoding = llm._engine.decoding
+    own = decoding.runner
+    decoding.runner = ScriptedRunner(own, wanted)
+    try:
+        yield
+    finally:
+        llm.settle()
+        decoding.runner = own
+        llm._engine.cache.clear()
