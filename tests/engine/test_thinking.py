@@ -236,9 +236,7 @@ def test_chunks_and_guesses_change_nothing(budget, settings, is_open):
     thoughts = [*([] if is_open else [OPEN]), *(phrase * 100)]
     wanted = thinker(thoughts, [*words(40), *words(40), *words(40), END])
     thinking = Thinking(is_open=is_open, budget=budget)
-    plain, with_settings = (
-        answer_to(wanted, thinking, model=TinyModel(), max_tokens=300, **more) for more in ({}, settings)
-    )
+    plain, with_settings = (answer_to(wanted, thinking, model=TinyModel(), max_tokens=300, **more) for more in ({}, settings))
     assert plain[0] == with_settings[0]
     for name in ("reason", "n_thinking", "thinking_stopped"):
         assert getattr(plain[1], name) == getattr(with_settings[1], name)

@@ -59,10 +59,13 @@ class ModelMaker:
         (folder / "tokenizer_config.json").write_text(json.dumps(QWEN3_CONFIG))
         self._text = read_model_text(open_checkpoint(folder, None))
 
+    def text(self, source):
+        """The tokenizer with a template."""
+        return dataclasses.replace(self._text, template_source=source)
+
     def load(self, kind, **options):
         """A model with one of TEMPLATES, or a template of one's own."""
-        source = TEMPLATES[kind]() if kind in TEMPLATES else kind
-        text = dataclasses.replace(self._text, template_source=source)
+        text = self.text(TEMPLATES[kind]() if kind in TEMPLATES else kind)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(llm_module, "read_model_text", lambda *_: text)
             return LLM(self._folder, **{"n_threads": 1, "cache": False} | options)

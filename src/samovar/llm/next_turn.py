@@ -16,7 +16,7 @@ from samovar.text.tokenizer import Tokenizer
 _NEXT = ("A", "1")  # two messages that begin with different tokens
 _SHOWN = 40
 _STARTS, _ENDS = "\ue0f0", "\ue0f1"  # of a message's text; code points for private use
-_MARK: Final = re.compile(f"(?P<side>[{_STARTS}{_ENDS}])(?P<index>[0-9]+);")
+_MARK: Final = re.compile(f"(?P<side>[{_STARTS}{_ENDS}])(?P<index>[0-9]{{1,9}});")
 _TOOL_ANSWER: Final = "<tool_response>"
 Message = dict[str, object]
 Render = Callable[[Sequence[Message]], str]
@@ -64,7 +64,7 @@ def _places(render: Render, messages: Sequence[Message]) -> dict[int, tuple[int,
     for found in _MARK.finditer(render(marked)):
         if found["side"] == _STARTS:
             start = found.start() - n_marks
-        else:
+        elif int(found["index"]) < len(messages):  # a message may hold what looks like a mark
             places.setdefault(int(found["index"]), (start, found.start() - n_marks))
         n_marks += len(found[0])
     return places
