@@ -29,6 +29,10 @@ OPENED = Thinking(is_open=True)
 MAY_OPEN = Thinking(is_open=False)
 
 
+def drafters(_):
+    return NgramDrafter()
+
+
 def words(n):
     """Thoughts without sentence ends or cycles."""
     return [(7 * i + i * i // 29) % 29 + 1 for i in range(n)]
@@ -224,10 +228,6 @@ def test_cancelled_thoughts_were_ended_by_the_caller():
     assert (ending.reason, ending.thinking_stopped, ending.n_thinking) == ("cancelled", "request", 1)
 
 
-def drafters(_):
-    return NgramDrafter()
-
-
 @pytest.mark.parametrize("budget", [None, 0, 1, 40])
 @pytest.mark.parametrize("settings", [{"max_step_tokens": 5}, {"start_drafters": (drafters,)}])
 @pytest.mark.parametrize("is_open", [True, False])
@@ -260,8 +260,10 @@ GUIDED = [
 
 
 @pytest.mark.parametrize(("stopped", "thoughts", "thinking"), GUIDED)
-def test_a_grammar_begins_right_after_the_thoughts_however_they_end(stopped, thoughts, thinking):
-    ids, ending = answer_to(thinker(thoughts, [88]), thinking, max_tokens=400, grammar=CountUp(30, 33), stop_ids=(33,))
+@pytest.mark.parametrize("start_drafters", [(), (drafters,)])
+def test_a_grammar_begins_right_after_the_thoughts_however_they_end(stopped, thoughts, thinking, start_drafters):
+    options = {"max_tokens": 400, "grammar": CountUp(30, 33), "stop_ids": (33,), "start_drafters": start_drafters}
+    ids, ending = answer_to(thinker(thoughts, [88]), thinking, **options)
     assert ids[-6:] == [CLOSE, BLANK, 30, 31, 32, 33]
     assert ids.count(CLOSE) == 1
     assert (ending.reason, ending.thinking_stopped) == ("stop", stopped)
@@ -291,6 +293,28 @@ def test_tokens_put_there_have_no_logprobs_and_the_others_do():
     assert is_forced == [False] * 8 + [True] * 24 + [False] * 4
     for token_id, logprob in zip(ids_of(sequence), logprobs, strict=True):
         assert logprob is None or logprob.top[0] == (token_id, logprob.value)
+
+
+def test_thoughts_that_are_put_back_for_want_of_pages_go_on_as_they_were():
+    budgets = [None, 0, 1, 25, 60, 90]
+    requests = [
+        request([*PROMPT, i], max_tokens=160, stop_ids=(END,), logprobs=1, thinking=Thinking(is_open=True, budget=budget))
+        for i, budget in enumerate(budgets)
+    ]
+    wanted = thinker(words(900), [*words(40), END])
+
+    def outcomes(engine, groups):
+        for group in groups:
+            sequences = [engine.submit(r) for r in group]
+            for events in run(engine, sequences).values():
+                ending = events[-1].ending
+                ids = [i for e in events for i in e.token_ids]
+                yield ids, [x for e in events for x in e.logprobs], ending.thinking_stopped, ending.n_thinking, ending.reason
+
+    alone = scripted_engine(wanted, model=TinyModel())
+    crowded = scripted_engine(wanted, model=TinyModel(), n_pages=7)
+    assert list(outcomes(crowded, [requests])) == list(outcomes(alone, [[r] for r in requests]))
+    assert crowded.scheduler.n_preempted > 0
 
 
 def test_forced_tokens_that_fill_max_tokens_end_the_request():

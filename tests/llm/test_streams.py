@@ -181,6 +181,26 @@ def test_a_step_that_fails_is_an_error_for_all_and_the_model_goes_on(tiny_llm):
     assert tiny_llm.generate("S", **SAMPLED).finish_reason in ("stop", "length")
 
 
+def test_a_failing_stream_shows_all_it_has_before_its_error(tiny_llm):
+    text = "one two END"
+    with scripted(tiny_llm, by_position(spelled(tiny_llm, text))):
+        runner = tiny_llm._engine.decoding.runner
+
+        def fails_at_the_end(prompt_ids, generated):
+            if len(generated) >= len(text):
+                raise ZeroDivisionError
+            return wanted(prompt_ids, generated)
+
+        wanted, runner.wanted = runner.wanted, fails_at_the_end
+        stream = tiny_llm.stream_generate("S", stop="END.", temperature=0)
+        shown = []
+        with pytest.raises(EngineFailed):
+            shown.extend(delta.text for delta in stream)
+        assert list(stream) == []
+    assert "".join(shown) == stream.result.text == text
+    assert stream.result.finish_reason == "error"
+
+
 def test_a_prompt_of_a_list_that_does_not_fit_is_refused_before_anything_runs(tiny_llm):
     tiny_llm.settle()
     next_id = repr(tiny_llm._engine._ids)

@@ -103,8 +103,10 @@ class Control:
     def finish(self, reason: FinishReason) -> None:
         """The request has ended, perhaps inside the thoughts."""
         if self.is_thinking and self.n_thinking and self.stopped is None:
-            by_reason: dict[FinishReason, ThinkingStopped] = {"stop": "natural", "length": "length", "loop": "loop"}
-            self.stopped = by_reason.get(reason, "request")
+            by_reason: dict[FinishReason, ThinkingStopped] = {
+                "stop": "natural", "length": "length", "cancelled": "request", "deadline": "request",
+            }  # fmt: skip
+            self.stopped = by_reason.get(reason)
 
     def push(self, token_id: int) -> tuple[int, ...]:
         """Take in a token; those that have to follow at once."""

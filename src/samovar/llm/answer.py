@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from samovar.engine.prefix_cache import Break
 from samovar.engine.request import Ending, Event, FinishReason, Logprob, Request
+from samovar.errors import SamovarError
 from samovar.llm.result import Result, Timing, Usage
 from samovar.llm.stop_strings import StopStrings
 from samovar.text.detokenizer import Detokenizer
@@ -48,6 +49,11 @@ class Answer:
     def text(self) -> str:
         """The answer so far, without thoughts."""
         return "".join(self._content)
+
+    @property
+    def error(self) -> SamovarError | None:
+        """What ended the answer, where it ended with an error."""
+        return None if self.ending is None else self.ending.error
 
     @property
     def text_ids(self) -> tuple[int, ...]:
@@ -105,7 +111,7 @@ class Answer:
             seed=request.sampling.seed,
             thinking_stopped=ending.thinking_stopped if self._reasoning else None,
             stop=self._stop.found,
-            error=str(ending.error) if ending.error is not None else None,
+            error=None if self.error is None else str(self.error),
             logprobs=None if request.logprobs is None else tuple(self._logprobs),
             prompt_logprobs=None if request.prompt_logprobs is None else ending.prompt_logprobs,
             cache_miss_reason=self._explain(ending.parting) if ending.parting is not None else None,

@@ -285,8 +285,8 @@ class LLM:
         """Generate one answer, or several to one prompt. Raises the error that ended one."""
         run_together(self._thread, [answers])
         for answer in answers:
-            if answer.ending is not None and answer.ending.error is not None:
-                raise answer.ending.error
+            if answer.error is not None:
+                raise answer.error
         return _joined(answers)
 
     def _when_ended(self, dialogue: Dialogue) -> OnEnd:

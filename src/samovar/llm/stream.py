@@ -7,7 +7,7 @@ from queue import SimpleQueue
 
 from samovar.engine.engine_thread import EngineThread, Ticket
 from samovar.engine.request import Event
-from samovar.errors import Overloaded
+from samovar.errors import Overloaded, SamovarError
 from samovar.llm.answer import Answer
 from samovar.llm.result import Result
 from samovar.text.output_parser import Delta
@@ -29,21 +29,23 @@ class Stream(Iterator[Delta]):
         self._engine, self._answer, self._on_end = engine, answer, on_end
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._deltas: deque[Delta] = deque()
+        self._error: SamovarError | None = None
         self._is_ended = True
         self.ticket = engine.submit(answer.request, self._events.put, leader=leader)
         self._is_ended = False
 
     def __next__(self) -> Delta:
-        """The next piece. Raises the error that ended the answer, where one did."""
+        """The next piece. After the last, raises the error that ended the answer, where one did."""
         while not self._deltas:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
             if self._is_ended:
                 raise StopIteration
             self._deltas += self._answer.push(self._events.get())
             if self._answer.is_over:
                 self._end()
-                ending = self._answer.ending
-                if ending is not None and ending.error is not None:
-                    raise ending.error
+                self._error = self._answer.error
         return self._deltas.popleft()
 
     def __del__(self) -> None:
