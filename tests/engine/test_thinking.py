@@ -97,7 +97,7 @@ def test_a_budget_is_kept_and_used_up_where_no_sentence_ends(budget, is_open):
     assert ids[-len(ANSWER) - 1 :] == [BLANK, *ANSWER]
 
 
-@pytest.mark.parametrize("budget", [33, 40, 100, 320, 640])
+@pytest.mark.parametrize("budget", [33, 40, 100, 320, 640, 642, 644, 646, 648])
 def test_thoughts_land_at_a_sentence_end_within_the_window(budget):
     ids, ending = answer_to(thinker(sentences(900), ANSWER), Thinking(is_open=True, budget=budget))
     at = ids.index(CLOSE)
@@ -167,6 +167,12 @@ def test_a_cycle_in_the_answer_ends_it_with_a_reason_of_its_own():
         ids, ending = answer_to(thinker([*thoughts, *([7, 8, 9] * 400)], [7, 8, 9] * 400), thinking)
         assert ending.reason == "loop"
         assert 768 <= len(ids) < 900
+
+
+def test_a_cycle_of_the_thoughts_does_not_count_against_the_answer():
+    ids, ending = answer_to(thinker([7, 8, 9] * 400, [*([7, 8, 9] * 230), END]), OPENED)
+    assert (ending.reason, ending.thinking_stopped) == ("stop", "loop")
+    assert len(ids) > 192 + 690
 
 
 def test_blank_lines_for_ever_are_a_loop():

@@ -14,8 +14,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from samovar.engine.request import Ending, Event, Request, SamplingParams
 from samovar.errors import BadRequest, EngineFailed, NoTokenLeft, Overloaded, PromptTooLong
 from samovar.llm import LLM
+from samovar.llm.answer import Answer
 from tests.engine.scripted import by_position
 from tests.llm.scripted import scripted
 
@@ -269,6 +271,17 @@ def test_a_stop_string_that_spans_tokens_is_never_shown(tiny_llm, stop, shown):
         assert result.stop in ([stop] if isinstance(stop, str) else stop)
         assert tiny_llm.tokenizer.decode(result.token_ids) == shown + result.stop
     assert is_idle(tiny_llm)
+
+
+def test_an_answer_knows_what_was_computed_beyond_its_end(tiny_llm):
+    ids = tuple(tiny_llm.tokenizer.encode("one two END three four"))
+    request = Request(prompt_ids=(5, 6), sampling=SamplingParams())
+    answer = Answer(request, tiny_llm.tokenizer.detokenizer(is_continuation=True), None, ("END",), lambda _: None)
+    answer.push(Event(sequence_id=1, token_ids=ids[:-2]))  # as a step gives them that confirms guesses
+    answer.push(Event(sequence_id=1, token_ids=ids[-2:], ending=Ending(reason="cancelled")))
+    assert (answer.text, answer.text_ids) == ("one two ", (5, 6, *ids))
+    assert tiny_llm.tokenizer.decode(answer.result().token_ids).startswith("one two END")
+    assert len(answer.result().token_ids) < len(ids) - 2
 
 
 def test_a_stop_string_in_the_thoughts_stops_nothing(hybrid_llm):
