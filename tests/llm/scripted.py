@@ -5,6 +5,7 @@ import json
 import shutil
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 import samovar.llm.llm as llm_module
@@ -85,3 +86,44 @@ def scripted(llm, wanted):
         llm.settle()
         decoding.runner = own
         llm._engine.cache.clear()
+
+
+def is_idle(llm):
+    """All pages are back, or kept for later; settles first."""
+    llm.settle()
+    engine = llm._engine
+    return not engine.has_work and engine.cache.n_available == engine.pool.n_pages
+
+
+@contextmanager
+def broken(llm, is_broken, failure=None):
+    """Give requests whose prompt is among these no sound logits; or let the step fail."""
+
+    class Runner:
+        def __init__(self, runner):
+            self.runner, self.ops = runner, runner.ops
+
+        def run(self, slices):
+            logits_SV = np.array(self.runner.run(slices))
+            row = 0
+            for piece in slices:
+                if is_broken(piece.sequence.request.prompt_ids):
+                    if failure is not None:
+                        raise failure
+                    logits_SV[row : row + piece.n_logits] = np.nan
+                row += piece.n_logits
+            return logits_SV
+
+    llm.settle()
+    decoding, own = llm._engine.decoding, llm._engine.decoding.runner
+    decoding.runner = Runner(own)
+    try:
+        yield
+    finally:
+        llm.settle()
+        decoding.runner = own
+
+
+def spelled(llm, text):
+    """A script that says a text, in as many tokens as it has bytes."""
+    return [*(llm.tokenizer.encode(c)[0] for c in text), llm.tokenizer.eos_id]
