@@ -113,10 +113,10 @@ def test_an_answer_may_repeat_what_thoughts_may_not():
 def test_the_cost_of_a_token_does_not_grow():
     def seconds(ids):
         detector = LoopDetector()
-        started = time.perf_counter()
+        started = time.thread_time()
         for token_id in ids:
             detector.push(token_id)
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     for make in (lambda n: drawn(1, n, 150_000), lambda n: drawn(1, n, 2), lambda n: [1] * (n // 2) + [2] * (n // 2)):
         short = min(seconds(make(4000)) for _ in range(3))

@@ -253,6 +253,14 @@ def test_the_reason_for_an_answer_that_is_continued_otherwise(never_llm):
     assert "' hall'" in found
 
 
+def test_the_reason_finds_messages_that_come_in_parts(never_llm):
+    def in_parts(message):
+        return message | {"content": [{"type": "text", "text": message["content"]}]}
+
+    found = reason(never_llm, BASE, [in_parts(message) for message in with_message(3, content="b")])
+    assert found.startswith("message 4 of 6 (user): ")
+
+
 def test_marks_in_messages_and_messages_without_text_do_no_harm(hybrid_llm):
     odd = [user("\ue0f07;x\ue0f17;"), {"role": "assistant", "content": None, "tool_calls": [
         {"type": "function", "function": {"name": "look", "arguments": {}}}

@@ -10,6 +10,7 @@ from typing import Final
 
 from samovar.engine.prefix_cache import Break, n_common
 from samovar.llm.model_text import ModelText
+from samovar.text.chat_messages import read_messages
 from samovar.text.output_parser import CLOSE
 from samovar.text.tokenizer import Tokenizer
 
@@ -58,7 +59,8 @@ def _places(render: Render, messages: Sequence[Message]) -> dict[int, tuple[int,
 
     Found by rendering them once with marks at both ends.
     """
-    marked = [message | {"content": _marked(message.get("content"), index)} for index, message in enumerate(messages)]
+    plain = read_messages(messages, parse_arguments=False)
+    marked = [message | {"content": _marked(message.get("content"), index)} for index, message in enumerate(plain)]
     places: dict[int, tuple[int, int]] = {}
     n_marks = start = 0
     for found in _MARK.finditer(render(marked)):
