@@ -19,7 +19,7 @@ LONG = PROMPT * 5
 BLANK = (90, 91, 92, 91)
 TOKENS = ThinkingTokens(
     open_id=90, close_id=92, tool_call_id=None, close_text=(91, 92, 91), stop_text=(80, 91, 92, 91), blank_text=BLANK,
-    after_close=(91,), ends_sentence=lambda token_id: False,
+    after_close=(91,), ends_sentence=lambda token_id: False, is_blank=lambda token_id: token_id == 91,
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from samovar.llm import LLM
+from tests.llm.scripted import ModelMaker
 from tests.models.conftest import tiny_checkpoints as tiny_checkpoints
 
 THINKING_TEMPLATE = (
@@ -42,3 +43,23 @@ def tiny_llm(tiny_folder) -> LLM:
 @pytest.fixture(scope="session")
 def thinking_llm(tiny_folder, tmp_path_factory) -> LLM:
     return LLM(with_template(tiny_folder, THINKING_TEMPLATE, tmp_path_factory.mktemp("thinking") / "model"))
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> ModelMaker:
+    return ModelMaker(tmp_path_factory.mktemp("qwen3"))
+
+
+@pytest.fixture(scope="session")
+def hybrid_llm(models) -> LLM:
+    return models.load("hybrid")
+
+
+@pytest.fixture(scope="session")
+def always_llm(models) -> LLM:
+    return models.load("always")
+
+
+@pytest.fixture(scope="session")
+def never_llm(models) -> LLM:
+    return models.load("never")

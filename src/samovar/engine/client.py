@@ -33,6 +33,10 @@ class Ticket:
 class EngineClient(Protocol):
     """Hands requests to an engine. All methods may be called from any thread."""
 
+    def check(self, request: Request) -> None:
+        """Raises what `submit` would, for a request that can never be served."""
+        ...
+
     def submit(self, request: Request, deliver: Deliver, *, leader: Ticket | None = None, is_idle_work: bool = False) -> Ticket:
         """Hand in a request; `leader` and `is_idle_work` as in `Engine.submit`, which says what this raises."""
         ...

@@ -108,7 +108,7 @@ class Decoding:
             sequence.n_computed = piece.end - piece.n_drafts
             if request.prompt_logprobs is not None:
                 _score_prompt(piece, logits_SV[row : row + piece.n_logits])
-            if sequence.n_behind == 0:
+            if sequence.n_behind == 0 and not sequence.is_finished:
                 if request.task == "prefill":
                     sequence.finish_reason = "stop"
                 elif not sequence.is_finished:  # what was put there by force may have been all that it may have
@@ -170,10 +170,11 @@ def append(sequence: Sequence, token_id: int, chosen: Logprob | None, max_contex
             sequence.finish_reason, sequence.error = "error", error
             return False
     _add(sequence, token_id, chosen)
-    forced = control.push(token_id)
     if token_id in request.sampling.stop_ids:
         sequence.finish_reason = "stop"
-    elif control.finish_reason is not None:
+        return False
+    forced = control.push(token_id)
+    if control.finish_reason is not None:
         sequence.finish_reason = control.finish_reason
     elif sequence.n_generated >= sequence.max_tokens or len(sequence.token_ids) >= max_context:
         sequence.finish_reason = "length"
@@ -183,9 +184,12 @@ def append(sequence: Sequence, token_id: int, chosen: Logprob | None, max_contex
 
 
 def force(sequence: Sequence, token_ids: tuple[int, ...]) -> None:
-    """Add tokens that nobody chose, as far as there is room for them."""
+    """Add tokens that nobody chose, as far as there is room for them and none stops the request."""
     for token_id in token_ids:
         _add(sequence, token_id, None)
+        if token_id in sequence.request.sampling.stop_ids:
+            sequence.finish_reason = "stop"
+            return
         sequence.control.push(token_id)
         if sequence.n_generated >= sequence.max_tokens:
             sequence.finish_reason = "length"

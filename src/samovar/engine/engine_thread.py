@@ -3,6 +3,7 @@
 The thread lives while there is work.
 """
 
+import contextlib
 import itertools
 import threading
 import weakref
@@ -51,18 +52,22 @@ class EngineThread:
         self._do(lambda: self._admit(ticket, matcher))
         return ticket
 
+    def check(self, request: Request) -> None:
+        """Raises what `submit` would, for a request that can never be served."""
+        self._engine.check(request)
+        self._engine.matcher(request)
+
     def cancel(self, ticket: Ticket) -> None:
         """End a request within one step; nothing happens to one that has ended."""
-        if not self._shared.is_stopping:
-            self._do(lambda: self._engine.cancel(ticket.sequence) if ticket.sequence is not None else None)
+        self._tell_engine(lambda: self._engine.cancel(ticket.sequence) if ticket.sequence is not None else None)
 
     def stop_thinking(self, ticket: Ticket) -> None:
-        """Have a request's thoughts closed, and its answer begun."""
-        self._do(lambda: ticket.sequence.control.stop_thinking() if ticket.sequence is not None else None)
+        """Have a request's thoughts closed, and its answer begun; nothing happens to one that has ended."""
+        self._tell_engine(lambda: ticket.sequence.control.stop_thinking() if ticket.sequence is not None else None)
 
     def forget(self, realm: Realm, ids: tuple[int, ...], n_keep: int) -> None:
         """`PrefixCache.forget`, between two steps."""
-        self._do(lambda: self._engine.cache.forget(realm, ids, n_keep))
+        self._tell_engine(lambda: self._engine.cache.forget(realm, ids, n_keep))
 
     def call(self, function: Callable[[Engine], T]) -> T:
         """Let a function have the engine between two steps; its result, or what it raises."""
@@ -92,6 +97,11 @@ class EngineThread:
         """Stop after the step that is running. Open requests end with EngineFailed."""
         _stop(self._shared)
         self._open.close()
+
+    def _tell_engine(self, command: Callable[[], None]) -> None:
+        """Have the thread run a command that means nothing to a closed model."""
+        with contextlib.suppress(EngineFailed):
+            self._do(command)
 
     def _do(self, command: Callable[[], None]) -> None:
         """Have the thread run a command before its next step."""
@@ -141,6 +151,9 @@ class EngineThread:
         except Exception as error:  # whatever it is, every open request has to hear of it
             engine.fail_all(_failure("in a step", error))
             events = engine.take_events()
+        self._deliver(events)
+
+    def _deliver(self, events: list[Event]) -> None:
         for event in events:
             ticket = self._tickets[event.sequence_id]
             if event.ending is not None:

@@ -1,7 +1,8 @@
 """What a caller asks of the engine, and what it reports back. Plain frozen data."""
 
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Literal, Protocol
 
@@ -193,12 +194,13 @@ class Ending:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """What a step brought a request: tokens, with `logprobs` of each where they were asked for (None for a token that was not
-    chosen but put there), and the `ending` with the last."""
+    chosen but put there), and the `ending` with the last. `made_s` is when, by time.perf_counter."""
 
     sequence_id: int
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[Logprob | None, ...] = ()
     ending: Ending | None = None
+    made_s: float = field(default_factory=time.perf_counter, compare=False)
 
 
 def check_request(request: Request, max_context: int, vocab_size: int, n_to_come: int = 1) -> None:

@@ -92,8 +92,8 @@ def _seen(row: Row, params: SamplingParams) -> tuple[_I64, _I64]:
 
 
 def _masks(rows: list[Row], vocab_size: int) -> NDArray[np.uint32] | None:
-    """What grammars allow, and answers that may not end yet, [S, ceil(V / 32)]; None where nothing is forbidden."""
-    limited = [(i, row.sequence) for i, row in enumerate(rows) if row.sequence.is_guided or row.sequence.may_not_stop]
+    """What grammars and forbidden tokens leave, [S, ceil(V / 32)]; None where nothing is forbidden."""
+    limited = [(i, row.sequence) for i, row in enumerate(rows) if row.sequence.is_guided or row.sequence.forbidden_ids]
     if not limited:
         return None
     mask_SW = np.full((len(rows), -(-vocab_size // 32)), 0xFFFFFFFF, np.uint32)
@@ -103,9 +103,8 @@ def _masks(rows: list[Row], vocab_size: int) -> NDArray[np.uint32] | None:
                 sequence.matcher.mask(mask_SW[i])
             except SamovarError as error:
                 raise NoTokenLeft(str(error), row=i) from error
-        if sequence.may_not_stop:
-            for token_id in sequence.request.sampling.stop_ids:
-                mask_SW[i, token_id // 32] &= np.uint32(~(1 << token_id % 32) & 0xFFFFFFFF)
+        for token_id in sequence.forbidden_ids:
+            mask_SW[i, token_id // 32] &= np.uint32(~(1 << token_id % 32) & 0xFFFFFFFF)
     return mask_SW
 
 

@@ -81,9 +81,13 @@ class Sequence:
         return self.matcher is not None and self.control.is_answering
 
     @property
-    def may_not_stop(self) -> bool:
-        """No stop token may be chosen next."""
-        return self.n_generated < self.request.sampling.min_tokens
+    def forbidden_ids(self) -> tuple[int, ...]:
+        """Tokens that may not be chosen next: the stop tokens of an answer that is too short, and in thoughts before a guided
+        answer whatever would end them without one."""
+        stop_ids, tokens = self.request.sampling.stop_ids, self.control.tokens
+        if self.request.grammar is not None and self.control.is_thinking and tokens is not None:
+            return stop_ids if tokens.tool_call_id is None else (*stop_ids, tokens.tool_call_id)
+        return stop_ids if self.n_generated < self.request.sampling.min_tokens else ()
 
     @property
     def is_ready(self) -> bool:

@@ -22,7 +22,8 @@ class ThinkingTokens:
 
     `close_text` closes thoughts and leads to the answer, `stop_text` says first that there is no more time; both hold
     `close_id` once. `blank_text` stands for no thoughts at all: open and closed at once. `after_close` is what the template has
-    between the closing tag and the answer. `ends_sentence` tells the tokens that a sentence may end with.
+    between the closing tag and the answer. `ends_sentence` tells the tokens that a sentence may end with, `is_blank` those that
+    are white space.
     """
 
     open_id: int
@@ -33,6 +34,7 @@ class ThinkingTokens:
     blank_text: tuple[int, ...]
     after_close: tuple[int, ...]
     ends_sentence: Callable[[int], bool]
+    is_blank: Callable[[int], bool]
 
 
 class _State(Enum):
@@ -45,8 +47,8 @@ class _State(Enum):
 class Control:
     """Watches one sequence's tokens as they are generated. By itself it knows no thoughts, and looks for no loops.
 
-    `push` takes each token and returns those that have to follow it by force. `finish_reason` is set when the answer has to
-    end.
+    `push` takes each token but one that stops the request, and returns those that have to follow it by force. `finish_reason`
+    is set when the answer has to end.
     """
 
     tokens: ThinkingTokens | None = None
@@ -59,6 +61,7 @@ class Control:
     _state: _State = _State.ANSWER
     _loops: LoopDetector | None = None
     _n_generated: int = 0
+    _has_words: bool = False  # the thoughts are more than blank lines
     _n_forced: int = 0  # tokens to come that were put there by force
     _is_asked_to_stop: bool = False
 
@@ -100,8 +103,10 @@ class Control:
     def finish(self, reason: FinishReason) -> None:
         """The request has ended, perhaps inside the thoughts."""
         if self.is_thinking and self.n_thinking and self.stopped is None:
-            by_reason: dict[FinishReason, ThinkingStopped] = {"stop": "natural", "length": "length", "loop": "loop"}
-            self.stopped = by_reason.get(reason, "request")
+            by_reason: dict[FinishReason, ThinkingStopped] = {
+                "stop": "natural", "length": "length", "cancelled": "request", "deadline": "request",
+            }  # fmt: skip
+            self.stopped = by_reason.get(reason)
 
     def push(self, token_id: int) -> tuple[int, ...]:
         """Take in a token; those that have to follow at once."""
@@ -110,11 +115,11 @@ class Control:
         self._n_forced -= is_forced
         if self._loops is not None and not is_forced:
             self._loops.push(token_id)
+        if self._state is _State.THINKING:
+            return self._think(token_id, is_forced=is_forced)
         if self._state is _State.START:
             self._open(token_id)
-        elif self._state is _State.THINKING:
-            return self._think(token_id, is_forced=is_forced)
-        if self._state is _State.ANSWER and self._loops is not None and self._loops.is_loop(IN_ANSWER):
+        if self._loops is not None and self._loops.is_loop(IN_ANSWER):
             self.finish_reason = "loop"
         return ()
 
@@ -122,7 +127,7 @@ class Control:
         assert self.tokens is not None
         if token_id == self.tokens.open_id:
             self._state = _State.THINKING
-        elif token_id not in self.tokens.after_close:  # blank lines may come before the tag
+        elif not self.tokens.is_blank(token_id):  # blank lines may come before the tag
             self._state = _State.ANSWER
 
     def _think(self, token_id: int, *, is_forced: bool) -> tuple[int, ...]:
@@ -137,25 +142,24 @@ class Control:
             self.n_thinking += self.limit != 0
             return ()
         self.n_thinking += 1
-        if self._loops is not None and self._loops.is_loop(IN_THOUGHTS):
-            return self._end("loop", tokens.close_text)
-        if self._is_asked_to_stop:
-            return self._end("request", tokens.close_text)
-        return self._land(token_id, tokens)
-
-    def _land(self, token_id: int, tokens: ThinkingTokens) -> tuple[int, ...]:
-        """Close the thoughts when their time is up: softly at a sentence end, else by the stop text."""
+        self._has_words |= not tokens.is_blank(token_id)
         n_stop, n_close = (text.index(tokens.close_id) for text in (tokens.stop_text, tokens.close_text))
         by_length = self.n_until_reserve - (self._n_generated - self.n_thinking) - (len(tokens.stop_text) - n_stop)
         limit = by_length if self.limit is None else min(self.limit, by_length)
-        reason: ThinkingStopped = "budget" if limit == self.limit else "length"
         n_left = limit - self.n_thinking
-        if n_close <= n_left <= max(LANDING_TOKENS, limit // 10) and tokens.ends_sentence(token_id):
-            return self._end(reason, tokens.close_text)
+        close_text = tokens.close_text if n_close <= n_left else tokens.close_text[n_close:]
+        if self._loops is not None and self._loops.is_loop(IN_THOUGHTS):
+            return self._end("loop", close_text)
+        if self._is_asked_to_stop:
+            return self._end("request", close_text)
+        reason: ThinkingStopped = "budget" if limit == self.limit else "length"
+        is_landing = n_close <= n_left <= max(LANDING_TOKENS, limit // 10) and self._has_words
+        if is_landing and tokens.ends_sentence(token_id):
+            return self._end(reason, close_text)
         if n_left == n_stop:
             return self._end(reason, tokens.stop_text)
         if n_left < n_stop and n_left <= n_close:  # there never was room for the stop text
-            return self._end(reason, tokens.close_text if n_left == n_close else tokens.close_text[n_close:])
+            return self._end(reason, close_text)
         return ()
 
     def _end(self, reason: ThinkingStopped, text: tuple[int, ...]) -> tuple[int, ...]:
@@ -165,7 +169,7 @@ class Control:
     def _close(self, reason: ThinkingStopped, *, is_forced: bool) -> tuple[int, ...]:
         """The closing tag is there, or a tool call that stands for it."""
         self._state = _State.ANSWER
-        if self.limit != 0:
+        if self.n_thinking:
             self.stopped = self.stopped or reason
         if self._loops is not None:
             self._loops = LoopDetector()

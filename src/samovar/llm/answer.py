@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from samovar.engine.prefix_cache import Break
 from samovar.engine.request import Ending, Event, FinishReason, Logprob, Request
+from samovar.errors import SamovarError
 from samovar.llm.result import Result, Timing, Usage
 from samovar.llm.stop_strings import StopStrings
 from samovar.text.detokenizer import Detokenizer
@@ -33,6 +34,7 @@ class Answer:
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._token_ids: list[int] = []
+        self._late_ids: list[int] = []  # generated after the answer was over
         self._logprobs: list[Logprob | None] = []
         self._reason: FinishReason | None = None
         self.ending: Ending | None = None
@@ -48,14 +50,25 @@ class Answer:
         """The answer so far, without thoughts."""
         return "".join(self._content)
 
+    @property
+    def error(self) -> SamovarError | None:
+        """What ended the answer, where it ended with an error."""
+        return None if self.ending is None else self.ending.error
+
+    @property
+    def text_ids(self) -> tuple[int, ...]:
+        """The prompt and all that was generated after it, as the engine has it."""
+        return (*self.request.prompt_ids, *self._token_ids, *self._late_ids)
+
     def push(self, event: Event) -> list[Delta]:
         """What an event adds to the answer. A stop token ends it and adds no text of its own."""
         ending = event.ending
         if ending is not None:
             self.ending = ending
         if self.is_over:
+            self._late_ids += event.token_ids
             return []
-        self._last = time.perf_counter()
+        self._last = event.made_s
         if not self._token_ids:
             self._first = self._last
         shown: list[Delta] = []
@@ -65,6 +78,7 @@ class Answer:
             shown += self._push_token(token_id, logprob, has_text=at < n_text)
             if self._stop.is_hit:
                 self._reason = "stop"
+                self._late_ids += event.token_ids[at + 1 :]
                 return shown
         if ending is not None:
             shown += self._finish(ending.reason)
@@ -78,7 +92,8 @@ class Answer:
         """The answer so far."""
         ending = self.ending or Ending(reason="cancelled")
         request = self.request
-        n_thinking = ending.n_thinking if request.thinking else self._parser.n_thinking if self._parser else 0
+        is_counted = request.thinking is not None and self.ending is not None
+        n_thinking = ending.n_thinking if is_counted else self._parser.n_thinking if self._parser else 0
         return Result(
             text=self.text,
             reasoning="".join(self._reasoning) if self._reasoning else None,
@@ -94,10 +109,10 @@ class Answer:
             ),
             timing=Timing(prefill_s=self._first - self._started, decode_s=self._last - self._first),
             seed=request.sampling.seed,
-            thinking_stopped=ending.thinking_stopped,
+            thinking_stopped=ending.thinking_stopped if self._reasoning else None,
             stop=self._stop.found,
-            error=str(ending.error) if ending.error is not None else None,
             is_grammar_complete=ending.is_grammar_complete,
+            error=None if self.error is None else str(self.error),
             logprobs=None if request.logprobs is None else tuple(self._logprobs),
             prompt_logprobs=None if request.prompt_logprobs is None else ending.prompt_logprobs,
             cache_miss_reason=self._explain(ending.parting) if ending.parting is not None else None,

@@ -37,25 +37,34 @@ class Dialogue:
 
     def explain(self, at: Break) -> str | None:
         """In words, where its prompt parts from a cached one."""
-        return explain_break(self.text, self.prompt.text, self.messages, self.prompt.ids, at)
+
+        def render(messages: Sequence[Message]) -> str:
+            is_continued = self.prompt.is_continued
+            thinking = None if is_continued else self.asked_thinking
+            rendered = self.text.template.render(
+                messages, tools=self.tools, add_generation_prompt=not is_continued, enable_thinking=thinking
+            )
+            return rendered.text
+
+        return explain_break(self.text.tokenizer, render, self.messages, self.prompt.ids, at)
 
     def prepare_next_turn(self, engine: EngineClient, answer: Answer) -> None:
         """While nothing else is to be done, compute the form that this conversation and its answer will have in the next turn.
 
-        The thoughts, which that form lacks, are dropped first. After a tool call the template keeps them, and nothing is to be
-        done. It happens in the background, and costs a caller nothing.
+        The thoughts, which that form lacks, are dropped first, be they an empty block. After a tool call the template keeps
+        them, and nothing is to be done. It happens in the background, and costs a caller nothing.
         """
         text, result = answer.text, answer.result()
-        if result.reasoning is None or _TOOL_CALL in text or self.prompt.is_continued:
+        has_block = result.reasoning is not None or self.thinking is not None or self.prompt.text.rstrip().endswith(CLOSE)
+        if not has_block or _TOOL_CALL in text or self.prompt.is_continued:
             return
         if result.finish_reason not in ("stop", "length", "cancelled"):
             return
-        engine.aside(lambda: self._prepare(engine, answer.request, text, result.token_ids))
+        engine.aside(lambda: self._prepare(engine, answer.request, text, answer.text_ids))
 
-    def _prepare(self, engine: EngineClient, request: Request, answer: str, token_ids: tuple[int, ...]) -> None:
+    def _prepare(self, engine: EngineClient, request: Request, answer: str, dead: tuple[int, ...]) -> None:
         with contextlib.suppress(SamovarError):  # a template that takes no further turn, or one too long for the context
             ids = next_turn_ids(self.text, self.messages, self.tools, self.asked_thinking, answer)
-            dead = (*request.prompt_ids, *token_ids)
             realm = (request.tenant, request.adapter or "")
             engine.forget(realm, dead, n_common(ids, dead))
             engine.submit(
@@ -79,14 +88,18 @@ def read_dialogue(
     not."""
     if not isinstance(messages, Iterable):
         raise BadRequest(f"messages is {messages!r}; expected a text or a list of messages", param="messages")
+    for name, value in (("thinking", thinking), ("continue_final", continue_final)):
+        if not isinstance(value, bool) and not (value is None and name == "thinking"):
+            raise BadRequest(f"{name} is {value!r}; expected True or False", param=name)
     turns: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
     if thinking is False and thinking_budget:
         raise BadRequest(
             f"thinking is off, and thinking_budget is {thinking_budget}; expected one or the other", param="thinking_budget"
         )
     if continue_final:
-        if thinking:
-            raise BadRequest("an answer that is continued has no thoughts; leave thinking out", param="thinking")
+        if thinking or thinking_budget:
+            name = "thinking" if thinking else "thinking_budget"
+            raise BadRequest(f"an answer that is continued has no thoughts; leave {name} out", param=name)
         prompt = text.render_continued(turns, tools)
     else:
         prompt = text.render(turns, tools, thinking)

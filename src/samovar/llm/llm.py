@@ -333,8 +333,8 @@ class LLM:
         """Generate one answer, or several to one prompt. Raises the error that ended one."""
         run_together(self._client, [answers])
         for answer in answers:
-            if answer.ending is not None and answer.ending.error is not None:
-                raise answer.ending.error
+            if answer.error is not None:
+                raise answer.error
         return _joined(answers)
 
     def _when_ended(self, dialogue: Dialogue) -> OnEnd:
@@ -344,7 +344,8 @@ class LLM:
     def _chat_answers(self, dialogue: Dialogue, options: Options) -> list[Answer]:
         """Check everything about a chat before any of it is computed; an answer for each that is asked for."""
         prompt = dialogue.prompt
-        params = self._params(options, is_thinking=prompt.is_thinking)
+        thinks = prompt.is_thinking and (dialogue.thinking is None or dialogue.thinking.budget != 0)
+        params = self._params(options, is_thinking=thinks)
         stop = stop_strings(options)
         return [
             Answer(request, self.tokenizer.detokenizer(is_continuation=True), dialogue.parser(), stop, dialogue.explain)

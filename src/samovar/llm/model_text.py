@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from samovar.text.chat_template import ChatTemplate
 
 _OPEN, _CLOSE = "<think>", "</think>"
+_END = "\ue0f2 "  # of a message that is continued: for private use, and a space that shows whether the template trims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +79,19 @@ class ModelText:
         """Render a conversation whose last message is an assistant's that is to be continued. Raises BadRequest for any
         other."""
         last = messages[-1] if messages else None
-        content = last.get("content") if isinstance(last, Mapping) and last.get("role") == "assistant" else None
-        if not isinstance(content, str) or not content.strip():
-            raise BadRequest("only an assistant's message with some text can be continued", param="messages")
-        rendered = self.template.render(messages, tools=tools, add_generation_prompt=False)
-        end = rendered.text.rfind(content.strip()) + len(content.strip())
-        spaces = content[len(content.rstrip()) :]
-        end += len(spaces) if rendered.text.startswith(spaces, end) else 0
+        is_answer = isinstance(last, Mapping) and last.get("role") == "assistant" and not last.get("tool_calls")
+        content = last.get("content") if isinstance(last, Mapping) and is_answer else None
+        if last is None or not isinstance(content, str) or not content.strip():
+            raise BadRequest(
+                "only a last message of the assistant, with some text and no tool calls, can be continued", param="messages"
+            )
+        marked = [*messages[:-1], {**last, "content": content + _END}]
+        rendered = self.template.render(marked, tools=tools, add_generation_prompt=False)
+        end = rendered.text.rfind(_END.strip())
+        if end < 0:
+            raise BadRequest(f"{self.origin}: the chat template leaves the last message out", param="messages")
+        if not rendered.text.startswith(_END, end):  # the template trims messages
+            end = len(rendered.text[:end].rstrip())
         spans = tuple((start, min(stop, end)) for start, stop in rendered.plain_spans if start < end)
         cut = RenderedPrompt(text=rendered.text[:end], plain_spans=spans)
         return Prompt(text=cut.text, ids=tuple(self.tokenizer.encode_rendered(cut)), is_thinking=False, is_continued=True)

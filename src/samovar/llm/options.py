@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 from samovar.engine.request import MAX_SEED, Request, SamplingParams, Thinking
 from samovar.errors import BadRequest, FormatError
 from samovar.text.grammar_spec import GrammarSpec
 
+T = TypeVar("T")
 SAMPLING_FIELDS = tuple(
     f.name for f in fields(SamplingParams) if f.name not in ("stop_ids", "max_tokens", "min_tokens", "seed", "logit_bias")
 )
@@ -121,12 +122,12 @@ def sampling_params(
         raise BadRequest(f"unknown options {unknown}; known are: {known}", param=unknown[0])
     given = {name: options[name] for name in SAMPLING_FIELDS if options.get(name) is not None}  # type: ignore[literal-required]
     seed = options.get("seed")
-    stop_ids = options.get("stop_token_ids") or []
+    stop_ids = _or_default(options.get("stop_token_ids"), [])
     if not isinstance(stop_ids, list | tuple) or any(
         isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < vocab_size for i in stop_ids
     ):
         raise BadRequest(f"stop_token_ids is {stop_ids!r}; expected ids from 0 to {vocab_size - 1}", param="stop_token_ids")
-    bias = options.get("logit_bias") or {}
+    bias = _or_default(options.get("logit_bias"), {})
     if not isinstance(bias, Mapping):
         raise BadRequest(f"logit_bias is {bias!r}; expected a mapping of token ids to numbers", param="logit_bias")
     values = dict(defaults) | given
@@ -137,17 +138,17 @@ def sampling_params(
         logit_bias=tuple(bias.items()),
         seed=int.from_bytes(os.urandom(8)) & MAX_SEED if seed is None else seed,
         max_tokens=options.get("max_tokens"),
-        min_tokens=options.get("min_tokens") or 0,
+        min_tokens=_or_default(options.get("min_tokens"), 0),
         stop_ids=(*(() if options.get("ignore_eos") else eos_ids), *stop_ids),
     )
 
 
 def requests(options: Options, prompt_ids: tuple[int, ...], params: SamplingParams, thinking: Thinking | None) -> list[Request]:
     """One request for each answer that is asked for. Raises BadRequest for a value out of range."""
-    n = 1 if options.get("n") is None else options["n"]
+    n = _or_default(options.get("n"), 1)
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MAX_SAMPLES:
         raise BadRequest(f"n is {n!r}; expected a whole number from 1 to {_MAX_SAMPLES}", param="n")
-    tenant = options.get("tenant") or ""
+    tenant = _or_default(options.get("tenant"), "")
     if not isinstance(tenant, str):
         raise BadRequest(f"tenant is {tenant!r}; expected a text", param="tenant")
     ignore_eos = options.get("ignore_eos")
@@ -160,7 +161,7 @@ def requests(options: Options, prompt_ids: tuple[int, ...], params: SamplingPara
         thinking=thinking,
         logprobs=options.get("logprobs"),
         prompt_logprobs=options.get("prompt_logprobs"),
-        priority=options.get("priority") or 0,
+        priority=_or_default(options.get("priority"), 0),
         deadline_s=options.get("deadline_s"),
         tenant=tenant,
         adapter=options.get("adapter"),
@@ -172,7 +173,7 @@ def requests(options: Options, prompt_ids: tuple[int, ...], params: SamplingPara
 def stop_strings(options: Options) -> tuple[str, ...]:
     """The stop strings of a call. Raises BadRequest for anything but non-empty strings."""
     stop = options.get("stop")
-    strings = [stop] if isinstance(stop, str) else stop or []
+    strings = [stop] if isinstance(stop, str) else _or_default(stop, [])
     if not isinstance(strings, list | tuple) or any(not isinstance(s, str) or not s for s in strings):
         raise BadRequest(f"stop is {stop!r}; expected a string or a list of strings, none of them empty", param="stop")
     return tuple(strings)
@@ -197,3 +198,7 @@ def _grammar(options: Options) -> GrammarSpec | None:
     if options.get("ignore_eos"):
         raise BadRequest(f"ignore_eos is on, and an answer that matches {first} has to end", param="ignore_eos")
     return makers[first](given[first])
+
+
+def _or_default(value: T | None, default: T) -> T:
+    return default if value is None else value

@@ -102,6 +102,10 @@ class ProcessClient:
         child = self._shared.child
         return child.process.pid if child is not None else None
 
+    def check(self, request: Request) -> None:
+        """Raises what `submit` would, for a request that can never be served."""
+        check_request(request, self.opened.max_context, self._vocab_size)
+
     def submit(self, request: Request, deliver: Deliver, *, leader: Ticket | None = None, is_idle_work: bool = False) -> Ticket:
         """Hand in a request; `leader` and `is_idle_work` as in `Engine.submit`, which says what this raises."""
         check_request(request, self.opened.max_context, self._vocab_size)

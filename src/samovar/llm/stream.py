@@ -7,6 +7,7 @@ from queue import SimpleQueue
 
 from samovar.engine.client import EngineClient, Ticket
 from samovar.engine.request import Event
+from samovar.errors import Overloaded, SamovarError
 from samovar.llm.answer import Answer
 from samovar.llm.result import Result
 from samovar.text.output_parser import Delta
@@ -28,21 +29,23 @@ class Stream(Iterator[Delta]):
         self._engine, self._answer, self._on_end = engine, answer, on_end
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._deltas: deque[Delta] = deque()
+        self._error: SamovarError | None = None
         self._is_ended = True
         self.ticket = engine.submit(answer.request, self._events.put, leader=leader)
         self._is_ended = False
 
     def __next__(self) -> Delta:
-        """The next piece. Raises the error that ended the answer, where one did."""
+        """The next piece. After the last, raises the error that ended the answer, where one did."""
         while not self._deltas:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
             if self._is_ended:
                 raise StopIteration
             self._deltas += self._answer.push(self._events.get())
             if self._answer.is_over:
                 self._end()
-                ending = self._answer.ending
-                if ending is not None and ending.error is not None:
-                    raise ending.error
+                self._error = self._answer.error
         return self._deltas.popleft()
 
     def __del__(self) -> None:
@@ -80,16 +83,25 @@ def run_together(engine: EngineClient, groups: Sequence[Sequence[Answer]]) -> No
     """Generate all answers. Those of a group have the same prompt, which is computed once.
 
     As many as the engine's queue holds are handed in, and the others as places become free. Answers end in whatever way they
-    end; an interruption cancels those that are open.
+    end; an interruption cancels those that are open. Raises what is wrong with a request before any is computed.
     """
+    for first, *_ in groups:  # the others of a group differ in their seeds alone
+        engine.check(first.request)
     events: SimpleQueue[tuple[Answer, Event]] = SimpleQueue()
     tickets: dict[Answer, Ticket] = {}
     waiting = deque((answer, group[0]) for group in groups for answer in group)
     try:
         while waiting or tickets:
             while waiting and len(tickets) < _MAX_OPEN:
-                answer, first = waiting.popleft()
-                tickets[answer] = engine.submit(answer.request, _tagged(answer, events), leader=tickets.get(first))
+                answer, first = waiting[0]
+                try:
+                    ticket = engine.submit(answer.request, _tagged(answer, events), leader=tickets.get(first))
+                except Overloaded:
+                    if not tickets:
+                        raise
+                    break
+                tickets[answer] = ticket
+                waiting.popleft()
             answer, event = events.get()
             answer.push(event)
             if answer.ending is not None:

@@ -38,4 +38,5 @@ def thinking_tokens(tokenizer: Tokenizer) -> ThinkingTokens | None:
         blank_text=encode(f"{OPEN}\n\n{CLOSE}\n\n"),
         after_close=encode("\n\n"),
         ends_sentence=ends_sentence,
+        is_blank=lambda token_id: not tokenizer.token_text(token_id).strip(),
     )
