@@ -33,10 +33,10 @@ def test_the_figures_are_those_of_torch_and_the_likeliest_come_first(n_top):
     row = logits()
     wanted = torch.log_softmax(torch.from_numpy(row).double(), 0)
     found = logprob(row, 17, n_top)
-    assert found.value == pytest.approx(float(wanted[17]), abs=1e-12)
+    assert found.value == pytest.approx(float(wanted[17]), abs=1e-7)
     values, ids = torch.topk(wanted, n_top)
     assert [i for i, _ in found.top] == ids.tolist()
-    assert [v for _, v in found.top] == pytest.approx(values.tolist(), abs=1e-12)
+    assert [v for _, v in found.top] == pytest.approx(values.tolist(), abs=1e-7)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -50,9 +50,9 @@ def test_of_equals_the_lower_ids_come_first_and_no_more_than_there_are(values, n
     at %= len(values)
     wanted, order = plain(values, n_top)
     found = logprob(np.array(values, np.float32), at, n_top)
-    assert found.value == pytest.approx(wanted[at], abs=1e-12)
+    assert found.value == pytest.approx(wanted[at], abs=1e-7)
     assert [i for i, _ in found.top] == order
-    assert [v for _, v in found.top] == pytest.approx([wanted[i] for i in order], abs=1e-12)
+    assert [v for _, v in found.top] == pytest.approx([wanted[i] for i in order], abs=1e-7)
 
 
 def test_large_and_distant_logits_neither_overflow_nor_vanish():

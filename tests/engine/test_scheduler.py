@@ -12,7 +12,7 @@ from samovar.engine.sequence import Sequence
 from samovar.kernels import PAGE_TOKENS
 from tests.engine.page_checks import check_pages, check_writes
 
-MIN_CHUNK = TALKING = 16
+MIN_CHUNK, TALKING = 16, 32
 SAMPLING = SamplingParams()
 
 

@@ -23,7 +23,7 @@ IDLE_RANK = math.inf
 """The rank of work that is done only while nothing else is to be done."""
 
 _MIN_CHUNK = 16  # tokens of a prompt in each step, however many streams are talking
-_TALKING = 16  # tokens behind up to which a stream counts as talking: the stop text of thoughts comes at once
+_TALKING = 32  # tokens behind up to which a stream counts as talking: the stop text of thoughts comes at once
 
 
 class Scheduler:
