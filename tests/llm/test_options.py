@@ -89,3 +89,12 @@ def test_numbers_of_numpy_are_numbers():
 def test_defaults_that_nothing_honours_are_named():
     config = {"temperature": 0.6, "eos_token_id": [1], "num_beams": 4, "no_repeat_ngram_size": 3, "min_length": None}
     assert unread_defaults(config) == ["no_repeat_ngram_size", "num_beams"]
+
+
+def test_a_hybrid_that_does_not_think_takes_its_familys_values_for_that_mode():
+    shipped = {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "eos_token_id": [151645, 151643]}
+    defaults = Defaults(own=own_defaults(shipped, {}, "f"), architecture="qwen3")
+    assert defaults.sampling(is_thinking=True) == {"temperature": 0.6, "top_k": 20, "top_p": 0.95}
+    assert defaults.sampling(is_thinking=False) == {"temperature": 0.7, "top_k": 20, "top_p": 0.8}
+    other = Defaults(own=own_defaults(shipped, {}, "f"), architecture="qwen2")
+    assert other.sampling(is_thinking=False)["temperature"] == 0.6

@@ -79,9 +79,11 @@ class Defaults:
 
     def sampling(self, *, is_thinking: bool) -> dict[str, float]:
         """The values used where the caller gives none."""
-        if self.own:
+        is_qwen3 = self.architecture == "qwen3"
+        is_hybrid_at_rest = is_qwen3 and not is_thinking and dict(self.own) == dict(_QWEN3_THINKING)
+        if self.own and not is_hybrid_at_rest:  # a hybrid's generation_config.json speaks of its thinking mode alone
             return {"temperature": 1.0, "top_p": 1.0} | dict(self.own)
-        if self.architecture == "qwen3":
+        if is_qwen3:
             return dict(_QWEN3_THINKING if is_thinking else _QWEN3_FAST)
         return dict(_PLAIN_DEFAULTS)
 
