@@ -58,7 +58,7 @@ class EngineClient(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop after the step that is running. Open requests get no further event."""
+        """Stop after the step that is running. Open requests end with an error."""
         ...
 
 

@@ -221,6 +221,10 @@ class Engine:
     def check(self, request: Request, n_to_come: int = 1) -> None:
         """Raises PromptTooLong or BadRequest for a request that this model cannot serve. Any thread may call it."""
         check_request(request, self.max_context, self.vocab_size, n_to_come)
+        self.check_adapter(request)
+
+    def check_adapter(self, request: Request) -> None:
+        """Raises BadRequest for a request that names an adapter which is not loaded."""
         adapters = self.decoding.runner.adapters
         if request.adapter is not None and request.adapter not in adapters:
             loaded = f"loaded are: {', '.join(sorted(adapters))}" if adapters else "none is loaded"

@@ -15,9 +15,10 @@ from typing import TypeVar, cast
 from samovar.engine.client import Deliver, OpenRequests, Ticket
 from samovar.engine.engine import Engine
 from samovar.engine.prefix_cache import Realm
-from samovar.engine.request import Grammar, Request
-from samovar.errors import EngineFailed
+from samovar.engine.request import Ending, Event, Grammar, Request
+from samovar.errors import BadRequest, EngineFailed
 
+_CLOSED = "the model was closed; open it again"
 T = TypeVar("T")
 
 
@@ -88,7 +89,7 @@ class EngineThread:
         self._open.settle()
 
     def close(self) -> None:
-        """Stop after the step that is running. Open requests get no further event."""
+        """Stop after the step that is running. Open requests end with an error."""
         _stop(self._shared)
         self._open.close()
 
@@ -97,19 +98,24 @@ class EngineThread:
         shared = self._shared
         with shared.lock:
             if shared.is_stopping:
-                raise EngineFailed("the model was closed; open it again")
+                raise EngineFailed(_CLOSED)
             shared.commands.append(command)
             if shared.thread is None:
                 shared.thread = threading.Thread(target=self._run, name="samovar-engine", daemon=True)
                 shared.thread.start()
 
     def _admit(self, ticket: Ticket, matcher: Grammar | None) -> None:
+        try:
+            self._engine.check_adapter(ticket.request)  # it may have been unloaded since the request was checked
+        except BadRequest as error:
+            self._tell(ticket, Event(sequence_id=0, ending=Ending(reason="error", error=error)))
+            return
         leader = ticket.leader.sequence if ticket.leader is not None else None
         ticket.sequence = self._engine.admit(ticket.request, matcher, leader=leader, is_idle_work=ticket.is_idle_work)
         self._tickets[ticket.sequence.id] = ticket
 
     def _run(self) -> None:
-        """Step until there is nothing to do."""
+        """Step until there is nothing to do, or the model is closed."""
         shared, engine = self._shared, self._engine
         while not shared.is_stopping:
             while shared.commands:
@@ -121,6 +127,11 @@ class EngineThread:
                 if not shared.commands:
                     shared.thread = None
                     return
+        while shared.commands:  # somebody may wait for what they bring
+            shared.commands.popleft()()
+        for ticket in [*self._tickets.values()]:
+            self._tell(ticket, Event(sequence_id=0, ending=Ending(reason="error", error=EngineFailed(_CLOSED))))
+        self._tickets.clear()
 
     def _step(self) -> None:
         engine = self._engine
@@ -137,9 +148,13 @@ class EngineThread:
             ticket = self._tickets[event.sequence_id]
             if event.ending is not None:
                 del self._tickets[event.sequence_id]
-                ticket.is_over = True
-                self._open.end()
-            ticket.deliver(event)
+            self._tell(ticket, event)
+
+    def _tell(self, ticket: Ticket, event: Event) -> None:
+        if event.ending is not None:
+            ticket.is_over = True
+            self._open.end()
+        ticket.deliver(event)
 
 
 def _stop(shared: _Shared) -> None:

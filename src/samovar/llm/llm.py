@@ -324,7 +324,7 @@ class LLM:
         self._client.settle()
 
     def close(self) -> None:
-        """Stop working, after the step that is running. Answers that are open get no further token."""
+        """Stop working, after the step that is running. Answers that are open end with an error."""
         self._client.close()
         if self._local is not None and self._local.packer is not None:
             self._local.packer.stop()
