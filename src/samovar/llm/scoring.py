@@ -108,6 +108,8 @@ def log_likelihoods(
     The two are encoded as one text, and tokens belong to the continuation from the first that is not the context's own, as
     lm-eval has it. An empty context is the model's beginning-of-text or end-of-text token.
     """
+    if not isinstance(pairs, list | tuple):
+        raise BadRequest(f"pairs is {pairs!r}; expected a list of pairs", param="pairs")
     requests, starts = [], []
     for pair in pairs:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
