@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from samovar.engine.client import EngineClient
 from samovar.engine.request import Event
+from samovar.errors import SamovarError
 from samovar.llm.answer import Answer
 from samovar.llm.result import Result
 from samovar.llm.stream import OnEnd
@@ -20,6 +21,7 @@ class AsyncStream(AsyncIterator[Delta]):
         self._engine, self._answer, self._on_end = engine, answer, on_end
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._deltas: deque[Delta] = deque()
+        self._error: SamovarError | None = None  # to be raised behind the last delta
         self._is_ended = True
         loop = asyncio.get_running_loop()
 
@@ -34,7 +36,8 @@ class AsyncStream(AsyncIterator[Delta]):
         """The next piece. Raises the error that ended the answer, where one did."""
         while not self._deltas:
             if self._is_ended:
-                raise StopAsyncIteration
+                error, self._error = self._error, None
+                raise error or StopAsyncIteration
             try:
                 event = await self._events.get()
             except asyncio.CancelledError:
@@ -43,9 +46,7 @@ class AsyncStream(AsyncIterator[Delta]):
             self._deltas += self._answer.push(event)
             if self._answer.is_over:
                 await self._end()
-                ending = self._answer.ending
-                if ending is not None and ending.error is not None:
-                    raise ending.error
+                self._error = self._answer.ending.error if self._answer.ending is not None else None
         return self._deltas.popleft()
 
     def __del__(self) -> None:

@@ -100,7 +100,8 @@ def _submit(
     def deliver(event: Event) -> None:
         if event.ending is not None:
             tickets.pop(message.id, None)
-        channel.send(Happened(message.id, event, wait_s() if event.ending is not None else 0.0))
+        with contextlib.suppress(OSError):  # the other process is gone, which `main` sees too
+            channel.send(Happened(message.id, event, wait_s() if event.ending is not None else 0.0))
 
     leader = tickets.get(message.leader) if message.leader is not None else None
     try:

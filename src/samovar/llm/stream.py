@@ -7,6 +7,7 @@ from queue import SimpleQueue
 
 from samovar.engine.client import EngineClient, Ticket
 from samovar.engine.request import Event
+from samovar.errors import SamovarError
 from samovar.llm.answer import Answer
 from samovar.llm.result import Result
 from samovar.text.output_parser import Delta
@@ -28,6 +29,7 @@ class Stream(Iterator[Delta]):
         self._engine, self._answer, self._on_end = engine, answer, on_end
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._deltas: deque[Delta] = deque()
+        self._error: SamovarError | None = None  # to be raised behind the last delta
         self._is_ended = True
         self.ticket = engine.submit(answer.request, self._events.put, leader=leader)
         self._is_ended = False
@@ -36,13 +38,12 @@ class Stream(Iterator[Delta]):
         """The next piece. Raises the error that ended the answer, where one did."""
         while not self._deltas:
             if self._is_ended:
-                raise StopIteration
+                error, self._error = self._error, None
+                raise error or StopIteration
             self._deltas += self._answer.push(self._events.get())
             if self._answer.is_over:
                 self._end()
-                ending = self._answer.ending
-                if ending is not None and ending.error is not None:
-                    raise ending.error
+                self._error = self._answer.ending.error if self._answer.ending is not None else None
         return self._deltas.popleft()
 
     def __del__(self) -> None:
