@@ -2,8 +2,8 @@
 
 Up to 64 requests at once, of random length, sampling, priority, tenant, deadline and grammar, some for several answers, some
 cancelled after a few tokens or at once. Each has to end exactly once; resident memory has to stay flat, which is within 2 %
-between the mark of 20 % and the end; and the page pool has to come out empty. Prints a table, and exits 1 where that is violated.
-`--model tiny` is a small model with random weights.
+between the mark of 20 % and the end; and the page pool has to come out empty. Prints a table, and exits 1 where that is
+violated. `--model tiny` is a small model with random weights.
 """
 
 import argparse
@@ -24,9 +24,12 @@ from samovar.llm.options import Options
 from samovar.llm.random_model import Shape, write_random_model
 from samovar.llm.stream import Stream
 
-MAX_OPEN, GROWTH, MARK, CONTEXT = 64, 0.02, 0.2, 512
+MAX_OPEN, GROWTH, MARK, CONTEXT = 64, 0.02, 0.2, 2048
 TINY = Shape(n_layers=2, d_model=128, n_heads=4, d_ffn=256, is_tied=True, n_kv_heads=2, d_head=32, vocab_size=1024)
-_WORDS = "the water in the samovar is hot and nobody remembers which of the cousins carried it home through the snow".split()
+_WORDS = (
+    "the", "water", "in", "the", "samovar", "is", "hot", "and", "nobody", "remembers", "which", "of", "the", "cousins",
+    "carried", "it", "home", "through", "the", "snow",
+)  # fmt: skip
 _FORMS: tuple[Options, ...] = (
     {"regex": "[a-z]{2,9}( [a-z]{2,9}){0,3}"},
     {"choices": ["hot", "cold", "neither of them"]},
