@@ -140,10 +140,10 @@ def test_logprobs_belong_to_their_tokens(tiny_llm, n_top):
     assert len(result.prompt_logprobs) == len(prompt_ids) - 1
     found = [*result.prompt_logprobs, *result.logprobs]
     for row_V, token_id, logprob in zip(rows_TV, [*prompt_ids[1:], *result.token_ids], found, strict=False):
-        assert logprob.value == pytest.approx(row_V[token_id], abs=1e-9)
+        assert logprob.value == pytest.approx(row_V[token_id], abs=1e-7)
         best = np.argsort(-row_V, kind="stable")[:n_top]
         assert [i for i, _ in logprob.top] == best.tolist()
-        assert [v for _, v in logprob.top] == pytest.approx(row_V[best].tolist(), abs=1e-9)
+        assert [v for _, v in logprob.top] == pytest.approx(row_V[best].tolist(), abs=1e-7)
 
 
 def test_logprobs_come_with_streams_and_after_cached_prompts_too(tiny_llm):

@@ -148,6 +148,9 @@ class Request:
             if (n := getattr(self, name)) is not None:
                 _check_whole(name, n, 0, MAX_LOGPROBS)
         _check_whole("prompt_logprobs_from", self.prompt_logprobs_from, 1, 1 << 31)
+        _check_name("tenant", self.tenant)
+        if self.adapter is not None:
+            _check_name("adapter", self.adapter)
         _check_whole("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         if self.deadline_s is not None:
             _check_number("deadline_s", self.deadline_s, 0, 1e9, excludes_low=True)
@@ -231,6 +234,15 @@ def _check_number(name: str, value: object, low: float, high: float, *, excludes
     if not is_number or not low <= value <= high or (excludes_low and value == low):  # type: ignore[operator]
         bound = f"above {low} and at most {high}" if excludes_low else f"from {low} to {high}"
         raise BadRequest(f"{name} is {value!r}; expected a number {bound}", param=name)
+
+
+def _check_name(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise BadRequest(f"{name} is {value!r}; expected a text", param=name)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"{name} is {value!r}, which is no valid Unicode; expected a text", param=name) from None
 
 
 def _check_whole(name: str, value: object, low: int, high: int) -> None:

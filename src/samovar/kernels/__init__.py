@@ -58,14 +58,14 @@ class KvPages:
 
     @classmethod
     def empty(cls, kv_type: KvType, n_pages: int, n_kv_heads: int, d_head: int) -> "KvPages":
-        """Pages that are not initialised. Raises MemoryError."""
+        """Pages that are not initialised, but for the scales. Raises MemoryError."""
         dtype, n_scaled = KV_DTYPES[kv_type], n_pages if kv_type == "int8" else 0
         return cls(
             type=kv_type,
             k_PGKB=_aligned((n_pages, n_kv_heads, d_head, PAGE_TOKENS), dtype),
             v_PGBK=_aligned((n_pages, n_kv_heads, PAGE_TOKENS, d_head), dtype),
-            k_scale_PGB=np.empty((n_scaled, n_kv_heads, PAGE_TOKENS), np.float32),
-            v_scale_PGB=np.empty((n_scaled, n_kv_heads, PAGE_TOKENS), np.float32),
+            k_scale_PGB=np.zeros((n_scaled, n_kv_heads, PAGE_TOKENS), np.float32),
+            v_scale_PGB=np.zeros((n_scaled, n_kv_heads, PAGE_TOKENS), np.float32),
         )
 
 

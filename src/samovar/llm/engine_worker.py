@@ -21,6 +21,7 @@ from samovar.llm.wire import (
     Call,
     Cancel,
     Channel,
+    Check,
     Forget,
     Happened,
     Open,
@@ -56,6 +57,8 @@ def _serve(channel: Channel) -> None:
         message = channel.receive()
         if isinstance(message, Submit):
             _submit(message, engine, tickets, channel, model.engine.expected_wait_s)
+        elif isinstance(message, Check):  # compiling takes time, and what comes behind it does not wait
+            engine.aside(partial(_check, message, model, channel))
         elif isinstance(message, Call):
             if message.name in ("save_prefixes", "load_prefixes"):
                 engine.aside(partial(_call, message, model, channel))
@@ -68,6 +71,17 @@ def _serve(channel: Channel) -> None:
                 engine.cancel(ticket)
             elif isinstance(message, StopThinking):
                 engine.stop_thinking(ticket)
+
+
+def _check(message: Check, model: LocalModel, channel: Channel) -> None:
+    failure = None
+    try:
+        model.engine.check(message.request)
+        model.engine.matcher(message.request)
+    except SamovarError as error:
+        failure = error
+    with contextlib.suppress(OSError):
+        channel.send(Answered(message.id, None, failure))
 
 
 def _call(message: Call, model: LocalModel, channel: Channel) -> None:
@@ -86,7 +100,8 @@ def _submit(
     def deliver(event: Event) -> None:
         if event.ending is not None:
             tickets.pop(message.id, None)
-        channel.send(Happened(message.id, event, wait_s() if event.ending is not None else 0.0))
+        with contextlib.suppress(OSError):  # the other process is gone, which `main` sees too
+            channel.send(Happened(message.id, event, wait_s() if event.ending is not None else 0.0))
 
     leader = tickets.get(message.leader) if message.leader is not None else None
     try:

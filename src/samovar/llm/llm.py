@@ -299,7 +299,8 @@ class LLM:
         return log_likelihoods(self._client, self.tokenizer, pairs, tenant=tenant)
 
     def load_adapter(self, name: str, path: str | Path) -> None:
-        """Load a PEFT LoRA folder; requests use it by `adapter=name`. Raises FormatError or BadRequest."""
+        """Load a PEFT LoRA folder; requests use it by `adapter=name`. Raises ModelNotFound, FormatError or
+        BadRequest."""
         if not isinstance(name, str) or not name:
             raise BadRequest(f"name is {name!r}; expected a text", param="name")
         self._opened.load_adapter(name, str(path))

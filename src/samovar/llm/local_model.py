@@ -88,8 +88,8 @@ class LocalModel:
         return tuple(lines)
 
     def load_adapter(self, name: str, path: str) -> None:
-        """Read a PEFT folder, and let requests name it. Raises FormatError or BadRequest for an unsound one or a name in
-        use."""
+        """Read a PEFT folder, and let requests name it. Raises ModelNotFound, FormatError or UnsupportedModel for
+        what is none, BadRequest for a name in use."""
         from samovar.models.adapter_loader import load_adapter  # start-up waits for imports, and few ask for it
 
         adapter = load_adapter(Path(path), self.model.projections, self.ops)

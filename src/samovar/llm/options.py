@@ -150,9 +150,6 @@ def requests(options: Options, prompt_ids: tuple[int, ...], params: SamplingPara
     n = _or_default(options.get("n"), 1)
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MAX_SAMPLES:
         raise BadRequest(f"n is {n!r}; expected a whole number from 1 to {_MAX_SAMPLES}", param="n")
-    tenant = _or_default(options.get("tenant"), "")
-    if not isinstance(tenant, str):
-        raise BadRequest(f"tenant is {tenant!r}; expected a text", param="tenant")
     ignore_eos = options.get("ignore_eos")
     if ignore_eos is not None and not isinstance(ignore_eos, bool):
         raise BadRequest(f"ignore_eos is {ignore_eos!r}; expected True or False", param="ignore_eos")
@@ -165,7 +162,7 @@ def requests(options: Options, prompt_ids: tuple[int, ...], params: SamplingPara
         prompt_logprobs=options.get("prompt_logprobs"),
         priority=_or_default(options.get("priority"), 0),
         deadline_s=options.get("deadline_s"),
-        tenant=tenant,
+        tenant=_or_default(options.get("tenant"), ""),
         adapter=options.get("adapter"),
     )
     seeds = [(params.seed + i) & MAX_SEED for i in range(n)]
@@ -191,7 +188,13 @@ def _grammar(options: Options) -> GrammarSpec | None:
         "lark": lambda value: GrammarSpec.lark(value, param="lark"),
         "ebnf": lambda value: GrammarSpec.ebnf(value, param="ebnf"),
     }
-    given: dict[str, object] = {name: value for name in makers if (value := options.get(name)) not in (None, False)}
+    if (is_object := options.get("json_object")) is not None and not isinstance(is_object, bool):
+        raise BadRequest(f"json_object is {is_object!r}; expected True or False", param="json_object")
+    given: dict[str, object] = {
+        name: value
+        for name in makers
+        if (value := options.get(name)) is not None and not (name == "json_object" and value is False)
+    }
     if not given:
         return None
     first, *others = given

@@ -15,8 +15,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal
 
-import msgspec
-
 from samovar.engine.client import Deliver, OpenRequests, Ticket
 from samovar.engine.prefix_cache import Realm
 from samovar.engine.request import Ending, Event, Request, check_request
@@ -31,6 +29,7 @@ from samovar.llm.wire import (
     Call,
     Cancel,
     Channel,
+    Check,
     Forget,
     FromEngine,
     Happened,
@@ -47,6 +46,7 @@ from samovar.models.loader import read_config
 _MAX_CRASHES = 5  # within _CRASH_WINDOW_S; then it stays down
 _CRASH_WINDOW_S = 60.0
 _GRACE_S = 5.0
+_CLOSED = "the model was closed; open it again"
 CallName = Literal["load_adapter", "unload_adapter", "save_prefixes", "load_prefixes"]
 
 
@@ -65,13 +65,14 @@ class _Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.channel.close()
 
 
 @dataclass(slots=True)
 class _Shared:
     """What survives the client for as long as its threads need it."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
     child: _Child | None = None
     is_closed: bool = False
     failure: SamovarError | None = None  # why it stays down
@@ -94,7 +95,9 @@ class ProcessClient:
         self._shared = _Shared()
         self.opened = self._start()
         weakref.finalize(self, _close, self._shared)
-        threading.Thread(target=self._listen, name="samovar-engine-process", daemon=True).start()
+        threading.Thread(
+            target=_listen, args=(weakref.ref(self), self._shared), name="samovar-engine-process", daemon=True
+        ).start()
 
     @property
     def process_id(self) -> int | None:
@@ -109,6 +112,8 @@ class ProcessClient:
     def submit(self, request: Request, deliver: Deliver, *, leader: Ticket | None = None, is_idle_work: bool = False) -> Ticket:
         """Hand in a request; `leader` and `is_idle_work` as in `Engine.submit`, which says what this raises."""
         check_request(request, self.opened.max_context, self._vocab_size)
+        if request.grammar is not None or request.adapter is not None:  # which only the other process can judge
+            self._ask(lambda call_id: Check(call_id, request))
         self._open.open(lambda: self._wait_s, is_idle_work=is_idle_work)
         ticket = Ticket(next(self._ids), request, deliver, leader, is_idle_work)
         with self._shared.lock:
@@ -123,7 +128,8 @@ class ProcessClient:
 
     def cancel(self, ticket: Ticket) -> None:
         """End a request within one step; nothing happens to one that has ended."""
-        self._send(Cancel(ticket.id))
+        if not self._send(Cancel(ticket.id)):  # it waits for the process to come back
+            self._pass_on(ticket.id, Event(sequence_id=0, ending=Ending(reason="cancelled")))
 
     def stop_thinking(self, ticket: Ticket) -> None:
         """Have a request's thoughts closed, and its answer begun."""
@@ -135,18 +141,27 @@ class ProcessClient:
 
     def call(self, name: CallName, *arguments: str) -> int | None:
         """Have the other process do something with its model; what that returns. Raises what it raises."""
+        answered = self._ask(lambda call_id: Call(call_id, name, arguments))
+        if answered is None:
+            raise self._shared.failure or EngineFailed("the model's process is down; try again in a moment")
+        return answered.value
+
+    def _ask(self, message: Callable[[int], Call | Check]) -> Answered | None:
+        """What the other process answers to a message with the id given; None while it is down. Raises the answer's error."""
         answer: SimpleQueue[Answered] = SimpleQueue()
-        call = Call(next(self._ids), name, arguments)
+        call_id = next(self._ids)
         with self._shared.lock:
-            child = self._shared.child
-            if child is None:
-                raise self._shared.failure or EngineFailed("the model's process is down; try again in a moment")
-            self._calls[call.id] = answer
-        _send(child, call)
-        answered = answer.get()
+            if (child := self._shared.child) is None:
+                return None
+            self._calls[call_id] = answer
+        try:
+            _send(child, message(call_id))
+            answered = answer.get()
+        finally:
+            self._calls.pop(call_id, None)
         if answered.error is not None:
             raise answered.error
-        return answered.value
+        return answered
 
     def aside(self, function: Callable[[], None]) -> None:
         """Run a function in a thread of its own, which may hand in requests."""
@@ -157,64 +172,69 @@ class ProcessClient:
         self._open.settle()
 
     def close(self) -> None:
-        """End the process. Open requests get no further event."""
+        """End the process. Open requests end with an error."""
         _close(self._shared)
+        self._fail(EngineFailed(_CLOSED), list(self._tickets), list(self._calls))
         self._open.close()
 
-    def _send(self, message: ToEngine) -> None:
-        """To a process that is down nothing is sent: its requests end with an error by themselves."""
+    def _send(self, message: ToEngine) -> bool:
+        """Whether there is a process that can be told."""
         with self._shared.lock:
             child = self._shared.child
         if child is not None:
             _send(child, message)
+        return child is not None
 
     def _start(self) -> Opened:
         """Start the process, and wait until the model is open in it."""
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "samovar.llm.engine_worker", str(theirs.fileno())]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])  # noqa: S603
-        theirs.close()
-        child = _Child(process, Channel(ours, FromEngine))
+        try:
+            child = _spawn()
+        except OSError as error:
+            raise EngineFailed(f"no process could be started for the model: {error.strerror or error}") from error
+        try:
+            return self._open_in(child)
+        except BaseException:
+            child.end()
+            raise
+
+    def _open_in(self, child: _Child) -> Opened:
+        """Have a process open the model, and what there was before it: adapters, and the requests that wait."""
         try:
             child.channel.send(Open(self._settings))
             while isinstance(message := child.channel.receive(), Progress):
                 if self._progress is not None:
                     self._progress(message.n_done, message.n_total, message.what)
-        except (EOFError, OSError, msgspec.MsgspecError) as error:
+        except (EOFError, OSError) as error:
             child.end()
-            raise EngineFailed(f"the model's process ended while it opened the model ({_how(process)})") from error
+            raise EngineFailed(f"the model's process ended while it opened the model ({_how(child.process)})") from error
         if isinstance(message, Refused):
-            child.end()
             raise message.error
         assert isinstance(message, Opened), message
-        with self._shared.lock:
+        with self._shared.lock:  # nobody's message comes before these
             if self._shared.is_closed:
-                child.end()
-                raise EngineFailed("the model was closed")
+                raise EngineFailed(_CLOSED)
+            for name, path in self.adapters.items():
+                _send(child, Call(next(self._ids), "load_adapter", (name, path)))
+            for ticket in list(self._tickets.values()):
+                _send(child, _submission(ticket))
             self._shared.child = child
-            waiting = list(self._tickets.values())
-        for name, path in self.adapters.items():
-            _send(child, Call(next(self._ids), "load_adapter", (name, path)))
-        for ticket in waiting:
-            _send(child, _submission(ticket))
         return message
 
-    def _listen(self) -> None:
-        """Pass events on until the client is closed; start the process again when it ends."""
-        while (child := self._shared.child) is not None:
-            try:
-                while True:
-                    self._take(child.channel.receive())
-            except (EOFError, OSError, msgspec.MsgspecError):
-                with self._shared.lock:
-                    self._shared.child = None
-                    if self._shared.is_closed:
-                        return
-                child.end()
-                self._fail(child.process)
-                self._restart()
+    def recover(self, child: _Child) -> None:
+        """A process has ended: tell those who wait for it, and start another, unless the client was closed."""
+        with self._shared.lock:
+            self._shared.child = None
+            if self._shared.is_closed:
+                return
+            lost, calls = list(self._tickets), list(self._calls)
+        child.end()
+        how = _how(child.process)
+        again = f"the model's process ended ({how}) and is started again; the request can be sent again"
+        self._fail(EngineFailed(again), lost, calls)
+        self._restart()
 
-    def _take(self, message: object) -> None:
+    def take(self, message: object) -> None:
+        """Pass on what a process says."""
         if isinstance(message, Progress):
             if self._progress is not None:
                 self._progress(message.n_done, message.n_total, message.what)
@@ -227,35 +247,58 @@ class ProcessClient:
                 self._wait_s = message.wait_s
 
     def _pass_on(self, ticket_id: int, event: Event) -> None:
-        ticket = self._tickets.get(ticket_id)
+        is_last = event.ending is not None
+        ticket = self._tickets.pop(ticket_id, None) if is_last else self._tickets.get(ticket_id)
         if ticket is None:
             return
-        if event.ending is not None:
-            del self._tickets[ticket_id]
+        if is_last:
             ticket.is_over = True
             self._open.end(is_idle_work=ticket.is_idle_work)
         ticket.deliver(event)
 
-    def _fail(self, process: "subprocess.Popen[bytes]") -> None:
-        """Tell every open request that its engine is gone."""
-        error = EngineFailed(f"the model's process ended ({_how(process)}) and is started again; the request can be sent again")
-        for ticket_id in list(self._tickets):
+    def _fail(self, error: SamovarError, ticket_ids: list[int], call_ids: list[int]) -> None:
+        """End requests and calls with an error."""
+        for ticket_id in ticket_ids:
             self._pass_on(ticket_id, Event(sequence_id=0, ending=Ending(reason="error", error=error)))
-        for call_id in list(self._calls):
-            self._calls.pop(call_id).put(Answered(call_id, None, error))
+        for call_id in call_ids:
+            if (answer := self._calls.pop(call_id, None)) is not None:
+                answer.put(Answered(call_id, None, error))
 
     def _restart(self) -> None:
-        now = time.monotonic()
-        self._crashes = [at for at in self._crashes if now - at < _CRASH_WINDOW_S] + [now]
-        try:
-            if len(self._crashes) > _MAX_CRASHES:
-                raise EngineFailed(f"the model's process ended {len(self._crashes)} times within a minute, and stays down")
-            self.opened = self._start()
-        except SamovarError as error:
-            with self._shared.lock:
-                self._shared.failure = error
-            for ticket_id in list(self._tickets):
-                self._pass_on(ticket_id, Event(sequence_id=0, ending=Ending(reason="error", error=error)))
+        """Start the process again, as often as it takes and is allowed."""
+        failure: SamovarError = EngineFailed(_CLOSED)
+        while not self._shared.is_closed:
+            now = time.monotonic()
+            self._crashes = [at for at in self._crashes if now - at < _CRASH_WINDOW_S] + [now]
+            if (n := len(self._crashes)) > _MAX_CRASHES:
+                failure = EngineFailed(f"the model's process ended {n} times within a minute, and stays down: open it again")
+                break
+            try:
+                self.opened = self._start()
+                return
+            except EngineFailed:
+                continue  # it ended while it opened the model
+            except SamovarError as error:
+                failure = error
+                break
+        with self._shared.lock:
+            self._shared.failure = failure
+        self._fail(failure, list(self._tickets), [])
+
+
+def _listen(client: "weakref.ref[ProcessClient]", shared: _Shared) -> None:
+    """Pass events on until the client is closed, stays down, or is forgotten by all who used it."""
+    while (child := shared.child) is not None:
+        message = None
+        with contextlib.suppress(EOFError, OSError):
+            message = child.channel.receive()
+        if (owner := client()) is None:
+            return
+        if message is not None:
+            owner.take(message)
+        else:
+            owner.recover(child)
+        del owner
 
 
 class RemoteModel:
@@ -294,6 +337,19 @@ class RemoteModel:
 
 def _submission(ticket: Ticket) -> Submit:
     return Submit(ticket.id, ticket.request, ticket.leader.id if ticket.leader is not None else None, ticket.is_idle_work)
+
+
+def _spawn() -> _Child:
+    """Start a process. In a group of its own it hears nothing of a Ctrl-C, not even while it starts."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-m", "samovar.llm.engine_worker", str(theirs.fileno())]
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0)  # noqa: S603
+        except OSError:
+            ours.close()
+            raise
+    return _Child(process, Channel(ours, FromEngine))
 
 
 def _send(child: _Child, message: ToEngine) -> None:

@@ -86,12 +86,11 @@ def rerank(
     if any(len(ids) != 1 for ids in words):
         raise BadRequest("this model's vocabulary has no single tokens for yes and no, which reranking reads")
     no_id, yes_id = (ids[0] for ids in words)
-    head, tail = tokenizer.encode(_RERANK_PREFIX), tokenizer.encode(_RERANK_SUFFIX, add_bos=False)
+    head, tail = _begin(tokenizer, _RERANK_PREFIX), tokenizer.encode(_RERANK_SUFFIX, add_bos=False)
     requests = []
+    task = DEFAULT_TASK if task is None else _text(task, "task")
     for document in documents:
-        body = (
-            f"<Instruct>: {task or DEFAULT_TASK}\n<Query>: {_text(query, 'query')}\n<Document>: {_text(document, 'documents')}"
-        )
+        body = f"<Instruct>: {task}\n<Query>: {_text(query, 'query')}\n<Document>: {_text(document, 'documents')}"
         ids = (*head, *tokenizer.encode(body, parse_control=False, add_bos=False), *tail)
         requests.append(Request(prompt_ids=ids, sampling=_PLAIN, logit_ids=(no_id, yes_id), tenant=tenant))
     scores = []
@@ -109,8 +108,13 @@ def log_likelihoods(
     The two are encoded as one text, and tokens belong to the continuation from the first that is not the context's own, as
     lm-eval has it. An empty context is the model's beginning-of-text or end-of-text token.
     """
+    if not isinstance(pairs, list | tuple):
+        raise BadRequest(f"pairs is {pairs!r}; expected a list of pairs", param="pairs")
     requests, starts = [], []
-    for context, continuation in pairs:
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise BadRequest(f"pairs holds {pair!r}; expected pairs of a context and a continuation", param="pairs")
+        context, continuation = pair
         ids, n_context = _joined(tokenizer, _text(context, "context"), _text(continuation, "continuation"))
         starts.append(n_context)
         requests.append(
@@ -136,15 +140,20 @@ def _joined(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[tupl
     n_spaces = len(context) - len(context.rstrip())
     if n_spaces:  # most vocabularies join a space to the word after it
         context, continuation = context[:-n_spaces], context[-n_spaces:] + continuation
-    first = tuple(tokenizer.encode(context))
+    first = _begin(tokenizer, context)
     if not first:
         start = tokenizer.eos_id
         if start is None:
             raise BadRequest("the context is empty, and this model has no token to begin with", param="context")
         return (start, *tokenizer.encode(continuation, add_bos=False)), 1
-    whole = tuple(tokenizer.encode(context + continuation))
+    whole = _begin(tokenizer, context + continuation)
     n_same = next((i for i, (a, b) in enumerate(zip(first, whole, strict=False)) if a != b), min(len(first), len(whole)))
     return whole, max(1, min(n_same, len(whole) - 1))
+
+
+def _begin(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    """The ids of a text that others follow: with what the tokenizer puts before a text, and without what it puts after."""
+    return tuple(tokenizer.encode(text, add_bos=tokenizer.add_bos))
 
 
 def _likelihood(token_ids: tuple[int, ...], logprobs: tuple[Logprob, ...]) -> Likelihood:

@@ -3,9 +3,11 @@
 Only plain data goes over the wire. An error is rebuilt from its name among `samovar.errors`, its message and its fields.
 """
 
+import contextlib
 import socket
 import struct
 import threading
+from numbers import Integral, Real
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
@@ -13,7 +15,7 @@ import numpy as np
 
 from samovar import errors
 from samovar.engine.request import Event, Request
-from samovar.errors import SamovarError
+from samovar.errors import BadRequest, SamovarError
 from samovar.kernels import KvType
 from samovar.llm.model_settings import ModelSettings
 
@@ -65,7 +67,14 @@ class Call(msgspec.Struct, tag=True, frozen=True):
     arguments: tuple[str, ...]
 
 
-ToEngine = Open | Submit | Cancel | StopThinking | Forget | Call
+class Check(msgspec.Struct, tag=True, frozen=True):
+    """See whether a request can be served, and compile its grammar; `Answered` tells why not."""
+
+    id: int
+    request: Request
+
+
+ToEngine = Open | Submit | Cancel | StopThinking | Forget | Call | Check
 
 
 class Progress(msgspec.Struct, tag=True, frozen=True):
@@ -100,7 +109,7 @@ class Happened(msgspec.Struct, tag=True, frozen=True):
 
 
 class Answered(msgspec.Struct, tag=True, frozen=True):
-    """What call `id` returned or raised."""
+    """What call or check `id` returned or raised."""
 
     id: int
     value: int | None
@@ -119,30 +128,34 @@ class Channel:
         self._decoder = msgspec.msgpack.Decoder(receives, dec_hook=_from_plain)
 
     def send(self, message: ToEngine | FromEngine) -> None:
-        """Raises OSError when the other end is gone."""
-        data = self._encoder.encode(message)
+        """Raises OSError when the other end is gone, BadRequest for text that is no valid Unicode."""
+        try:
+            data = self._encoder.encode(message)
+        except UnicodeEncodeError as error:
+            raise BadRequest(f"{error.object!r} has half a surrogate pair, which is no valid Unicode: remove it") from None
         assert len(data) <= MAX_FRAME_BYTES, len(data)
         with self._lock:
             self._connection.sendall(_LENGTH.pack(len(data)) + data)
 
     def receive(self) -> Any:
-        """The next message. Raises OSError or EOFError when the other end is gone, msgspec.MsgspecError for one that is
-        none."""
+        """The next message. Raises OSError or EOFError when the other end is gone, or sends what is no message."""
         (n_bytes,) = _LENGTH.unpack(self._read(_LENGTH.size))
         if n_bytes > MAX_FRAME_BYTES:
             raise EOFError(f"a message of {n_bytes} bytes")
-        return self._decoder.decode(self._read(n_bytes))
+        try:
+            return self._decoder.decode(self._read(n_bytes))
+        except (msgspec.MsgspecError, SamovarError, LookupError, RecursionError) as error:
+            raise EOFError(f"what came is no message: {error}") from error
 
     def close(self) -> None:
         """Let the other end know that nobody listens."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
     def shut(self) -> None:
         """Wake whoever receives at either end."""
-        try:
+        with contextlib.suppress(OSError):  # it is gone
             self._connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            self._connection.close()
 
     def _read(self, n_bytes: int) -> bytearray:
         data = bytearray(n_bytes)
@@ -160,6 +173,12 @@ def _to_plain(value: object) -> object:
     if isinstance(value, np.ndarray):
         assert value.dtype == np.float32, value.dtype
         return value.tobytes()
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Integral):  # NumPy's, say
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
     raise NotImplementedError(type(value))
 
 
