@@ -32,12 +32,30 @@ def test_next_token_lists_five_in_falling_order(tiny_model: Path, capsys: pytest
     assert shares == sorted(shares, reverse=True)
 
 
+def test_structured_prints_what_the_schema_asks_for_or_that_it_was_cut(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_example("structured", tiny_model)
+    assert re.match(r"\{'name': .*, 'is_capital': (True|False)\}|cut by max_tokens: ", capsys.readouterr().out)
+
+
+def test_side_by_side_answers_every_question(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_example("side_by_side", tiny_model)
+    assert capsys.readouterr().out.count("(first token after") == 3
+
+
 def test_no_example_is_left_out_here() -> None:
-    assert {path.stem for path in (REPOSITORY / "examples").glob("*.py")} == {"ask", "stream", "next_token"}
+    names = {"ask", "stream", "next_token", "structured", "side_by_side"}
+    assert {path.stem for path in (REPOSITORY / "examples").glob("*.py")} == names
 
 
 @pytest.mark.slow
-def test_the_readme_example_says_paris(smollm2: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-    exec(code.replace('"smollm2:135m"', repr(str(smollm2))), {})
+def test_the_readme_examples_say_paris_and_name_a_city(smollm2: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codes = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    assert len(codes) == 2
+    names: dict[str, object] = {}
+    exec("\n".join(codes).replace('"smollm2:135m"', repr(str(smollm2))), names)
     assert "Paris" in capsys.readouterr().out
+    first, second = names["answers"]
+    assert ("Paris" in first.text, "Rome" in second.text) == (True, True)
+    assert names["city"].is_grammar_complete
