@@ -2,7 +2,7 @@ import pytest
 
 from samovar.engine.page_pool import PagePool, page_bytes
 from samovar.errors import BadRequest, OutOfMemory
-from samovar.llm.memory import Budget, available_bytes, kv_page_bytes
+from samovar.llm.memory import Budget, available_bytes, kv_page_bytes, other_bytes
 from samovar.models.config import read_decoder_config
 
 CONFIG = read_decoder_config(
@@ -54,13 +54,18 @@ def test_a_context_beyond_the_model_or_the_memory_is_refused_with_what_would_fit
 
 
 def test_a_budget_is_kept_and_all_of_it_used():
-    asked = 1000 * PAGE + (200 << 20)
+    asked = 1000 * PAGE + other_bytes(CONFIG.vocab_size, 64)
     assert choose(asked=asked, packed=900 * PAGE) == (3200, 100)
     assert choose(asked=asked, packed=900 * PAGE, context=64) == (64, 100)
     with pytest.raises(OutOfMemory, match=r"left of the memory allowed; 3200 tokens would fit"):
         choose(asked=asked, packed=900 * PAGE, context=3300)
     with pytest.raises(OutOfMemory, match=r"allow 0\.\d\d GiB at least"):
         choose(asked=asked, packed=1000 * PAGE)
+
+
+def test_a_large_vocabulary_and_many_streams_leave_less_for_keys_and_values():
+    assert other_bytes(49_152, 64) < 220 << 20
+    assert other_bytes(151_936, 64) > other_bytes(151_936, 8) > other_bytes(49_152, 8)
 
 
 def test_the_control_groups_limit_is_respected(tmp_path):

@@ -11,7 +11,9 @@ from samovar.models.config import DecoderConfig
 
 _DEFAULT_SHARE = 0.5  # of the free memory, for keys and values of which the caller has not said how many
 _FULL_CONTEXTS = 4
-_OTHER_BYTES = 200 << 20  # Python, NumPy, tokenizer, activations of a step
+_OTHER_BYTES = 140 << 20  # Python, NumPy, activations of a step
+_BYTES_PER_TOKEN = 800  # of the vocabulary: tokenizer, and what grammars know of it
+_BYTES_PER_LOGIT = 8  # of a step: a float32, and a copy while tokens are chosen
 
 
 def available_bytes(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
@@ -33,6 +35,11 @@ def kv_page_bytes(config: DecoderConfig, kv_type: KvType) -> int:
     return page_bytes(kv_type, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head)
 
 
+def other_bytes(vocab_size: int, max_streams: int) -> int:
+    """What a model takes beside its weights, keys and values; see `tests/llm/test_budget.py`."""
+    return _OTHER_BYTES + vocab_size * (_BYTES_PER_TOKEN + max_streams * _BYTES_PER_LOGIT)
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Memory in bytes: what the caller allows in all (None: nothing was said), what is free, and what the weights take of
@@ -42,12 +49,11 @@ class Budget:
     free: int
     packed: int
 
-    @property
-    def for_pages(self) -> int:
-        """What keys and values may take."""
+    def for_pages(self, other: int) -> int:
+        """What keys and values may take, where `other` bytes go to all else."""
         if self.asked is None:
             return max(0, self.free - self.packed)
-        return max(0, self.asked - self.packed - _OTHER_BYTES)
+        return max(0, self.asked - self.packed - other)
 
     def choose(self, config: DecoderConfig, kv_type: KvType, max_context: int | None, max_streams: int) -> tuple[int, int]:
         """Tokens of context, and pages in the pool.
@@ -57,7 +63,9 @@ class Budget:
         model's own, OutOfMemory for what does not fit.
         """
         per_page = kv_page_bytes(config, kv_type)
-        n_fitting = self.for_pages // per_page
+        other = other_bytes(config.vocab_size, max_streams)
+        for_pages = self.for_pages(other)
+        n_fitting = for_pages // per_page
         if max_context is not None and not 1 <= max_context <= config.max_context:
             raise BadRequest(
                 f"a context of {max_context} tokens was asked for; this model takes 1 to {config.max_context}",
@@ -66,20 +74,20 @@ class Budget:
         if self.asked is not None and n_fitting < 1:
             raise OutOfMemory(
                 f"{self.asked / 2**30:.2f} GiB of memory were allowed; the weights take {self.packed / 2**30:.2f} GiB, and "
-                f"{_OTHER_BYTES / 2**30:.2f} GiB go to everything else: allow "
-                f"{(self.packed + _OTHER_BYTES + per_page) / 2**30:.2f} GiB at "
+                f"{other / 2**30:.2f} GiB go to everything else: allow "
+                f"{(self.packed + other + per_page) / 2**30:.2f} GiB at "
                 f"least, and {per_page / PAGE_TOKENS / 1024:.0f} KiB for each token of context"
             )
         if max_context is not None and n_pages_for(max_context) > n_fitting:
             raise OutOfMemory(
                 f"a context of {max_context} tokens needs {n_pages_for(max_context) * per_page / 2**30:.1f} GiB for keys and "
-                f"values, and {self.for_pages / 2**30:.1f} GiB are "
+                f"values, and {for_pages / 2**30:.1f} GiB are "
                 f"{'free' if self.asked is None else 'left of the memory allowed'}; "
                 f"{n_fitting * PAGE_TOKENS} tokens would fit"
             )
         if self.asked is not None:
             return min(max_context or config.max_context, n_fitting * PAGE_TOKENS), n_fitting
-        n_easy = int(self.for_pages * _DEFAULT_SHARE) // per_page
+        n_easy = int(for_pages * _DEFAULT_SHARE) // per_page
         context = max_context or max(PAGE_TOKENS, min(config.max_context, n_easy * PAGE_TOKENS))
         n_context = n_pages_for(context)
         return context, max(n_context, min(n_context * min(max_streams, _FULL_CONTEXTS), n_easy))
