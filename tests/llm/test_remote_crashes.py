@@ -15,6 +15,7 @@ import pytest
 from samovar.errors import BadRequest, EngineFailed, SamovarError
 from samovar.llm import LLM
 from samovar.llm.remote_model import _MAX_CRASHES
+from samovar.llm.wire import Progress
 from tests.llm.remote_processes import LONG, PROMPT, children, crash, is_running, n_files, pid, until
 from tests.llm.test_adapters import lora_folder
 
@@ -174,6 +175,34 @@ def test_closing_ends_the_process_and_leaves_nothing_over(tiny_folder):
     del llm
     gc.collect()
     until(lambda: (set(children()), n_files(), threading.active_count()) == before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_callers_progress_that_fails_closes_the_model_and_nobody_hangs(tiny_folder):
+    calls = []
+
+    def progress(*done):
+        calls.append(done)
+        if pid_at_first:
+            raise RuntimeError("the caller's own")
+
+    pid_at_first = []
+    llm = LLM(tiny_folder, process=True, cache=False, progress=progress)
+    pid_at_first.append(pid(llm))
+    llm._client._shared.child.channel._decoder = _SaysProgress()
+    stream = llm.stream_generate(PROMPT, **LONG)
+    with pytest.raises(EngineFailed, match="closed"):
+        for _ in stream:
+            pass
+    assert calls[-1] == (1, 2, "a tensor")
+    until(lambda: not is_running(pid_at_first[0]))
+
+
+class _SaysProgress:
+    """Reads progress in the place of whatever comes."""
+
+    def decode(self, _: object) -> Progress:
+        return Progress(1, 2, "a tensor")
 
 
 def test_a_model_that_is_forgotten_ends_its_process(tiny_folder):

@@ -202,6 +202,14 @@ def test_more_texts_than_are_handed_in_at_once_come_back_in_their_order(tiny_llm
         assert vectors[i].tobytes() == tiny_llm.embed(texts[i]).tobytes()
 
 
+@pytest.mark.parametrize("process", [False, True])
+def test_a_queue_with_few_places_takes_long_lists(tiny_folder, tiny_llm, process):
+    llm = LLM(tiny_folder, max_streams=1, max_waiting=1, process=process)
+    assert llm.embed(TEXTS * 2).tobytes() == tiny_llm.embed(TEXTS * 2).tobytes()
+    assert llm.log_likelihoods(PAIRS) == tiny_llm.log_likelihoods(PAIRS)
+    llm.close()
+
+
 @pytest.mark.parametrize(
     ("call", "param"),
     [

@@ -108,18 +108,18 @@ class ProcessClient:
     def check(self, request: Request) -> None:
         """Raises what `submit` would, for a request that can never be served."""
         check_request(request, self.opened.max_context, self._vocab_size)
+        if request.grammar is not None or request.adapter is not None:  # which only the other process can judge
+            self._ask(lambda call_id: Check(call_id, request))
 
     def submit(self, request: Request, deliver: Deliver, *, leader: Ticket | None = None, is_idle_work: bool = False) -> Ticket:
         """Hand in a request; `leader` and `is_idle_work` as in `Engine.submit`, which says what this raises."""
-        check_request(request, self.opened.max_context, self._vocab_size)
-        if request.grammar is not None or request.adapter is not None:  # which only the other process can judge
-            self._ask(lambda call_id: Check(call_id, request))
+        self.check(request)
         self._open.open(lambda: self._wait_s, is_idle_work=is_idle_work)
         ticket = Ticket(next(self._ids), request, deliver, leader, is_idle_work)
         with self._shared.lock:
             if self._shared.is_closed or self._shared.failure is not None:
                 self._open.end(is_idle_work=ticket.is_idle_work)
-                raise self._shared.failure or EngineFailed("the model was closed; open it again")
+                raise self._shared.failure or EngineFailed(_CLOSED)
             self._tickets[ticket.id] = ticket
             child = self._shared.child
         if child is not None:  # else it is sent when the process is back
@@ -294,10 +294,14 @@ def _listen(client: "weakref.ref[ProcessClient]", shared: _Shared) -> None:
             message = child.channel.receive()
         if (owner := client()) is None:
             return
-        if message is not None:
-            owner.take(message)
-        else:
-            owner.recover(child)
+        try:
+            if message is not None:
+                owner.take(message)
+            else:
+                owner.recover(child)
+        except BaseException:  # of a caller's `progress`, say: nobody listens from here on
+            owner.close()
+            raise
         del owner
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from samovar.engine.client import EngineClient, Ticket
 from samovar.engine.request import Ending, Event, Logprob, Request, SamplingParams
-from samovar.errors import BadRequest
+from samovar.errors import BadRequest, Overloaded
 from samovar.text.tokenizer import Tokenizer
 
 _MAX_OPEN = 256
@@ -36,7 +36,12 @@ class Likelihood:
 
 
 def run_all(engine: EngineClient, requests: Sequence[Request]) -> list[Ending]:
-    """The endings of requests, in their order; they run together. Raises the error of one that fails."""
+    """The endings of requests, in their order; they run together, as many as the engine's queue holds.
+
+    Raises what is wrong with a request before any is computed, and the error of one that fails.
+    """
+    for request in requests:
+        engine.check(request)
     events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
     endings: dict[int, Ending] = {}
     tickets: dict[int, Ticket] = {}
@@ -45,7 +50,12 @@ def run_all(engine: EngineClient, requests: Sequence[Request]) -> list[Ending]:
         while len(endings) < len(requests):
             while n_sent < len(requests) and len(tickets) < _MAX_OPEN:
                 place = n_sent
-                tickets[place] = engine.submit(requests[place], lambda event, place=place: events.put((place, event)))  # type: ignore[misc]
+                try:
+                    tickets[place] = engine.submit(requests[place], lambda event, place=place: events.put((place, event)))  # type: ignore[misc]
+                except Overloaded:
+                    if not tickets:
+                        raise
+                    break
                 n_sent += 1
             place, event = events.get()
             if event.ending is not None:
