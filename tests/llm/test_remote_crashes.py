@@ -186,7 +186,7 @@ def test_a_callers_progress_that_fails_closes_the_model_and_nobody_hangs(tiny_fo
         if pid_at_first:
             raise RuntimeError("the caller's own")
 
-    pid_at_first = []
+    pid_at_first, threads = [], set(threading.enumerate())
     llm = LLM(tiny_folder, process=True, cache=False, progress=progress)
     pid_at_first.append(pid(llm))
     llm._client._shared.child.channel._decoder = _SaysProgress()
@@ -195,6 +195,7 @@ def test_a_callers_progress_that_fails_closes_the_model_and_nobody_hangs(tiny_fo
         for _ in stream:
             pass
     assert calls[-1] == (1, 2, "a tensor")
+    until(lambda: threads >= set(threading.enumerate()))  # the listener's last word is its error
     until(lambda: not is_running(pid_at_first[0]))
 
 
