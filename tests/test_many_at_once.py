@@ -37,7 +37,7 @@ class WaitingPeer:
             yield time.perf_counter()
         self.n_open -= 1
 
-    async def complete(self, prompt_ids: list[int], n_tokens: int) -> list[int]:
+    async def complete(self, prompt_ids: list[int], n_tokens: int, *, n_thoughts: int = 0) -> list[int]:
         self.prompts.append(prompt_ids)
         return list(range(n_tokens))
 
@@ -88,7 +88,7 @@ def test_a_percentile_is_one_of_the_values():
 
 def test_the_second_prompt_is_the_first_the_answer_without_thoughts_and_the_message():
     peer = WaitingPeer()
-    asyncio.run(run_chat(lambda _: peer, PLACE, Sizes(n_prompt=5, n_thoughts=6, n_answer=4, n_message=3), seed=1))
+    asyncio.run(run_chat(lambda _: peer, PLACE, Sizes(n_prompt=5, n_thoughts=6, n_answer=4, n_message=3, pause_s=0.0), seed=1))
     _, first, again, second, end = peer.prompts
     assert first == again
     assert second[:9] == [*first, 6, 7, 8, 9]

@@ -259,8 +259,8 @@ PARENT = """
     llm = LLM(sys.argv[1], process=True)
     stream = llm.stream_generate("tea", max_tokens=100, ignore_eos=True)
     next(stream)
-    print(llm._client.process_id, flush=True)
     try:
+        print(llm._client.process_id, flush=True)
         {then}
     except KeyboardInterrupt:
         print(llm.generate("tea", max_tokens=3, temperature=0).usage.n_completion, llm._client.process_id)
