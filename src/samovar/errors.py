@@ -60,8 +60,9 @@ class Overloaded(SamovarError):
     """The queue is full. `wait_s` is the time after which a place can be expected."""
 
     def __init__(self, n_waiting: int, wait_s: float) -> None:
+        wait_s = max(1.0, wait_s)
         super().__init__(
-            f"{n_waiting} requests are waiting, as many as the queue holds: try again in about {max(1, round(wait_s))} s, send "
+            f"{n_waiting} requests are waiting, as many as the queue holds: try again in about {round(wait_s)} s, send "
             "fewer at once, or allow a longer queue"
         )
         self.n_waiting, self.wait_s = n_waiting, wait_s

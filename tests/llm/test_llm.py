@@ -234,3 +234,22 @@ def test_raw_text_needs_no_jinja(tiny_folder):
         assert "jinja2" in sys.modules
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(tiny_folder)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "param"),
+    [
+        (lambda m: m.generate("a", min_tokens=3, choices=["a", "b"]), "min_tokens"),
+        (lambda m: m.save_prefixes(None), "folder"),
+        (lambda m: m.load_prefixes(""), "folder"),
+        (lambda m: m.load_adapter("q", 5), "path"),
+        (lambda m: m.load_adapter("q\n", "x"), "name"),
+        (lambda m: m.chat("a", thinking_budget="x"), "thinking_budget"),
+        (lambda m: LLM(m.path, prefix_cache="no"), "prefix_cache"),
+        (lambda m: LLM(m.path, process="yes"), "process"),
+    ],
+)
+def test_what_contradicts_itself_or_has_the_wrong_type_is_refused_by_name(tiny_llm, call, param):
+    with pytest.raises(BadRequest, match=param) as caught:
+        call(tiny_llm)
+    assert caught.value.param == param

@@ -91,7 +91,7 @@ def test_another_model_and_keys_of_another_type_are_refused(saved, tiny_checkpoi
         LLM(tiny_folder, kv_type="f16", process=process),
     ]
     for other in others:
-        with pytest.raises(StoreError, match="no sound prefixes for this model"):
+        with pytest.raises(StoreError, match="no prefixes for this model"):
             other.load_prefixes(saved[0])
         assert ask(other, QUESTIONS[0]).usage.n_cached == 0
         other.close()
@@ -101,7 +101,7 @@ def test_weights_in_another_form_are_refused(random_file, tmp_path):
     first = LLM(random_file)
     first.generate("tea", max_tokens=2)
     assert first.save_prefixes(tmp_path) > 0
-    with pytest.raises(StoreError, match="no sound prefixes"):
+    with pytest.raises(StoreError, match="no prefixes for this model"):
         LLM(random_file, weights="int4").load_prefixes(tmp_path)
 
 
@@ -122,7 +122,7 @@ def test_the_same_path_with_other_weights_is_refused(saved, tiny_folder, tmp_pat
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    with pytest.raises(StoreError, match="no sound prefixes"):
+    with pytest.raises(StoreError, match="no prefixes for this model"):
         LLM(copy).load_prefixes(tmp_path / "own")
 
 
@@ -149,7 +149,7 @@ def test_a_truncated_file_is_refused(saved, tiny_folder, share):
     (file,) = saved[0].iterdir()
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(StoreError, match="no sound prefixes"):
+    with pytest.raises(StoreError, match="are damaged"):
         LLM(tiny_folder).load_prefixes(saved[0])
 
 

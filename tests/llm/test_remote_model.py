@@ -1,4 +1,4 @@
-"""A model in a process of its own: the same answers and the same errors as in this one."""
+"""A model in a caller's own process: the same answers and the same errors as in this one."""
 
 import asyncio
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def shared(tiny_folder) -> Iterator[LLM]:
         {"temperature": 1.2, "seed": 1, "top_k": 40, "min_p": 0.01, "presence_penalty": 0.5, "logit_bias": {5: 2.0}},
         {"temperature": 1.0, "seed": 2, "n": 3, "stop": ["e"], "tenant": "ann", "priority": 3, "deadline_s": 60},
         {"temperature": 1.0, "seed": 4, "json_schema": {"type": "object", "properties": {"a": {"type": "boolean"}}}},
-        {"temperature": 1.0, "seed": 5, "regex": "[a-f]{3,9}", "min_tokens": 1},
+        {"temperature": 1.0, "seed": 5, "regex": "[a-f]{3,9}"},
     ],
 )
 def test_answers_are_those_of_this_process(shared, tiny_folder, call):
@@ -95,7 +95,7 @@ def test_requests_are_refused_as_in_this_process_and_harm_nothing(shared, tiny_l
 
 def test_the_insides_cannot_be_had(shared):
     for name in ("model", "ops", "packer"):
-        with pytest.raises(BadRequest, match="process of its own"):
+        with pytest.raises(BadRequest, match="caller's own process"):
             getattr(shared, name)
 
 

@@ -260,3 +260,15 @@ def test_rerank_refuses_what_is_no_text(llm_with_yes):
         with pytest.raises(BadRequest) as caught:
             call()
         assert caught.value.param == param
+
+
+def test_a_continuation_that_would_merge_with_its_context_keeps_tokens_of_its_own(tiny_llm):
+    tokenizer = tiny_llm.tokenizer
+    pairs = [("te", "a"), ("te", "a is"), ("the wat", "er"), ("s", "amovar")]
+    for (context, continuation), found in zip(pairs, tiny_llm.log_likelihoods(pairs), strict=True):
+        whole = tokenizer.encode(context + continuation)
+        n_context = len(tokenizer.encode(context))
+        is_clean = whole[:n_context] == tokenizer.encode(context) and len(whole) > n_context
+        expected = whole[n_context:] if is_clean else tokenizer.encode(continuation, add_bos=False)
+        assert found.token_ids == tuple(expected)
+        assert found.logprob < 0

@@ -261,3 +261,29 @@ def test_a_program_may_end_with_streams_open(tiny_folder):
         check=False,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_an_async_stream_that_is_dropped_or_left_stops_at_once(tiny_llm):
+    async def first_piece(stream):
+        async for _ in stream:
+            return
+
+    async def leave():
+        dropped = tiny_llm.astream_generate("tea", max_tokens=100, ignore_eos=True)
+        await first_piece(dropped)
+        ticket = dropped.ticket
+        del dropped
+        gc.collect()
+        async with tiny_llm.astream_generate("tea", max_tokens=100, ignore_eos=True) as left:
+            await first_piece(left)
+        assert left.result.finish_reason == "cancelled"
+        await asyncio.to_thread(tiny_llm.settle)
+        return ticket.sequence
+
+    assert asyncio.run(leave()).finish_reason == "cancelled"
+
+
+def test_a_stream_can_be_opened_by_with(tiny_llm):
+    with tiny_llm.stream_generate("tea", max_tokens=100, ignore_eos=True) as stream:
+        next(stream)
+    assert stream.result.finish_reason == "cancelled"

@@ -92,6 +92,9 @@ def _generate(
         streams.write_text("\n")
     if result.finish_reason == "length" and result.usage.n_completion != args.max_tokens:
         streams.note_cut(result.usage.n_completion)
+    if result.is_grammar_complete is False:
+        streams.note("error: the text ended before it had the form that was asked for; allow more with --max-tokens")
+        return 1
     return 0
 
 

@@ -86,8 +86,24 @@ class OpenRequests:
             else:
                 self._n_open += 1
 
+    def tell(self, ticket: Ticket, event: Event) -> None:
+        """Pass an event on. With the last one the request's place is free, before its caller hears of it."""
+        if event.ending is None:
+            ticket.deliver(event)
+            return
+        ticket.is_over = True
+        with self.lock:
+            self._n_aside += 1  # `settle` waits for the caller to have heard
+        self.end(is_idle_work=ticket.is_idle_work)
+        try:
+            ticket.deliver(event)
+        finally:
+            with self.lock:
+                self._n_aside -= 1
+                self.lock.notify_all()
+
     def end(self, *, is_idle_work: bool) -> None:
-        """A request has ended."""
+        """A request has ended, or never began."""
         with self.lock:
             if is_idle_work:
                 self._n_idle -= 1

@@ -152,7 +152,8 @@ class Decoding:
             except NoTokenLeft as error:
                 failed = sequences[rows.pop(error.row)]
                 cause = error.__cause__
-                failed.finish_reason, failed.error = "error", cause if isinstance(cause, SamovarError) else error
+                own = NoTokenLeft(str(error).replace(f" for row {error.row} of the batch", ""), row=0)
+                failed.finish_reason, failed.error = "error", cause if isinstance(cause, SamovarError) else own
                 continue
             for row, token_id in zip(rows, token_ids, strict=True):
                 chosen[row] = token_id

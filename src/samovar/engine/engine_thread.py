@@ -162,14 +162,11 @@ class EngineThread:
 
     def _tell(self, ticket: Ticket, event: Event) -> None:
         """Pass an event on. Whoever cannot listen any more wants nothing more."""
-        ticket.is_over = event.ending is not None
         try:
-            ticket.deliver(event)
+            self._open.tell(ticket, event)
         except Exception:  # the others go on
             if ticket.sequence is not None:
                 self._engine.cancel(ticket.sequence)
-        if ticket.is_over:
-            self._open.end(is_idle_work=ticket.is_idle_work)
 
 
 def _failure(where: str, error: Exception) -> EngineFailed:

@@ -147,6 +147,10 @@ class CacheStore:
             os.utime(path)  # when it was last used
         return file
 
+    def has(self, kind: str, key: str) -> bool:
+        """Whether there is a file in the entry's place, sound or not."""
+        return self._path(kind, key).exists()
+
     def create(self, kind: str, key: str, meta: dict[str, object], sizes: Mapping[str, int]) -> CacheWriter | None:
         """Begin an entry with sections of these sizes. None, with `problem` set, where the disk refuses."""
         header = layout(kind, key, meta, sizes)

@@ -19,15 +19,15 @@ class AsyncStream(AsyncIterator[Delta]):
 
     def __init__(self, engine: EngineClient, answer: Answer, *, on_end: OnEnd | None = None) -> None:
         self._engine, self._answer, self._on_end = engine, answer, on_end
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events = events = asyncio.Queue[Event]()
         self._deltas: deque[Delta] = deque()
         self._error: SamovarError | None = None
         self._is_ended = True
         loop = asyncio.get_running_loop()
 
-        def deliver(event: Event) -> None:
+        def deliver(event: Event) -> None:  # it knows nothing of the stream, which may be dropped
             with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits
-                loop.call_soon_threadsafe(self._events.put_nowait, event)
+                loop.call_soon_threadsafe(events.put_nowait, event)
 
         self.ticket = engine.submit(answer.request, deliver)
         self._is_ended = False
@@ -55,6 +55,13 @@ class AsyncStream(AsyncIterator[Delta]):
         """Nobody can read it any more."""
         if not self._is_ended and not self._answer.is_over:
             self._engine.cancel(self.ticket)
+
+    async def __aenter__(self) -> "AsyncStream":
+        """For `async with`, which closes the stream."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Stop generating, and wait for the step that is running. An answer that had not ended counts as cancelled."""

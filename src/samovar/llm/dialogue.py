@@ -13,6 +13,7 @@ from samovar.llm.model_text import ModelText, Prompt
 from samovar.llm.next_turn import explain_break, next_turn_ids
 from samovar.text.output_parser import CLOSE, OPEN, OutputParser
 
+_N_SECOND_TURN = 3  # messages, a system message apart
 _TOOL_CALL = "<tool_call>"
 Message = dict[str, object]
 
@@ -36,7 +37,9 @@ class Dialogue:
         return OutputParser.for_prompt(self.prompt.text, self.text.tokenizer)
 
     def explain(self, at: Break) -> str | None:
-        """In words, where its prompt parts from a cached one."""
+        """In words, where its prompt parts from a cached one; None for a first turn, which nobody has seen before."""
+        if len(self.messages) < _N_SECOND_TURN:
+            return None
 
         def render(messages: Sequence[Message]) -> str:
             is_continued = self.prompt.is_continued
@@ -92,6 +95,8 @@ def read_dialogue(
         if not isinstance(value, bool) and not (value is None and name == "thinking"):
             raise BadRequest(f"{name} is {value!r}; expected True or False", param=name)
     turns: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    if thinking_budget is not None and (isinstance(thinking_budget, bool) or not isinstance(thinking_budget, int)):
+        raise BadRequest(f"thinking_budget is {thinking_budget!r}; expected a whole number of tokens", param="thinking_budget")
     if thinking is False and thinking_budget:
         raise BadRequest(
             f"thinking is off, and thinking_budget is {thinking_budget}; expected one or the other", param="thinking_budget"

@@ -23,6 +23,7 @@ from samovar.llm.local_model import LocalModel, Progress
 from samovar.llm.model_settings import ModelSettings
 from samovar.llm.options import Defaults, Options, own_defaults, requests, sampling_params, stop_strings, unread_defaults
 from samovar.llm.result import Result
+from samovar.llm.setup import check_switches
 from samovar.llm.speculation import SpeculationMode
 from samovar.llm.stream import OnEnd, Stream, run_together
 from samovar.models.blocks import Decoder
@@ -93,6 +94,7 @@ class LLM:
             max_waiting=max_waiting,
             prefix_cache=prefix_cache,
         )
+        check_switches(cache=cache, prefix_cache=prefix_cache, process=process)
         self._opened: LocalModel | RemoteModel
         self._local: LocalModel | None = None
         if process:
@@ -151,7 +153,7 @@ class LLM:
     @property
     def _here(self) -> LocalModel:
         if self._local is None:
-            raise BadRequest("the model runs in a process of its own, and its insides cannot be had here")
+            raise BadRequest("this needs the model in the caller's own process; open it without process=True")
         return self._local
 
     def check_thinking(self, thinking: bool) -> None:
@@ -301,9 +303,9 @@ class LLM:
     def load_adapter(self, name: str, path: str | Path) -> None:
         """Load a PEFT LoRA folder; requests use it by `adapter=name`. Raises ModelNotFound, FormatError or
         BadRequest."""
-        if not isinstance(name, str) or not name:
-            raise BadRequest(f"name is {name!r}; expected a text", param="name")
-        self._opened.load_adapter(name, str(path))
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise BadRequest(f"name is {name!r}; expected a text of one line", param="name")
+        self._opened.load_adapter(name, _as_path(path, "path"))
 
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter. Raises BadRequest for one that is not loaded, or that open requests use."""
@@ -314,11 +316,11 @@ class LLM:
 
         The file holds the prompts' tokens, readable by the file's owner alone. Raises StoreError where the disk refuses.
         """
-        return self._opened.save_prefixes(str(folder))
+        return self._opened.save_prefixes(_as_path(folder, "folder"))
 
     def load_prefixes(self, folder: str | Path) -> int:
         """Take up what `save_prefixes` kept, as far as pages are free; the tokens. Raises StoreError or FormatError."""
-        return self._opened.load_prefixes(str(folder))
+        return self._opened.load_prefixes(_as_path(folder, "folder"))
 
     def settle(self) -> None:
         """Wait until all requests have ended and the next turns of conversations are prepared."""
@@ -378,6 +380,12 @@ def _as_list(texts: str | list[str], param: str) -> list[str]:
     if not isinstance(texts, list) or not texts:
         raise BadRequest(f"{param} is {texts!r}; expected a text or a list of texts", param=param)
     return texts
+
+
+def _as_path(path: object, param: str) -> str:
+    if not isinstance(path, str | Path) or not str(path):
+        raise BadRequest(f"{param} is {path!r}; expected the path of a folder", param=param)
+    return str(path)
 
 
 def _only(answers: list[Answer]) -> Answer:

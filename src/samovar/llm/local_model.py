@@ -114,14 +114,17 @@ class LocalModel:
     def load_prefixes(self, folder: str) -> int:
         """Take up what `save_prefixes` wrote, as far as pages are free; the tokens.
 
-        Raises StoreError where the folder holds nothing for this model, FormatError for a damaged file.
+        Raises StoreError where the folder holds nothing sound for this model, FormatError where what it holds makes no sense.
         """
         from samovar.engine.prefix_store import restore
 
-        file = CacheStore(Path(folder)).open(_PREFIXES, self._prefix_key())
+        store, key = CacheStore(Path(folder)), self._prefix_key()
+        file = store.open(_PREFIXES, key)
+        if file is None and store.has(_PREFIXES, key):
+            raise StoreError(f"{folder}: the prefixes saved for this model are damaged; remove them, and save them again")
         if file is None:
             raise StoreError(
-                f"{folder}: there are no sound prefixes for this model with weights and keys of these types; save some first"
+                f"{folder}: there are no prefixes for this model with weights and keys of these types; save some first"
             )
         vocab_size = self.config.vocab_size
         try:

@@ -11,6 +11,7 @@ from samovar.models.config import DecoderConfig
 
 _DEFAULT_SHARE = 0.5  # of the free memory, for keys and values of which the caller has not said how many
 _FULL_CONTEXTS = 4
+_ROUNDING = 1 << 20  # sizes are told in MiB
 _OTHER_BYTES = 140 << 20  # Python, NumPy, activations of a step
 _BYTES_PER_TOKEN = 800  # of the vocabulary: tokenizer, and what grammars know of it
 _BYTES_PER_LOGIT = 8  # of a step: a float32, and a copy while tokens are chosen
@@ -38,6 +39,11 @@ def kv_page_bytes(config: DecoderConfig, kv_type: KvType) -> int:
 def other_bytes(vocab_size: int, max_streams: int) -> int:
     """What a model takes beside its weights, keys and values; see `tests/llm/test_budget.py`."""
     return _OTHER_BYTES + vocab_size * (_BYTES_PER_TOKEN + max_streams * _BYTES_PER_LOGIT)
+
+
+def size(n_bytes: int) -> str:
+    """In the unit that says most."""
+    return f"{n_bytes / 2**30:.2f} GiB" if n_bytes >= 1 << 30 else f"{n_bytes / 2**20:.0f} MiB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +77,19 @@ class Budget:
                 f"a context of {max_context} tokens was asked for; this model takes 1 to {config.max_context}",
                 param="max_context",
             )
+        if self.asked is not None and self.asked > self.free:
+            raise OutOfMemory(f"{size(self.asked)} of memory were allowed, and {size(self.free)} are free; allow less")
         if self.asked is not None and n_fitting < 1:
             raise OutOfMemory(
-                f"{self.asked / 2**30:.2f} GiB of memory were allowed; the weights take {self.packed / 2**30:.2f} GiB, and "
-                f"{other / 2**30:.2f} GiB go to everything else: allow "
-                f"{(self.packed + other + per_page) / 2**30:.2f} GiB at "
+                f"{size(self.asked)} of memory were allowed; the weights take {size(self.packed)}, and "
+                f"{size(other)} go to everything else: allow "
+                f"{size(self.packed + other + per_page + _ROUNDING)} at "
                 f"least, and {per_page / PAGE_TOKENS / 1024:.0f} KiB for each token of context"
             )
         if max_context is not None and n_pages_for(max_context) > n_fitting:
             raise OutOfMemory(
-                f"a context of {max_context} tokens needs {n_pages_for(max_context) * per_page / 2**30:.1f} GiB for keys and "
-                f"values, and {for_pages / 2**30:.1f} GiB are "
+                f"a context of {max_context} tokens needs {size(n_pages_for(max_context) * per_page)} for keys and "
+                f"values, and {size(for_pages)} are "
                 f"{'free' if self.asked is None else 'left of the memory allowed'}; "
                 f"{n_fitting * PAGE_TOKENS} tokens would fit"
             )

@@ -200,6 +200,8 @@ def _grammar(options: Options) -> GrammarSpec | None:
     first, *others = given
     if others:
         raise BadRequest(f"{first} and {others[0]} are given; expected one of them", param=others[0])
+    if options.get("min_tokens"):
+        raise BadRequest(f"min_tokens is given, and {first} alone says when an answer may end", param="min_tokens")
     if options.get("ignore_eos"):
         raise BadRequest(f"ignore_eos is on, and an answer that matches {first} has to end", param="ignore_eos")
     return makers[first](given[first])

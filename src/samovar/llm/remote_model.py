@@ -249,12 +249,8 @@ class ProcessClient:
     def _pass_on(self, ticket_id: int, event: Event) -> None:
         is_last = event.ending is not None
         ticket = self._tickets.pop(ticket_id, None) if is_last else self._tickets.get(ticket_id)
-        if ticket is None:
-            return
-        if is_last:
-            ticket.is_over = True
-            self._open.end(is_idle_work=ticket.is_idle_work)
-        ticket.deliver(event)
+        if ticket is not None:
+            self._open.tell(ticket, event)
 
     def _fail(self, error: SamovarError, ticket_ids: list[int], call_ids: list[int]) -> None:
         """End requests and calls with an error."""

@@ -115,8 +115,8 @@ def log_likelihoods(
 ) -> list[Likelihood]:
     """The likelihood of the second text of each pair after the first.
 
-    The two are encoded as one text, and tokens belong to the continuation from the first that is not the context's own, as
-    lm-eval has it. An empty context is the model's beginning-of-text or end-of-text token.
+    The two are encoded as one text where the context's tokens stay as they are, else each by itself. An empty context is the
+    model's beginning-of-text or end-of-text token.
     """
     if not isinstance(pairs, list | tuple):
         raise BadRequest(f"pairs is {pairs!r}; expected a list of pairs", param="pairs")
@@ -157,8 +157,9 @@ def _joined(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[tupl
             raise BadRequest("the context is empty, and this model has no token to begin with", param="context")
         return (start, *tokenizer.encode(continuation, add_bos=False)), 1
     whole = _begin(tokenizer, context + continuation)
-    n_same = next((i for i, (a, b) in enumerate(zip(first, whole, strict=False)) if a != b), min(len(first), len(whole)))
-    return whole, max(1, min(n_same, len(whole) - 1))
+    if whole[: len(first)] != first or len(whole) == len(first):  # a token would lie across the border
+        whole = (*first, *tokenizer.encode(continuation, add_bos=False))
+    return whole, len(first)
 
 
 def _begin(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:

@@ -59,3 +59,10 @@ def kv_type_for(weights: str) -> KvType:
     """Keys and values as precise as the weights deserve: f16 beside quantised weights, as llama.cpp has it."""
     by_weights: dict[str, KvType] = {"F32": "f32", "BF16": "bf16"}
     return by_weights.get(weights, "f16")
+
+
+def check_switches(**switches: object) -> None:
+    """Raises BadRequest for a switch that is neither on nor off."""
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise BadRequest(f"{name} is {value!r}; expected True or False", param=name)

@@ -53,6 +53,13 @@ class Stream(Iterator[Delta]):
         if not self._is_ended and not self._answer.is_over:
             self._engine.cancel(self.ticket)
 
+    def __enter__(self) -> "Stream":
+        """For `with`, which closes the stream."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Stop generating, and wait for the step that is running. An answer that had not ended counts as cancelled."""
         if not self._is_ended:
