@@ -46,7 +46,7 @@ class Decoding:
             slices = self._add_drafts(slices)
         started = time.perf_counter()
         logits_SV = self.compute(slices)
-        if is_decoding:
+        if is_decoding and slices[0].sequence.speculation.drafters:  # who else asks what rows cost
             self.cost.observe(len(logits_SV), time.perf_counter() - started)
         self._take_in(slices, logits_SV)
 
