@@ -81,8 +81,8 @@ class LlamaServer:
         n_thoughts: int = 0,  # noqa: ARG002  # it has no use for that
         slot: int | None = None,
     ) -> list[int]:
-        """Continue a prompt as `stream` does: the tokens' ids."""
-        options = {"return_tokens": True, "response_fields": ["tokens"]}
+        """Continue a prompt, drawing tokens at temperature 1: their ids."""
+        options = {"return_tokens": True, "response_fields": ["tokens"], "temperature": 1.0, "seed": 1}
         body = b"".join([piece async for piece in self._post(prompt_ids, n_tokens, slot, options)])
         ids: list[int] = json.loads(body)["tokens"]
         if len(ids) != n_tokens:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -47,8 +48,8 @@ class ServingPeer(Protocol):
         ...
 
     async def complete(self, prompt_ids: list[int], n_tokens: int, *, n_thoughts: int = 0) -> list[int]:
-        """Continue a prompt: the ids of the `n_tokens` tokens. The first `n_thoughts` of them will not come back in the next
-        turn."""
+        """Continue a prompt: the ids of the `n_tokens` tokens, drawn at temperature 1, since what random weights find likeliest
+        soon repeats itself. The first `n_thoughts` of them will not come back in the next turn."""
         ...
 
     def peak_bytes(self) -> int:
@@ -90,13 +91,14 @@ class SamovarPeer:
 
     async def stream(self, prompt_ids: list[int], n_tokens: int) -> AsyncIterator[float]:
         """As `ServingPeer.stream`."""
-        async for arrived_s, _ in self._tokens(prompt_ids, n_tokens):
+        async for arrived_s, _ in self._tokens(prompt_ids, SamplingParams(temperature=0, max_tokens=n_tokens)):
             yield arrived_s
 
     async def complete(self, prompt_ids: list[int], n_tokens: int, *, n_thoughts: int = 0) -> list[int]:
         """As `ServingPeer.complete`. With thoughts, `LLM` has the next turn's form computed after an answer, and so does
         this."""
-        ids = [token_id async for _, token_id in self._tokens(prompt_ids, n_tokens)]
+        sampling = SamplingParams(temperature=1.0, top_p=1.0, seed=1, max_tokens=n_tokens)
+        ids = [token_id async for _, token_id in self._tokens(prompt_ids, sampling)]
         if n_thoughts and self._client is not None:
             self._client.forget(("", ""), (*prompt_ids, *ids), len(prompt_ids))
             form = Request(prompt_ids=(*prompt_ids, *ids[n_thoughts:]), sampling=SamplingParams(), task="prefill")
@@ -114,12 +116,12 @@ class SamovarPeer:
         if self._llm is not None:
             self._llm.close()
         self._client = self._llm = None
+        gc.collect()  # engines refer to themselves, and the next round's memory is measured
 
-    async def _tokens(self, prompt_ids: list[int], n_tokens: int) -> AsyncIterator[tuple[float, int]]:
+    async def _tokens(self, prompt_ids: list[int], sampling: SamplingParams) -> AsyncIterator[tuple[float, int]]:
         """When each token arrived, and its id."""
         assert self._client is not None
         loop, events = asyncio.get_running_loop(), asyncio.Queue[Event]()
-        sampling = SamplingParams(temperature=0, max_tokens=n_tokens)
         request = Request(prompt_ids=tuple(prompt_ids), sampling=sampling, stops_loops=False)
         self._client.submit(request, lambda event: loop.call_soon_threadsafe(events.put_nowait, event) and None)
         while True:
