@@ -148,7 +148,7 @@ def test_a_signal_removes_the_temporary_folder(tiny_model: Path, tmp_path: Path,
     command = [sys.executable, "-c", PROGRAM, "bench", str(tiny_model), *QUICK, "--rounds", "1000"]
     environment = os.environ | {"TMPDIR": str(folder)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        while not list(folder.iterdir()):
+        while not list(folder.glob("samovar-bench-*")):
             assert child.poll() is None
             time.sleep(0.01)
         child.send_signal(number)

@@ -39,8 +39,8 @@ def test_resident_memory_stays_within_the_budget_while_many_requests_run(name, r
     path = request.getfixturevalue(name)
     with pytest.raises(OutOfMemory) as caught:
         LLM(path, memory=1 << 20)
-    least = float(str(caught.value).split("allow ")[1].split(" GiB")[0])
-    memory = int((least + 0.06) * 2**30)
+    least = float(str(caught.value).split("allow ")[1].split(" MiB")[0])
+    memory = int((least + 60) * 2**20)
     for cache in ("uncached", "cached", "cached"):  # packed afresh, packed and kept, mapped
         found = run(path, memory, cache)
         assert found["errors"] == []

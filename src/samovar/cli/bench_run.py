@@ -102,6 +102,7 @@ def run_bench(path: Path, settings: Settings, advance: Callable[[str], None]) ->
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder that is there inside the context, and removed even where a signal ends the program (code 128 + its number)."""
+    tempfile.gettempdir()  # at its first call it tries the place with a file, which an exception would leave there
     caught = [number for number in _ENDING_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     for number in caught:
         signal.signal(number, _leave)
