@@ -133,3 +133,16 @@ def test_sampling_values_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(BadRequest, match=name) as caught:
         request(PROMPT, **{name: value})
     assert caught.value.param == name
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "param"),
+    [
+        ("prefill", {"logprobs": 1}, "logprobs"), ("embed", {"logit_ids": (3,)}, "logit_ids"),
+        ("embed", {"prompt_logprobs": 0}, "prompt_logprobs"),
+    ],
+)  # fmt: skip
+def test_what_a_task_has_no_use_for_is_refused_by_name(task, options, param):
+    with pytest.raises(BadRequest, match=param) as caught:
+        request(PROMPT, task=task, **options)
+    assert caught.value.param == param

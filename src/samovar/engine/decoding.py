@@ -108,10 +108,10 @@ class Decoding:
             sequence.n_computed = piece.end - piece.n_drafts
             if request.prompt_logprobs is not None:
                 _score_prompt(piece, logits_SV[row : row + piece.n_logits])
-            if sequence.n_behind == 0 and not sequence.is_finished:
+            if sequence.n_behind == 0 and not sequence.is_finished:  # forced tokens may have been all that it may have
                 if request.task == "prefill":
                     sequence.finish_reason = "stop"
-                elif not sequence.is_finished:  # what was put there by force may have been all that it may have
+                else:
                     current.append((piece, row + piece.n_logits - piece.n_drafts - 1))
         self._choose(current, logits_SV)
         for piece in slices:

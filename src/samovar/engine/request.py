@@ -147,6 +147,17 @@ class Request:
         for name in ("logprobs", "prompt_logprobs"):
             if (n := getattr(self, name)) is not None:
                 _check_whole(name, n, 0, MAX_LOGPROBS)
+        if self.task != "generate":
+            wanted = {
+                "grammar": self.grammar,
+                "thinking": self.thinking,
+                "logprobs": self.logprobs,
+                "logit_ids": self.logit_ids,
+            }
+            if self.task == "embed":
+                wanted["prompt_logprobs"] = self.prompt_logprobs
+            if unread := [name for name, value in wanted.items() if value not in (None, ())]:
+                raise BadRequest(f"{unread[0]} is given, which a request to {self.task} has no use for", param=unread[0])
         _check_whole("prompt_logprobs_from", self.prompt_logprobs_from, 1, 1 << 31)
         _check_name("tenant", self.tenant)
         if self.adapter is not None:
