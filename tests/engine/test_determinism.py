@@ -11,6 +11,7 @@ from samovar.engine.draft_model import DraftModel
 from samovar.engine.engine import Engine, Limits
 from samovar.engine.ngram_drafter import NgramDrafter
 from samovar.engine.page_pool import PagePool
+from samovar.engine.request import Request
 from samovar.kernels import Ops
 from samovar.llm import LLM
 from samovar.models.blocks import Decoder
@@ -88,7 +89,7 @@ def answers(machine, kv_type, asked, ways):
     engine = machine.engine(kv_type, drafters, limits=limits, keeps_prefixes="cached" in ways or "preempted" in ways)
     if "cached" in ways:
         for n in (33, 60, 512):  # the beginnings of texts and whole ones, each followed by something else
-            before = [replace(r, prompt_ids=(*r.prompt_ids[:n], 1, 2), task="prefill", prompt_logprobs=None) for r in asked]
+            before = [Request(prompt_ids=(*r.prompt_ids[:n], 1, 2), sampling=r.sampling, task="prefill") for r in asked]
             run(engine, [engine.submit(r) for r in before])
     sequences = [engine.submit(r) for r in company[:20]]
     if company:
