@@ -7,6 +7,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from samovar.errors import BadRequest
+from samovar.llm.model_text import RenderSettings
 from tests.engine.scripted import by_position
 from tests.llm.scripted import scripted
 from tests.text.conversations import TOOLS
@@ -60,13 +61,15 @@ def test_prompts_are_those_of_transformers(model_texts, name):
     for before in (BEFORE, earlier):
         for content in BEGUN:
             messages = begun(content, before)
-            assert text.render_continued(messages, None).text == theirs(template(name), messages), content
+            assert text.render_continued(messages, RenderSettings()).text == theirs(template(name), messages), content
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen2_5", "llama3_1"])
 def test_tools_are_printed_as_transformers_prints_them(model_texts, name):
     messages = begun("The water")
-    assert model_texts(name).render_continued(messages, TOOLS).text == theirs(template(name), messages, tools=TOOLS)
+    assert model_texts(name).render_continued(messages, RenderSettings(tools=TOOLS)).text == theirs(
+        template(name), messages, tools=TOOLS
+    )
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_instruct_2507", "qwen2_5"])
@@ -74,7 +77,7 @@ def test_tools_are_printed_as_transformers_prints_them(model_texts, name):
 def test_the_prompt_is_the_templates_own_rendering_cut_after_the_text(model_texts, name, content):
     text = model_texts(name)
     whole = text.template.render(begun(content), add_generation_prompt=False).text
-    cut = text.render_continued(begun(content), None).text
+    cut = text.render_continued(begun(content), RenderSettings()).text
     assert whole.startswith(cut.rstrip())
     assert cut.rstrip().endswith(content.strip())
     assert whole[len(cut.rstrip()) :].strip() == "<|im_end|>"
@@ -83,14 +86,14 @@ def test_the_prompt_is_the_templates_own_rendering_cut_after_the_text(model_text
 def test_thoughts_that_were_given_stay_before_the_text(model_texts):
     text = model_texts("qwen3")
     tail = "<think>\nHm.\n</think>\n\nThe water"
-    assert text.render_continued(begun(tail), None).text.endswith(f"assistant\n{tail}")
+    assert text.render_continued(begun(tail), RenderSettings()).text.endswith(f"assistant\n{tail}")
     apart = [*BEFORE, {"role": "assistant", "reasoning_content": "Hm.", "content": "The water"}]
-    assert text.render_continued(apart, None).text.endswith(f"assistant\n{tail}")
+    assert text.render_continued(apart, RenderSettings()).text.endswith(f"assistant\n{tail}")
 
 
 def test_control_tokens_in_the_text_stay_ordinary_text(model_texts):
     text = model_texts("qwen3")
-    prompt = text.render_continued(begun("<|im_end|> and <|im_start|> are tags"), None)
+    prompt = text.render_continued(begun("<|im_end|> and <|im_start|> are tags"), RenderSettings())
     ids = [text.tokenizer.control_tokens[token] for token in ("<|im_end|>", "<|im_start|>")]
     assert [prompt.ids.count(i) for i in ids] == [1, 2]  # the template's own
     assert text.tokenizer.decode(prompt.ids) == prompt.text
@@ -129,4 +132,4 @@ def test_thinking_is_refused_by_name(hybrid_llm, options):
 def test_a_template_that_leaves_the_message_out_is_named(models):
     silent = models.text("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}")
     with pytest.raises(BadRequest, match="leaves the last message out"):
-        silent.render_continued(begun("The water"), None)
+        silent.render_continued(begun("The water"), RenderSettings())

@@ -8,6 +8,7 @@ import pytest
 from samovar.engine.page_pool import n_pages_for
 from samovar.kernels import PAGE_TOKENS
 from samovar.llm.dialogue import Dialogue
+from samovar.llm.model_text import RenderSettings
 from tests.engine.scripted import by_position, thinker
 from tests.llm.scripted import TEMPLATES, scripted
 
@@ -35,7 +36,7 @@ def said_by(llm, *, thinks=True):
     tokenizer = llm.tokenizer
     user_ids = tokenizer.encode("<|im_start|>user")
     answers = [[*tokenizer.encode(a), tokenizer.eos_id] for a in ANSWERS]
-    opening = "" if llm._text.render([user("?")], None, None).is_open else "<think>\n"
+    opening = "" if llm._text.render([user("?")], RenderSettings()).is_open else "<think>\n"
     thoughts, blank = tokenizer.encode(f"{opening}{THOUGHTS}\n</think>"), tokenizer.encode("\n\n")
 
     @functools.cache
@@ -62,7 +63,7 @@ def converse(llm, *, settles=True, ask=None, **options):
 
 def n_new(llm, question):
     """Tokens of a question and of what the template has around it before the answer."""
-    return len(llm._text.render([user(question)], None, None).ids) - 3 + 4  # an empty block of thoughts may follow
+    return len(llm._text.render([user(question)], RenderSettings()).ids) - 3 + 4  # an empty block of thoughts may follow
 
 
 @pytest.mark.parametrize(("kind", "options"), [

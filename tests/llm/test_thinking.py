@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from samovar.errors import BadRequest
+from samovar.llm.model_text import RenderSettings
 from samovar.llm.thinking_tokens import STOP_TEXT, thinking_tokens
 from tests.engine.scripted import by_position, thinker
 from tests.llm.scripted import scripted
@@ -22,7 +23,7 @@ def ids_for(llm, text):
 
 def says(llm, thoughts, answer=ANSWER):
     """A script: thoughts, whatever ends them, then the answer."""
-    opening = "" if llm._text.render(QUESTION, None, None).is_open else "<think>\n"
+    opening = "" if llm._text.render(QUESTION, RenderSettings()).is_open else "<think>\n"
     end = [llm.tokenizer.eos_id]
     close_id = llm.tokenizer.control_tokens["</think>"]
     return thinker(ids_for(llm, opening + thoughts), [*ids_for(llm, answer), *end], close_id, ids_for(llm, "\n\n"))
@@ -78,10 +79,10 @@ def test_the_stop_text_is_qwens_own_24_tokens(hybrid_llm):
 
 
 def test_no_budget_in_a_hybrid_gives_the_prompt_of_thinking_switched_off(hybrid_llm):
-    off = hybrid_llm._text.render(QUESTION, None, False).ids
+    off = hybrid_llm._text.render(QUESTION, RenderSettings(thinking=False)).ids
     with scripted(hybrid_llm, says(hybrid_llm, LONG)):
         result = hybrid_llm.chat(QUESTION, thinking_budget=0, temperature=0)
-    on = hybrid_llm._text.render(QUESTION, None, None).ids
+    on = hybrid_llm._text.render(QUESTION, RenderSettings()).ids
     assert (*on, *result.token_ids)[: len(off)] == off
 
 
@@ -167,7 +168,7 @@ def test_a_loop_in_the_answer_has_its_own_finish_reason(llm):
 
 def test_a_tool_call_in_open_thoughts_ends_them_and_is_part_of_the_answer(llm):
     call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
-    opening = "" if llm is not None and llm._text.render(QUESTION, None, None).is_open else "<think>\n"
+    opening = "" if llm is not None and llm._text.render(QUESTION, RenderSettings()).is_open else "<think>\n"
     script = [*ids_for(llm, f"{opening}I ask `f` for it.\n{call}"), llm.tokenizer.eos_id]
     with scripted(llm, by_position(script)):
         texts, result = folded(llm.stream_chat(QUESTION, temperature=0, thinking_budget=200))
@@ -219,7 +220,7 @@ def test_tags_that_are_no_tokens_take_no_budget_and_are_counted_by_their_text(th
     "options",
     [
         {"thinking_budget": -1}, {"thinking_budget": 1.5}, {"thinking_budget": True}, {"thinking_budget": "9"},
-        {"thinking": "off"}, {"thinking": 0}, {"continue_final": 1}, {"continue_final": None},
+        {"thinking": "off"}, {"thinking": 0}, {"continue_final": 1},
     ],
 )  # fmt: skip
 def test_odd_values_are_refused_by_name(hybrid_llm, options):

@@ -50,9 +50,9 @@ class Parser(argparse.ArgumentParser):
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """MODEL and how to run it."""
-    parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
+def add_model_options(parser: argparse.ArgumentParser, *, many: bool = False) -> None:
+    """MODEL, or several of them, and how to run it."""
+    parser.add_argument("model", nargs="*" if many else "?", metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("engine")
     group.add_argument("--threads", type=int, metavar="N", help="compute threads (default: the cores this process may use)")
     group.add_argument("--ctx-size", type=int, metavar="N", help="most tokens of prompt and answer together")

@@ -6,8 +6,8 @@ from samovar.cli.terminal import Streams
 from samovar.llm import LLM
 
 
-def load_llm(arguments: ModelArguments, streams: Streams, progress: ProgressBar) -> LLM:
-    """Load the model. Each of its warnings is a line: why it will be slow, where it will.
+def load_llm(arguments: ModelArguments, streams: Streams, progress: ProgressBar, *, process: bool = False) -> LLM:
+    """Load the model, in a `process` of its own if asked. Each of its warnings is a line: why it will be slow, where it will.
 
     Weights may go on being packed behind the bar afterwards: the caller stops it before it writes to the terminal.
     """
@@ -22,6 +22,7 @@ def load_llm(arguments: ModelArguments, streams: Streams, progress: ProgressBar)
         speculation=arguments.speculation,
         cache=arguments.cache,
         memory=arguments.memory,
+        process=process,
         progress=progress,
     )
     if llm.warnings:

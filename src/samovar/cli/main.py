@@ -26,6 +26,7 @@ _COMMANDS = {
     "pull": "pull",
     "cache": "cache",
     "bench": "bench",
+    "serve": "serve",
 }
 _DESCRIPTION = "Run open-weight language models (Qwen3, Qwen2, Llama) on this computer's processor."
 _EPILOG = """examples:

@@ -5,7 +5,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 
-from samovar.engine.client import EngineClient
+from samovar.engine.client import EngineClient, Ticket
 from samovar.engine.request import Event
 from samovar.errors import SamovarError
 from samovar.llm.answer import Answer
@@ -17,7 +17,9 @@ from samovar.text.output_parser import Delta
 class AsyncStream(AsyncIterator[Delta]):
     """`Stream` for asyncio: `async for` over its deltas, then `result`; `aclose` stops it, as does cancelling whoever waits."""
 
-    def __init__(self, engine: EngineClient, answer: Answer, *, on_end: OnEnd | None = None) -> None:
+    def __init__(
+        self, engine: EngineClient, answer: Answer, *, leader: Ticket | None = None, on_end: OnEnd | None = None
+    ) -> None:
         self._engine, self._answer, self._on_end = engine, answer, on_end
         self._events = events = asyncio.Queue[Event]()
         self._deltas: deque[Delta] = deque()
@@ -29,7 +31,7 @@ class AsyncStream(AsyncIterator[Delta]):
             with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        self.ticket = engine.submit(answer.request, deliver)
+        self.ticket = engine.submit(answer.request, deliver, leader=leader)
         self._is_ended = False
 
     async def __anext__(self) -> Delta:

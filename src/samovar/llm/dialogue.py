@@ -9,12 +9,14 @@ from samovar.engine.prefix_cache import Break, n_common
 from samovar.engine.request import Event, Request, SamplingParams, Thinking
 from samovar.errors import BadRequest, SamovarError
 from samovar.llm.answer import Answer
-from samovar.llm.model_text import ModelText, Prompt
+from samovar.llm.model_text import ModelText, Prompt, RenderSettings
 from samovar.llm.next_turn import explain_break, next_turn_ids
+from samovar.llm.options import DialogueOptions
 from samovar.text.output_parser import CLOSE, OPEN, OutputParser
 
 _N_SECOND_TURN = 3  # messages, a system message apart
 _TOOL_CALL = "<tool_call>"
+_RESERVED = frozenset(("messages", "tools", "add_generation_prompt", "enable_thinking"))
 Message = dict[str, object]
 
 
@@ -24,8 +26,7 @@ class Dialogue:
 
     text: ModelText
     messages: Sequence[Message]
-    tools: Sequence[Message] | None
-    asked_thinking: bool | None
+    settings: RenderSettings
     prompt: Prompt
     thinking: Thinking | None
 
@@ -42,12 +43,7 @@ class Dialogue:
             return None
 
         def render(messages: Sequence[Message]) -> str:
-            is_continued = self.prompt.is_continued
-            thinking = None if is_continued else self.asked_thinking
-            rendered = self.text.template.render(
-                messages, tools=self.tools, add_generation_prompt=not is_continued, enable_thinking=thinking
-            )
-            return rendered.text
+            return self.text.rendered(messages, self.settings, is_continued=self.prompt.is_continued).text
 
         return explain_break(self.text.tokenizer, render, self.messages, self.prompt.ids, at)
 
@@ -67,7 +63,7 @@ class Dialogue:
 
     def _prepare(self, engine: EngineClient, request: Request, answer: str, dead: tuple[int, ...]) -> None:
         with contextlib.suppress(SamovarError):  # a template that takes no further turn, or one too long for the context
-            ids = next_turn_ids(self.text, self.messages, self.tools, self.asked_thinking, answer)
+            ids = next_turn_ids(self.text, self.messages, self.settings, answer)
             realm = (request.tenant, request.adapter or "")
             engine.forget(realm, dead, n_common(ids, dead))
             engine.submit(
@@ -79,43 +75,34 @@ class Dialogue:
             )
 
 
-def read_dialogue(
-    text: ModelText,
-    messages: str | Sequence[Message],
-    tools: Sequence[Message] | None,
-    thinking: bool | None,
-    thinking_budget: int | None,
-    continue_final: bool,
-) -> Dialogue:
+def read_dialogue(text: ModelText, messages: str | Sequence[Message], options: DialogueOptions) -> Dialogue:
     """Render a conversation. Raises BadRequest for one that the template refuses, or a way of thinking that the model has
     not."""
     if not isinstance(messages, Iterable):
         raise BadRequest(f"messages is {messages!r}; expected a text or a list of messages", param="messages")
+    thinking, budget, continue_final = options.get("thinking"), options.get("thinking_budget"), options.get("continue_final")
+    template_options = options.get("template_options") or {}
+    if reserved := sorted(template_options.keys() & _RESERVED):
+        raise BadRequest(f"{reserved[0]!r} is no template option; it has a field of its own", param=reserved[0])
     for name, value in (("thinking", thinking), ("continue_final", continue_final)):
-        if not isinstance(value, bool) and not (value is None and name == "thinking"):
+        if value is not None and not isinstance(value, bool):
             raise BadRequest(f"{name} is {value!r}; expected True or False", param=name)
     turns: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-    if thinking_budget is not None and (isinstance(thinking_budget, bool) or not isinstance(thinking_budget, int)):
-        raise BadRequest(f"thinking_budget is {thinking_budget!r}; expected a whole number of tokens", param="thinking_budget")
-    if thinking is False and thinking_budget:
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int)):
+        raise BadRequest(f"thinking_budget is {budget!r}; expected a whole number of tokens", param="thinking_budget")
+    if thinking is False and budget:
         raise BadRequest(
-            f"thinking is off, and thinking_budget is {thinking_budget}; expected one or the other", param="thinking_budget"
+            f"thinking is off, and thinking_budget is {budget}; expected one or the other", param="thinking_budget"
         )
+    settings = RenderSettings(tools=options.get("tools"), thinking=thinking, template_options=template_options)
     if continue_final:
-        if thinking or thinking_budget:
+        if thinking or budget:
             name = "thinking" if thinking else "thinking_budget"
             raise BadRequest(f"an answer that is continued has no thoughts; leave {name} out", param=name)
-        prompt = text.render_continued(turns, tools)
+        prompt = text.render_continued(turns, settings)
     else:
-        prompt = text.render(turns, tools, thinking)
-    return Dialogue(
-        text=text,
-        messages=turns,
-        tools=tools,
-        asked_thinking=thinking,
-        prompt=prompt,
-        thinking=_thinking(text, prompt, thinking_budget),
-    )
+        prompt = text.render(turns, settings)
+    return Dialogue(text=text, messages=turns, settings=settings, prompt=prompt, thinking=_thinking(text, prompt, budget))
 
 
 def _thinking(text: ModelText, prompt: Prompt, budget: int | None) -> Thinking | None:

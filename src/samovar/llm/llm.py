@@ -4,7 +4,6 @@ All requests of a model go on together, in the thread of its engine, whoever wai
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, Unpack, cast, overload
 
@@ -18,14 +17,26 @@ from samovar.errors import BadRequest
 from samovar.formats.hub import EMBEDDED_DEFAULT
 from samovar.kernels import KvType, Ops, WeightForm
 from samovar.llm.answer import Answer
-from samovar.llm.dialogue import Dialogue, read_dialogue
+from samovar.llm.dialogue import read_dialogue
 from samovar.llm.local_model import LocalModel, Progress
 from samovar.llm.model_settings import ModelSettings
-from samovar.llm.options import Defaults, Options, own_defaults, requests, sampling_params, stop_strings, unread_defaults
+from samovar.llm.model_text import RenderSettings
+from samovar.llm.options import (
+    ChatOptions,
+    Defaults,
+    Options,
+    own_defaults,
+    requests,
+    sampling_params,
+    split_options,
+    stop_strings,
+    unread_defaults,
+)
+from samovar.llm.prepared import Prepared, run_all
 from samovar.llm.result import Result
 from samovar.llm.setup import check_switches
 from samovar.llm.speculation import SpeculationMode
-from samovar.llm.stream import OnEnd, Stream, run_together
+from samovar.llm.stream import Stream
 from samovar.models.blocks import Decoder
 from samovar.models.config import DecoderConfig
 from samovar.models.packing import BackgroundPacker
@@ -158,88 +169,44 @@ class LLM:
 
     def check_thinking(self, thinking: bool) -> None:
         """Raises BadRequest where the model's template has no way to switch thinking so."""
-        self._text.render([{"role": "user", "content": "?"}], None, thinking)
+        self._text.render([{"role": "user", "content": "?"}], RenderSettings(thinking=thinking))
 
     @overload
-    def chat(
-        self,
-        messages: str | list[Message],
-        *,
-        tools: Sequence[Message] | None = None,
-        thinking: bool | None = None,
-        thinking_budget: int | None = None,
-        continue_final: bool = False,
-        **options: Unpack[Options],
-    ) -> Result: ...
+    def chat(self, messages: str | list[Message], **options: Unpack[ChatOptions]) -> Result: ...
     @overload
+    def chat(self, messages: list[str] | list[list[Message]], **options: Unpack[ChatOptions]) -> list[Result]: ...
     def chat(
-        self,
-        messages: list[str] | list[list[Message]],
-        *,
-        tools: Sequence[Message] | None = None,
-        thinking: bool | None = None,
-        thinking_budget: int | None = None,
-        continue_final: bool = False,
-        **options: Unpack[Options],
-    ) -> list[Result]: ...
-    def chat(
-        self,
-        messages: str | list[Message] | list[str] | list[list[Message]],
-        *,
-        tools: Sequence[Message] | None = None,
-        thinking: bool | None = None,
-        thinking_budget: int | None = None,
-        continue_final: bool = False,
-        **options: Unpack[Options],
+        self, messages: str | list[Message] | list[str] | list[list[Message]], **options: Unpack[ChatOptions]
     ) -> Result | list[Result]:
         """Answer a conversation (OpenAI-style messages; a string is one user message), or each of a list of conversations.
 
-        `thinking` on or off needs a model that has the choice; None is the template's default. `thinking_budget` bounds the
-        tokens of the thoughts (see `engine.thinking`). With `continue_final` the last message, an assistant's, is continued.
-        `options` are those of `samovar.llm.options.Options`. Raises BadRequest for messages, tools or options that cannot be
-        served, PromptTooLong when the context does not hold them, Overloaded when too many requests wait. An answer of a list
-        that fails says so in its result.
+        Raises BadRequest for messages, tools or options that cannot be served, PromptTooLong when the context does not hold
+        them, Overloaded when too many requests wait. An answer of a list that fails says so in its result.
         """
-        settings = (tools, thinking, thinking_budget, continue_final)
         if _is_list_of_conversations(messages):
-            groups = [self._chat_answers(read_dialogue(self._text, one, *settings), options) for one in messages]
-            run_together(self._client, groups)
-            return [_joined(group) for group in groups]
-        dialogue = read_dialogue(self._text, cast("str | Sequence[Message]", messages), *settings)
-        answers = self._chat_answers(dialogue, options)
-        result = self._run(answers)
-        dialogue.prepare_next_turn(self._client, answers[0])
-        return result
+            return run_all(self._client, [self.prepare_chat(one, **options) for one in messages])
+        return self.prepare_chat(cast("str | Sequence[Message]", messages), **options).run()
 
-    def stream_chat(
-        self,
-        messages: str | Sequence[Message],
-        *,
-        tools: Sequence[Message] | None = None,
-        thinking: bool | None = None,
-        thinking_budget: int | None = None,
-        continue_final: bool = False,
-        **options: Unpack[Options],
-    ) -> Stream:
+    def prepare_chat(self, messages: str | Sequence[Message], **options: Unpack[ChatOptions]) -> Prepared:
+        """Check all about a chat, and render and encode it, before any of it is computed. Raises as `chat` does."""
+        dialogue_options, rest = split_options(options)
+        dialogue = read_dialogue(self._text, messages, dialogue_options)
+        prompt = dialogue.prompt
+        thinks = prompt.is_thinking and (dialogue.thinking is None or dialogue.thinking.budget != 0)
+        params, stop = self._params(rest, is_thinking=thinks), stop_strings(rest)
+        answers = [
+            Answer(request, self.tokenizer.detokenizer(is_continuation=True), dialogue.parser(), stop, dialogue.explain)
+            for request in requests(rest, prompt.ids, params, dialogue.thinking)
+        ]
+        return Prepared(self._client, answers, lambda answer: dialogue.prepare_next_turn(self._client, answer))
+
+    def stream_chat(self, messages: str | Sequence[Message], **options: Unpack[ChatOptions]) -> Stream:
         """As `chat` of one conversation, piece by piece: iterate for `Delta`s; `.result` is the whole."""
-        dialogue = read_dialogue(self._text, messages, tools, thinking, thinking_budget, continue_final)
-        return Stream(self._client, _only(self._chat_answers(dialogue, options)), on_end=self._when_ended(dialogue))
+        return self.prepare_chat(messages, **options).stream()
 
-    def astream_chat(
-        self,
-        messages: str | Sequence[Message],
-        *,
-        tools: Sequence[Message] | None = None,
-        thinking: bool | None = None,
-        thinking_budget: int | None = None,
-        continue_final: bool = False,
-        **options: Unpack[Options],
-    ) -> "AsyncStream":
+    def astream_chat(self, messages: str | Sequence[Message], **options: Unpack[ChatOptions]) -> "AsyncStream":
         """As `stream_chat`, for `async for`; to be called where an event loop runs."""
-        dialogue = read_dialogue(self._text, messages, tools, thinking, thinking_budget, continue_final)
-        from samovar.llm.async_stream import AsyncStream  # asyncio takes time to import
-
-        return AsyncStream(self._client, _only(self._chat_answers(dialogue, options)), on_end=self._when_ended(dialogue))
+        return self.prepare_chat(messages, **options).astream()
 
     @overload
     def generate(self, prompt: str, **options: Unpack[Options]) -> Result: ...
@@ -251,22 +218,30 @@ class LLM:
         Control tokens in the text are parsed, and a beginning-of-text token is added where the model wants one.
         """
         if isinstance(prompt, str):
-            return self._run(self._raw_answers(prompt, options))
+            return self.prepare_generate(prompt, **options).run()
         if not isinstance(prompt, list) or not prompt:
             raise BadRequest(f"prompt is {prompt!r}; expected a text or a list of texts", param="prompt")
-        groups = [self._raw_answers(text, options) for text in prompt]
-        run_together(self._client, groups)
-        return [_joined(group) for group in groups]
+        return run_all(self._client, [self.prepare_generate(text, **options) for text in prompt])
+
+    def prepare_generate(self, prompt: str | tuple[int, ...], **options: Unpack[Options]) -> Prepared:
+        """Check all about a text, or token ids, to continue, before any of it is computed. Raises as `generate` does."""
+        if not isinstance(prompt, str | tuple):
+            raise BadRequest(f"prompt is {prompt!r}; expected a text", param="prompt")
+        prompt_ids = tuple(self.tokenizer.encode(prompt)) if isinstance(prompt, str) else prompt
+        params, stop = self._params(options, is_thinking=False), stop_strings(options)
+        answers = [
+            Answer(request, self.tokenizer.detokenizer(is_continuation=True), None, stop, lambda _: None)
+            for request in requests(options, prompt_ids, params, None)
+        ]
+        return Prepared(self._client, answers)
 
     def stream_generate(self, prompt: str, **options: Unpack[Options]) -> Stream:
         """As `generate`, piece by piece."""
-        return Stream(self._client, _only(self._raw_answers(prompt, options)))
+        return self.prepare_generate(prompt, **options).stream()
 
     def astream_generate(self, prompt: str, **options: Unpack[Options]) -> "AsyncStream":
         """As `stream_generate`, for `async for`; to be called where an event loop runs."""
-        from samovar.llm.async_stream import AsyncStream
-
-        return AsyncStream(self._client, _only(self._raw_answers(prompt, options)))
+        return self.prepare_generate(prompt, **options).astream()
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits [T, V] after every token, float32. Raises BadRequest or PromptTooLong as `generate` does."""
@@ -332,39 +307,6 @@ class LLM:
         if self._local is not None and self._local.packer is not None:
             self._local.packer.stop()
 
-    def _run(self, answers: list[Answer]) -> Result:
-        """Generate one answer, or several to one prompt. Raises the error that ended one."""
-        run_together(self._client, [answers])
-        for answer in answers:
-            if answer.error is not None:
-                raise answer.error
-        return _joined(answers)
-
-    def _when_ended(self, dialogue: Dialogue) -> OnEnd:
-        """What to do after an answer: compute the form that the dialogue will have in the next turn."""
-        return lambda answer: dialogue.prepare_next_turn(self._client, answer)
-
-    def _chat_answers(self, dialogue: Dialogue, options: Options) -> list[Answer]:
-        """Check everything about a chat before any of it is computed; an answer for each that is asked for."""
-        prompt = dialogue.prompt
-        thinks = prompt.is_thinking and (dialogue.thinking is None or dialogue.thinking.budget != 0)
-        params = self._params(options, is_thinking=thinks)
-        stop = stop_strings(options)
-        return [
-            Answer(request, self.tokenizer.detokenizer(is_continuation=True), dialogue.parser(), stop, dialogue.explain)
-            for request in requests(options, prompt.ids, params, dialogue.thinking)
-        ]
-
-    def _raw_answers(self, prompt: str, options: Options) -> list[Answer]:
-        if not isinstance(prompt, str):
-            raise BadRequest(f"prompt is {prompt!r}; expected a text", param="prompt")
-        prompt_ids, params = tuple(self.tokenizer.encode(prompt)), self._params(options, is_thinking=False)
-        stop = stop_strings(options)
-        return [
-            Answer(request, self.tokenizer.detokenizer(is_continuation=True), None, stop, lambda _: None)
-            for request in requests(options, prompt_ids, params, None)
-        ]
-
     def _params(self, options: Options, *, is_thinking: bool) -> SamplingParams:
         return sampling_params(
             options,
@@ -386,19 +328,6 @@ def _as_path(path: object, param: str) -> str:
     if not isinstance(path, str | Path) or not str(path):
         raise BadRequest(f"{param} is {path!r}; expected the path of a folder", param=param)
     return str(path)
-
-
-def _only(answers: list[Answer]) -> Answer:
-    """The one answer of a stream."""
-    if len(answers) > 1:
-        raise BadRequest("a stream is one answer; for several, open a stream for each, with seeds of their own", param="n")
-    return answers[0]
-
-
-def _joined(answers: list[Answer]) -> Result:
-    """The first of several answers to one prompt, with the others as alternatives."""
-    first, *others = (answer.result() for answer in answers)
-    return replace(first, alternatives=tuple(others))
 
 
 def _is_list_of_conversations(

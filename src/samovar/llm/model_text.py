@@ -1,7 +1,7 @@
 """What a checkpoint says about text: its tokenizer, its chat template, where answers end."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,15 @@ class Prompt:
     is_continued: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderSettings:
+    """What goes into a prompt beside the messages. `thinking` None is the template's default."""
+
+    tools: Sequence[dict[str, object]] | None = None
+    thinking: bool | None = None
+    template_options: Mapping[str, object] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelText:
     """Tokenizer, template and the ids that end an answer. `template_source` is None where the checkpoint carries none."""
@@ -58,11 +67,21 @@ class ModelText:
             origin=self.origin,
         )
 
-    def render(
-        self, messages: Sequence[dict[str, object]], tools: Sequence[dict[str, object]] | None, thinking: bool | None
-    ) -> Prompt:
+    def rendered(
+        self, messages: Sequence[dict[str, object]], settings: RenderSettings, *, is_continued: bool = False
+    ) -> RenderedPrompt:
+        """The text of a conversation, with the beginning of an answer or, where the last message is continued, without."""
+        return self.template.render(
+            messages,
+            tools=settings.tools,
+            add_generation_prompt=not is_continued,
+            enable_thinking=None if is_continued else settings.thinking,
+            **settings.template_options,
+        )
+
+    def render(self, messages: Sequence[dict[str, object]], settings: RenderSettings) -> Prompt:
         """Render and encode a conversation. Raises BadRequest for one the template refuses, or a mode that it has not."""
-        rendered = self.template.render(messages, tools=tools, enable_thinking=thinking)
+        rendered, thinking = self.rendered(messages, settings), settings.thinking
         ids = tuple(self.tokenizer.encode_rendered(rendered))
         tail = rendered.text.rstrip()
         is_open = tail.endswith(_OPEN)
@@ -75,7 +94,7 @@ class ModelText:
             raise BadRequest(f"{self.origin}: this model has no thinking mode in its template", param="thinking")
         return Prompt(text=rendered.text, ids=ids, is_thinking=can_think and not tail.endswith(_CLOSE), is_open=is_open)
 
-    def render_continued(self, messages: Sequence[dict[str, object]], tools: Sequence[dict[str, object]] | None) -> Prompt:
+    def render_continued(self, messages: Sequence[dict[str, object]], settings: RenderSettings) -> Prompt:
         """Render a conversation whose last message is an assistant's that is to be continued. Raises BadRequest for any
         other."""
         last = messages[-1] if messages else None
@@ -86,7 +105,7 @@ class ModelText:
                 "only a last message of the assistant, with some text and no tool calls, can be continued", param="messages"
             )
         marked = [*messages[:-1], {**last, "content": content + _END}]
-        rendered = self.template.render(marked, tools=tools, add_generation_prompt=False)
+        rendered = self.rendered(marked, settings, is_continued=True)
         end = rendered.text.rfind(_END.strip())
         if end < 0:
             raise BadRequest(f"{self.origin}: the chat template leaves the last message out", param="messages")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from samovar.engine.prefix_cache import Break, n_common
-from samovar.llm.model_text import ModelText
+from samovar.llm.model_text import ModelText, RenderSettings
 from samovar.text.chat_messages import read_messages
 from samovar.text.output_parser import CLOSE
 from samovar.text.tokenizer import Tokenizer
@@ -23,13 +23,11 @@ Message = dict[str, object]
 Render = Callable[[Sequence[Message]], str]
 
 
-def next_turn_ids(
-    text: ModelText, messages: Sequence[Message], tools: Sequence[Message] | None, thinking: bool | None, answer: str
-) -> tuple[int, ...]:
+def next_turn_ids(text: ModelText, messages: Sequence[Message], settings: RenderSettings, answer: str) -> tuple[int, ...]:
     """The tokens with which every next turn of a conversation begins. Raises BadRequest where the template takes no further
     turn."""
     turns: list[Message] = [*messages, {"role": "assistant", "content": answer}]
-    first, second = (text.render([*turns, {"role": "user", "content": said}], tools, thinking).ids for said in _NEXT)
+    first, second = (text.render([*turns, {"role": "user", "content": said}], settings).ids for said in _NEXT)
     return first[: n_common(first, second)]
 
 

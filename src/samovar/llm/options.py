@@ -1,9 +1,9 @@
 """What a caller may set per call, and where the rest comes from: the model's own defaults, then its family's."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 from samovar.engine.request import MAX_SEED, Request, SamplingParams, Thinking
 from samovar.errors import BadRequest, FormatError
@@ -68,6 +68,34 @@ class Options(TypedDict, total=False):
     deadline_s: float | None
     tenant: str | None
     adapter: str | None
+
+
+class DialogueOptions(TypedDict, total=False):
+    """What a chat takes beside the options of every call. None means: the default.
+
+    `thinking` on or off needs a model that has the choice; the default is the template's. `thinking_budget` bounds the tokens
+    of the thoughts (see `engine.thinking`). With `continue_final` the last message, an assistant's, is continued.
+    `template_options` are switches that the model's template reads (see `text.chat_template.OPTIONS`).
+    """
+
+    tools: Sequence[dict[str, object]] | None
+    tool_choice: str | Mapping[str, object] | None
+    parallel_tool_calls: bool | None
+    thinking: bool | None
+    thinking_budget: int | None
+    continue_final: bool | None
+    template_options: Mapping[str, object] | None
+
+
+class ChatOptions(Options, DialogueOptions, total=False):
+    """All options of a chat."""
+
+
+def split_options(options: ChatOptions) -> tuple[DialogueOptions, Options]:
+    """What concerns the conversation, and what concerns its answer."""
+    ours = {name: value for name, value in options.items() if name in DialogueOptions.__annotations__}
+    rest = {name: value for name, value in options.items() if name not in ours}
+    return cast("DialogueOptions", ours), cast("Options", rest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +166,7 @@ def sampling_params(
     return SamplingParams(
         **values,
         logit_bias=tuple(bias.items()),
-        seed=int.from_bytes(os.urandom(8)) & MAX_SEED if seed is None else seed,
+        seed=int.from_bytes(os.urandom(6)) if seed is None else seed,
         max_tokens=options.get("max_tokens"),
         min_tokens=_or_default(options.get("min_tokens"), 0),
         stop_ids=(*(() if options.get("ignore_eos") else eos_ids), *stop_ids),

@@ -30,6 +30,14 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call that the model wants made. `arguments` is a JSON object, as text."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """One answer. `text` of a chat is the answer alone, of `generate` the raw text.
 
@@ -56,4 +64,5 @@ class Result:
     logprobs: tuple[Logprob | None, ...] | None = None
     prompt_logprobs: tuple[Logprob, ...] | None = None
     cache_miss_reason: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     alternatives: tuple["Result", ...] = ()

@@ -13,10 +13,12 @@ _TOOL_CALL: Final = "<tool_call>"
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of text that belongs to the thoughts (`reasoning`) or to the answer (`content`)."""
+    """A piece of the thoughts (`reasoning`), of the answer (`content`), or of call number `call` of a tool: first its whole
+    name, then its arguments, a JSON object, piece by piece."""
 
-    field: Literal["reasoning", "content"]
+    field: Literal["reasoning", "content", "tool_name", "tool_arguments"]
     text: str
+    call: int = 0
 
 
 class _State(Enum):

@@ -1,0 +1,72 @@
+"""What goes wrong, as clients are told: a failure in no dialect's words, and its form in OpenAI's."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.responses import Response
+
+from samovar.errors import (
+    BadRequest,
+    EngineFailed,
+    ModelNotFound,
+    OutOfMemory,
+    Overloaded,
+    PromptTooLong,
+    SamovarError,
+)
+from samovar.serving.limits import LimitReached
+from samovar.serving.replies import json_reply
+
+INTERNAL: Final = "an internal error happened; the server's log says more under this request's id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What went wrong, in no dialect's words. `kind` is OpenAI's error type; `retry_s` is when to try again."""
+
+    status: int
+    kind: str
+    message: str
+    param: str | None = None
+    code: str | None = None
+    retry_s: float | None = None
+
+
+def failure_of(error: Exception) -> Failure:
+    """What to tell a client about an error. Bugs of our own are not told in detail."""
+    if not isinstance(error, SamovarError):
+        return Failure(status=500, kind="server_error", message=INTERNAL, code="internal_error")
+    message = str(error)
+    if isinstance(error, PromptTooLong):
+        return Failure(
+            status=400, kind="invalid_request_error", message=message, param=error.param, code="context_length_exceeded"
+        )
+    if isinstance(error, BadRequest):
+        return Failure(status=400, kind="invalid_request_error", message=message, param=error.param, code="invalid_value")
+    if isinstance(error, ModelNotFound):
+        return Failure(status=404, kind="invalid_request_error", message=message, param="model", code="model_not_found")
+    if isinstance(error, LimitReached):
+        return Failure(status=429, kind="rate_limit_error", message=message, code="rate_limit_exceeded", retry_s=error.retry_s)
+    if isinstance(error, Overloaded):
+        return Failure(status=503, kind="server_error", message=message, code="overloaded", retry_s=error.wait_s)
+    if isinstance(error, OutOfMemory):
+        return Failure(status=503, kind="server_error", message=message, code="out_of_memory")
+    code = "engine_failed" if isinstance(error, EngineFailed) else "server_error"
+    return Failure(status=500, kind="server_error", message=message, code=code)
+
+
+def error_body(failure: Failure) -> dict[str, object]:
+    """OpenAI's error object."""
+    return {
+        "error": {"message": failure.message, "type": failure.kind, "param": failure.param, "code": failure.code},
+    }
+
+
+def openai_error(failure: Failure, _: str) -> Response:
+    """A reply with OpenAI's error object."""
+    return json_reply(error_body(failure), failure.status, retry_headers(failure))
+
+
+def retry_headers(failure: Failure) -> dict[str, str]:
+    """When to try again, where it makes sense."""
+    return {} if failure.retry_s is None else {"Retry-After": str(max(1, round(failure.retry_s)))}

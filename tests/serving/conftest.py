@@ -1,0 +1,27 @@
+"""Models of the test's own behind a server."""
+
+import pytest
+
+from tests.llm.scripted import ModelMaker
+from tests.serving.served import served
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory, require):
+    """Makes small models with Qwen3's tokenizer and templates."""
+    return ModelMaker(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="session")
+def hybrid(models):
+    """A model that thinks or not, as it is told."""
+    llm = models.load("hybrid")
+    yield llm
+    llm.close()
+
+
+@pytest.fixture(scope="session")
+def server(hybrid):
+    """A server with the hybrid model; script what it says with `tests.llm.scripted.scripted`."""
+    with served({"hybrid": hybrid}) as running:
+        yield running
