@@ -45,6 +45,8 @@ _FIELDS: Final[Mapping[str, str]] = {
     "continue_final": "messages",
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
 }
+# The client's tool runner asks for a thread, and sends the whole conversation once it reads this.
+_NO_THREADS: Final[Mapping[str, str]] = {"error_code": "thread_unsupported_request"}
 
 
 @dataclass(slots=True)
@@ -169,7 +171,10 @@ def error_event(failure: Failure, request_id: str) -> Event:
     kind = _ERROR_TYPES.get(_status(failure), "invalid_request_error" if failure.status < 500 else "api_error")
     name = _FIELDS.get(failure.param or "")
     message = failure.message if name is None or name in failure.message else f"{name}: {failure.message}"
-    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id or None}
+    error: dict[str, object] = {"type": kind, "message": message}
+    if failure.param == "thread":
+        error["details"] = _NO_THREADS
+    return {"type": "error", "error": error, "request_id": request_id or None}
 
 
 def anthropic_error(failure: Failure, request_id: str) -> Response:
