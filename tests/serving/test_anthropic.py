@@ -7,6 +7,9 @@ import anthropic
 import httpx
 import pytest
 
+from samovar.serving.anthropic_fields import MessageFields, PromptFields
+from samovar.serving.anthropic_reply import anthropic_error
+from samovar.serving.failures import Failure
 from tests.engine.scripted import by_position
 from tests.llm.scripted import broken, is_idle, scripted
 from tests.serving.served import served
@@ -290,4 +293,50 @@ def test_a_client_that_leaves_takes_its_request_along(server, hybrid, stream):
         while hybrid._engine.has_work and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not hybrid._engine.has_work
+    assert is_idle(hybrid)
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "kind"),
+    [
+        (401, 401, "authentication_error"),
+        (403, 403, "permission_error"),
+        (413, 413, "request_too_large"),
+        (422, 422, "invalid_request_error"),
+        (429, 429, "rate_limit_error"),
+        (503, 529, "overloaded_error"),
+        (504, 504, "timeout_error"),
+        (500, 500, "api_error"),
+    ],
+)
+def test_each_failure_has_anthropics_status_and_type(status, told, kind):
+    failure = Failure(status=status, kind="server_error", message="It is so.", retry_s=2.4)
+    reply = anthropic_error(failure, "req_1")
+    assert (reply.status_code, json.loads(reply.body)["error"]) == (told, {"type": kind, "message": "It is so."})
+    assert (reply.headers["retry-after"], reply.headers["request-id"]) == ("2", "req_1")
+
+
+ODD = [None, True, -1, 1.5, 1 << 70, "", "\x00", [], {}, [None], [[]], [{}], {"type": None}, {"type": "text"}, [{"type": []}]]
+ODD_BLOCKS = [
+    {"type": "tool_use", "id": 1, "name": "x", "input": {}},
+    {"type": "tool_result", "tool_use_id": "x", "content": [[]]},
+    {"type": "thinking", "thinking": None},
+    {"type": "text", "text": "x", "cache_control": 1},
+    {"type": {}},
+]
+
+
+def test_whatever_is_sent_the_answer_is_no_internal_error(server, hybrid):
+    fields = {**MessageFields.__annotations__, **PromptFields.__annotations__}
+    bodies = [BASE | {"max_tokens": 1, name: value} for name in fields for value in ODD]
+    bodies += [BASE | {"max_tokens": 1, "messages": [{"role": "user", "content": value}]} for value in ODD]
+    for role in ("user", "assistant", "system"):
+        bodies += [BASE | {"max_tokens": 1, "messages": [{"role": role, "content": [block]}]} for block in ODD_BLOCKS]
+    bodies += [BASE | {"max_tokens": 1, "tools": [{"name": value, "input_schema": value}]} for value in ODD]
+    with scripted(hybrid, said(hybrid, "Yes.")):
+        for body in bodies:
+            reply = server.post("/v1/messages", **body)
+            assert reply.status_code in (200, 400, 404), (body, reply.text)
+        for raw in (b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"messages": ' + b"[" * 5000 + b"]" * 5000 + b"}"):
+            assert server.client.post("/v1/messages", content=raw).status_code == 400, raw[:20]
     assert is_idle(hybrid)
