@@ -17,17 +17,29 @@ if TYPE_CHECKING:
 class Prepared:
     """One answer to a prompt, or several, before any of it is computed. `on_end` is told the first of them once it has ended.
 
-    Each of its verbs may be used once. All raise PromptTooLong or BadRequest for what the engine cannot serve, Overloaded
-    when too many requests wait.
+    `thinking` says whether the model thinks first; None for one that cannot. Each of its verbs may be used once. All raise
+    PromptTooLong or BadRequest for what the engine cannot serve, Overloaded when too many requests wait.
     """
 
-    def __init__(self, client: EngineClient, answers: Sequence[Answer], on_end: OnEnd | None = None) -> None:
-        self._client, self.answers, self._on_end = client, answers, on_end
+    def __init__(
+        self,
+        client: EngineClient,
+        answers: Sequence[Answer],
+        on_end: OnEnd | None = None,
+        *,
+        thinking: bool | None = None,
+    ) -> None:
+        self._client, self.answers, self._on_end, self.thinking = client, answers, on_end, thinking
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The prompt."""
+        return self.answers[0].request.prompt_ids
 
     @property
     def n_prompt(self) -> int:
         """Tokens of the prompt."""
-        return len(self.answers[0].request.prompt_ids)
+        return len(self.prompt_ids)
 
     def check(self) -> None:
         """Raises what is wrong with the requests for this engine."""

@@ -16,6 +16,7 @@ from samovar import __version__
 from samovar.serving.caller import LOCAL
 from samovar.serving.failures import Failure, openai_error
 from samovar.serving.openai_chat import chat_completions
+from samovar.serving.openai_routes import OPENAI_ROUTES
 from samovar.serving.replies import ClientGone, json_reply
 from samovar.serving.server import Handler, Server, Table
 
@@ -38,7 +39,11 @@ class Dialect:
 DIALECTS: Final[Sequence[Dialect]] = (
     Dialect(
         prefix="/",
-        routes=(("GET", "/health", health), ("POST", "/v1/chat/completions", chat_completions)),
+        routes=(
+            ("GET", "/health", health),
+            ("POST", "/v1/chat/completions", chat_completions),
+            *OPENAI_ROUTES,
+        ),
         error_reply=openai_error,
     ),
 )

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from samovar.errors import SamovarError
+from samovar.engine.request import Task
+from samovar.errors import BadRequest, SamovarError
 from samovar.llm.async_stream import AsyncStream
 from samovar.llm.options import ChatOptions, Options
 from samovar.llm.prepared import Prepared
@@ -19,32 +20,43 @@ from samovar.text.output_parser import Delta
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatAsk:
     """What every dialect's chat request becomes. `model` None is the server's first one; `options` are those of
-    `LLM.prepare_chat`, without tenant and adapter, which the server sets."""
+    `LLM.prepare_chat`, without tenant and adapter, which the server sets. Prompts share what is cached with those of the same
+    `cache_salt` alone."""
 
     model: str | None
     messages: Sequence[dict[str, object]]
     options: ChatOptions
+    cache_salt: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextAsk:
-    """What a request to continue raw text, or token ids, becomes."""
+    """What a request to continue raw text, or token ids, becomes; or each of a list of them. `suffix` is what comes after the
+    answer, `task` "prefill" for the prompt alone (see `LLM.prepare_generate`)."""
 
     model: str | None
-    prompt: str | tuple[int, ...]
+    prompt: str | tuple[int, ...] | list[str | tuple[int, ...]]
     options: Options
+    suffix: str | None = None
+    task: Task = "generate"
+    cache_salt: str | None = None
 
 
 class Answers:
     """The answers to one request as they grow. `async for` gives (index of the answer, delta); `results` are there at the end.
+    Answers to the first of several prompts come first, as many to each. `thinking` is `Prepared.thinking`.
 
     Leaving the iteration early, or `aclose`, gives all pages back within one step.
     """
 
-    def __init__(self, opened: Opened, prepared: Prepared, stack: AsyncExitStack, count: Callable[[int], None]) -> None:
-        self.model, self.llm, self.n_prompt = opened.name, opened.llm, prepared.n_prompt
+    def __init__(
+        self, opened: Opened, prepared: Sequence[Prepared], stack: AsyncExitStack, count: Callable[[int], None]
+    ) -> None:
+        self.model, self.llm, self.thinking = opened.name, opened.llm, prepared[0].thinking
+        self.prompts = [one.prompt_ids for one in prepared]
+        self.n_prompt = sum(map(len, self.prompts))
         self._stack, self._count, self._is_closed = stack, count, False
-        self._streams: list[AsyncStream] = prepared.astreams()
+        self._streams: list[AsyncStream] = [stream for one in prepared for stream in one.astreams()]
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, Delta]]:
         """All deltas as they come. Raises the error that ended an answer, where one did."""
@@ -86,14 +98,24 @@ async def start(registry: Registry, limits: Limits, caller: Caller, ask: ChatAsk
         return Answers(opened, prepared, stack.pop_all(), count)
 
 
-def _prepare(opened: Opened, caller: Caller, ask: ChatAsk | TextAsk) -> Prepared:
+def tenant_of(caller: Caller, cache_salt: str | None) -> str:
+    """Whom a request shares cached prompts with. Raises BadRequest for an empty salt."""
+    if cache_salt == "":
+        raise BadRequest("cache_salt is empty; expected some text, or no such field", param="cache_salt")
+    return caller.id if cache_salt is None else f"{caller.id}\0{cache_salt}"
+
+
+def _prepare(opened: Opened, caller: Caller, ask: ChatAsk | TextAsk) -> list[Prepared]:
+    tenant = tenant_of(caller, ask.cache_salt)
     if isinstance(ask, ChatAsk):
-        chat_options: ChatOptions = {**ask.options, "tenant": caller.id, "adapter": opened.adapter}
-        prepared = opened.llm.prepare_chat(ask.messages, **chat_options)
+        chat_options: ChatOptions = {**ask.options, "tenant": tenant, "adapter": opened.adapter}
+        prepared = [opened.llm.prepare_chat(ask.messages, **chat_options)]
     else:
-        options: Options = {**ask.options, "tenant": caller.id, "adapter": opened.adapter}
-        prepared = opened.llm.prepare_generate(ask.prompt, **options)
-    prepared.check()
+        options: Options = {**ask.options, "tenant": tenant, "adapter": opened.adapter}
+        prompts = ask.prompt if isinstance(ask.prompt, list) else [ask.prompt]
+        prepared = [opened.llm.prepare_generate(one, suffix=ask.suffix, task=ask.task, **options) for one in prompts]
+    for one in prepared:
+        one.check()
     return prepared
 
 
