@@ -70,6 +70,8 @@ def completion_ask(fields: CompletionFields, prompts: list[str | tuple[int, ...]
             param="prompt",
         )
     is_prompt_only = fields.max_tokens == 0
+    if is_prompt_only and fields.min_tokens:
+        raise BadRequest("min_tokens is given, and max_tokens is 0; give one of them", param="min_tokens")
     options: Options = common_options(fields)
     if fields.max_tokens is None:
         options["max_tokens"] = _DEFAULT_MAX_TOKENS

@@ -6,7 +6,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from samovar.errors import BadRequest, FormatError, ModelNotFound, UnsupportedModel
+from samovar.errors import BadRequest, FormatError, ModelNotFound, StoreError, UnsupportedModel
 from samovar.serving.body import Fields, Unsupported, naming, read_body
 from samovar.serving.registry import Offered
 from samovar.serving.replies import json_reply
@@ -54,7 +54,7 @@ async def load_lora_adapter(server: Server, request: Request) -> Response:
     try:
         with naming(name="lora_name", path="lora_path"):
             await server.registry.load_adapter(fields.lora_name, fields.lora_path, base.name)
-    except (FormatError, UnsupportedModel, ModelNotFound) as error:
+    except (FormatError, UnsupportedModel, ModelNotFound, StoreError) as error:
         raise BadRequest(str(error), param="lora_path") from None
     return PlainTextResponse(f"Success: LoRA adapter '{fields.lora_name}' added successfully.")
 
