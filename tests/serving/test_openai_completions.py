@@ -9,8 +9,11 @@ import openai
 import pytest
 
 from samovar.engine.engine import Engine
+from samovar.llm import LLM
 from tests.engine.scripted import by_position
 from tests.llm.scripted import broken, is_idle, scripted
+from tests.models.conftest import tiny_checkpoints as tiny_checkpoints
+from tests.serving.served import served
 
 PATH = "/v1/completions"
 PROMPT = "The sky above the harbour was 空"
@@ -139,10 +142,15 @@ def test_log_probabilities_of_an_answer_cover_every_token_once_whole_and_streame
 
 
 def test_an_echo_comes_first_in_a_stream_with_and_without_log_probabilities(client, hybrid):
-    whole = client.completions.create(model="hybrid", prompt=["One", "Two"], echo=True, logprobs=1, **CALL)
+    whole = client.completions.create(model="hybrid", prompt=["One", "Two"], n=2, echo=True, logprobs=1, **CALL)
+    for choice, prompt in zip(whole.choices, ("One", "One", "Two", "Two"), strict=True):
+        assert choice.text.startswith(prompt)
+        assert choice.logprobs.tokens[0] == prompt
     for logprobs in (None, 1):
         chunks = list(
-            client.completions.create(model="hybrid", prompt=["One", "Two"], echo=True, logprobs=logprobs, stream=True, **CALL)
+            client.completions.create(
+                model="hybrid", prompt=["One", "Two"], n=2, echo=True, logprobs=logprobs, stream=True, **CALL
+            )
         )
         assert texts_of(chunks) == {choice.index: choice.text for choice in whole.choices}
     assert [c.choices[0].logprobs.token_logprobs for c in chunks] == [c.logprobs.token_logprobs for c in whole.choices]
@@ -150,7 +158,8 @@ def test_an_echo_comes_first_in_a_stream_with_and_without_log_probabilities(clie
 
 def test_prompt_log_probabilities_have_the_form_of_vllm(server, hybrid):
     ids = hybrid.tokenizer.encode(PROMPT)
-    entries = server.post(PATH, prompt=PROMPT, prompt_logprobs=2, **CALL).json()["choices"][0]["prompt_logprobs"]
+    choices = server.post(PATH, prompt=["Once", PROMPT], prompt_logprobs=2, **CALL).json()["choices"]
+    entries = choices[1]["prompt_logprobs"]
     assert entries[0] is None
     assert len(entries) == len(ids)
     for token_id, entry in zip(ids[1:], entries[1:], strict=True):
@@ -257,3 +266,30 @@ def test_an_error_in_mid_stream_is_told_as_the_last_event(server, hybrid):
         events = server.events(PATH, prompt=["One", "Once"], stream=True, max_tokens=3)
     assert "error" in json.loads(events[-1])
     assert is_idle(hybrid)
+
+
+def test_a_token_before_the_text_is_no_part_of_its_offsets(tiny_checkpoints, tmp_path):
+    folder, _ = tiny_checkpoints.get("qwen3-untied")
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    start = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+    first, second = ({"Sequence": {"id": name, "type_id": at}} for at, name in enumerate("AB"))
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [start, first],
+        "pair": [start, first, second],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    llm, text = LLM(tmp_path), "The tea is hot"
+    with served({"tiny": llm}) as running:
+        choice = running.post(PATH, prompt=text, echo=True, logprobs=0, max_tokens=2, temperature=0).json()["choices"][0]
+    llm.close()
+    tokens, offsets = choice["logprobs"]["tokens"], choice["logprobs"]["text_offset"]
+    assert tokens[0] == "<|endoftext|>"
+    assert offsets[:2] == [0, 0]
+    assert choice["text"].startswith(text)
+    for token, offset in zip(tokens[1:-2], offsets[1:-2], strict=True):
+        assert text[offset:].startswith(token)
+    assert offsets[-2] == len(text)

@@ -91,9 +91,11 @@ class CompletionShape:
             return _Record(self._tokenizer.detokenizer(is_continuation=True), self._tokenizer)
         prompt, entries = self._answers.prompts[index // self._n], self._answers.results[index].prompt_logprobs
         record = _Record(self._tokenizer.detokenizer(), self._tokenizer)
-        record.take(prompt, (None, *(entries or (None,) * (len(prompt) - 1))))
-        if isinstance(self._prompts[index // self._n], str) and self._tokenizer.add_bos:
-            record.shift(len(self._tokenizer.token_text(prompt[0])))  # the caller's text begins after it
+        known = (None, *(entries or (None,) * (len(prompt) - 1)))
+        n_before = int(self._tokenizer.add_bos and isinstance(self._prompts[index // self._n], str))
+        record.take(prompt[:n_before], known[:n_before])
+        record.begin_text()
+        record.take(prompt[n_before:], known[n_before:])
         return record
 
     def _echo(self, index: int) -> str:
@@ -138,10 +140,9 @@ class _Record:
             likeliest = None if entry is None else (*entry.top, (token_id, entry.value))
             self._tops.append(None if likeliest is None else {self._name(i): value for i, value in likeliest})
 
-    def shift(self, n: int) -> None:
-        """Count offsets from `n` characters further on."""
-        self._offsets = [max(0, offset - n) for offset in self._offsets]
-        self._n_text -= n
+    def begin_text(self) -> None:
+        """The text begins here: a token before it is none of the caller's."""
+        self._n_text, self._detokenizer = 0, self._tokenizer.detokenizer()
 
     def logprobs(self, start: int) -> dict[str, object]:
         """OpenAI's form, from a token on."""

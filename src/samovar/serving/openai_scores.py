@@ -102,7 +102,7 @@ async def rerank(server: Server, request: Request) -> Response:
     if not documents:
         raise BadRequest("documents is empty; expected one at least", param="documents")
     if fields.top_n is not None and fields.top_n < 0:
-        raise BadRequest(f"top_n is {fields.top_n}; expected a whole number from 1 on", param="top_n")
+        raise BadRequest(f"top_n is {fields.top_n}; expected a whole number from 0 on, which is all", param="top_n")
     pairs = [(fields.query, document) for document in documents]
     names = naming(prompt="documents", messages="documents", task="instruction")
     model, n_prompt, scores = await _computed(server, request, fields.model, _pairs(request, pairs, fields.instruction), names)
