@@ -18,6 +18,7 @@ from samovar.serving.anthropic_routes import count_tokens, create_message
 from samovar.serving.caller import LOCAL
 from samovar.serving.failures import Failure, openai_error
 from samovar.serving.openai_chat import chat_completions
+from samovar.serving.openai_routes import OPENAI_ROUTES
 from samovar.serving.replies import ClientGone, json_reply
 from samovar.serving.server import Handler, Server, Table
 
@@ -45,7 +46,11 @@ DIALECTS: Final[Sequence[Dialect]] = (
     ),
     Dialect(
         prefix="/",
-        routes=(("GET", "/health", health), ("POST", "/v1/chat/completions", chat_completions)),
+        routes=(
+            ("GET", "/health", health),
+            ("POST", "/v1/chat/completions", chat_completions),
+            *OPENAI_ROUTES,
+        ),
         error_reply=openai_error,
     ),
 )
