@@ -15,6 +15,8 @@ from starlette.routing import Route
 from samovar import __version__
 from samovar.serving.caller import LOCAL
 from samovar.serving.failures import Failure, openai_error
+from samovar.serving.ollama_replies import ollama_error
+from samovar.serving.ollama_routes import OLLAMA_ROUTES
 from samovar.serving.openai_chat import chat_completions
 from samovar.serving.replies import ClientGone, json_reply
 from samovar.serving.server import Handler, Server, Table
@@ -36,6 +38,7 @@ class Dialect:
 
 # Of two prefixes that fit a path, the first one says how errors look.
 DIALECTS: Final[Sequence[Dialect]] = (
+    Dialect(prefix="/api", routes=OLLAMA_ROUTES, error_reply=ollama_error),
     Dialect(
         prefix="/",
         routes=(("GET", "/health", health), ("POST", "/v1/chat/completions", chat_completions)),

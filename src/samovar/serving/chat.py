@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from samovar.errors import SamovarError
+from samovar.errors import BadRequest, SamovarError
 from samovar.llm.async_stream import AsyncStream
 from samovar.llm.options import ChatOptions, Options
 from samovar.llm.prepared import Prepared
@@ -19,11 +19,12 @@ from samovar.text.output_parser import Delta
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatAsk:
     """What every dialect's chat request becomes. `model` None is the server's first one; `options` are those of
-    `LLM.prepare_chat`, without tenant and adapter, which the server sets."""
+    `LLM.prepare_chat`, without tenant and adapter, which the server sets; `n_context` bounds prompt and answer together."""
 
     model: str | None
     messages: Sequence[dict[str, object]]
     options: ChatOptions
+    n_context: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class TextAsk:
     model: str | None
     prompt: str | tuple[int, ...]
     options: Options
+    n_context: int | None = None
 
 
 class Answers:
@@ -93,6 +95,12 @@ def _prepare(opened: Opened, caller: Caller, ask: ChatAsk | TextAsk) -> Prepared
     else:
         options: Options = {**ask.options, "tenant": caller.id, "adapter": opened.adapter}
         prepared = opened.llm.prepare_generate(ask.prompt, **options)
+    if ask.n_context is not None:
+        if ask.n_context > (n_max := opened.llm.max_context):
+            raise BadRequest(
+                f"a context of {ask.n_context} tokens is wanted, and this model is open with {n_max}", param="num_ctx"
+            )
+        prepared.bound(ask.n_context)
     prepared.check()
     return prepared
 
