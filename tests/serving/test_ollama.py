@@ -5,6 +5,7 @@ import json
 import ollama
 import pytest
 
+from samovar.serving.ollama_options import UNSUPPORTED_OPTIONS, OptionFields
 from tests.engine.scripted import by_position
 from tests.llm.scripted import is_idle, scripted
 
@@ -224,6 +225,7 @@ def test_log_probabilities_cover_every_token_once(client, server, hybrid):
         ("generate", {"prompt": "a", "raw": True, "suffix": "b"}, "suffix"),
         ("embed", {"input": "a", "foo": 1}, "foo"),
         ("embed", {"input": ["a", ""]}, "input 1"),
+        ("embed", {"input": [""]}, "input 0"),
         ("embed", {"input": "a", "dimensions": 0}, "dimensions"),
         ("embed", {"input": "a", "options": {"temperature": 1}}, "temperature"),
         ("show", {"model": None}, "model"),
@@ -245,6 +247,8 @@ def test_what_asks_for_nothing_is_taken(client, server, hybrid):
         assert server.post("/api/generate", **body, system="", suffix="", raw=False, format="").json()["response"] == "Yes."
         message = {"role": "user", "content": "a", "images": [], "tool_calls": [], "thinking": ""}
         options = {"num_ctx": None, "mirostat_tau": 5.0, "use_mmap": True, "stop": []}
+        emptied = [message, {"role": "tool", "content": ""}]  # of which the client leaves the content out
+        assert client.chat(MODEL, emptied, think=False).message.content == "Yes."
         assert client.chat(MODEL, [message], tools=[], think=False, options=options).message.content == "Yes."
 
 
@@ -258,3 +262,50 @@ def test_errors_are_those_that_the_official_client_knows(client, server):
     assert server.client.post("/api/chat", content=b"{").json().keys() == {"error"}
     assert server.client.get("/api/nothing").json().keys() == {"error"}
     assert server.client.get("/api/chat").status_code == 405
+
+
+ODD = (
+    None,
+    True,
+    -1,
+    0,
+    1e308,
+    1 << 70,
+    "",
+    "\ud800",
+    "x",
+    [],
+    [None],
+    [[]],
+    {},
+    {"type": "x"},
+    [{"role": "user", "content": []}],
+)
+
+
+@pytest.mark.parametrize("path", ["chat", "generate", "embed", "embeddings", "show", "pull"])
+def test_no_value_of_any_field_is_an_error_of_ours(server, hybrid, path):
+    with scripted(hybrid, said(hybrid, "Yes.")):
+        for field in (
+            *("model", "messages", "prompt", "input", "suffix", "system", "raw", "tools", "options", "format", "think"),
+            *("keep_alive", "logprobs", "top_logprobs", "dimensions", "truncate", "name", "stream", "template", "context"),
+        ):
+            for value in ODD:
+                body = {"model": MODEL, "stream": False, "options": {"num_predict": 1}}
+                body |= {"chat": {"messages": QUESTION}, "generate": {"prompt": "a"}, "embed": {"input": "a"}}.get(path, {})
+                reply = server.client.post(f"/api/{path}", content=json.dumps(body | {field: value}))
+                assert reply.status_code in (200, 400, 404), (field, value, reply.text)
+        for body in (b"", b"[]", b"\xff", b"null", b"{" * 5000, b'{"a":' * 5000):
+            assert server.client.post(f"/api/{path}", content=body).status_code == 400
+    server.server.registry.models[MODEL].has_asked_keep_alive = False
+    assert is_idle(hybrid)
+
+
+def test_no_value_of_any_option_is_an_error_of_ours(server, hybrid):
+    with scripted(hybrid, said(hybrid, "Yes.")):
+        for option in (*OptionFields.__struct_fields__, *UNSUPPORTED_OPTIONS):
+            for value in ODD:
+                body = {"model": MODEL, "stream": False, "messages": QUESTION, "options": {"num_predict": 1, option: value}}
+                reply = server.client.post("/api/chat", content=json.dumps(body))
+                assert reply.status_code in (200, 400), (option, value, reply.text)
+    assert is_idle(hybrid)

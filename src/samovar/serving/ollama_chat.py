@@ -108,7 +108,7 @@ def _message(where: str, given: MessageFields) -> dict[str, object]:
     ):
         if value and given.role != role:
             raise BadRequest(f"{where}.{name} is given; only a message of role {role} takes it", param=f"{where}.{name}")
-    read: dict[str, object] = {"role": given.role, "content": given.content}
+    read: dict[str, object] = {"role": given.role, "content": given.content or ""}
     if given.thinking:
         read["reasoning_content"] = given.thinking
     if given.tool_name:

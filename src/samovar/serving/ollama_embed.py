@@ -57,7 +57,7 @@ class _Vectors:
 
 
 async def embed(server: Server, request: Request) -> Response:
-    """Vectors for texts; an empty list opens the model."""
+    """Vectors for texts; an empty list, or one empty text, opens the model."""
     started_s = time.perf_counter()
     fields = read_body(EmbedFields, await request.body(), UNSUPPORTED)
     made = await _embed(server, request, fields)
@@ -86,8 +86,7 @@ async def embeddings(server: Server, request: Request) -> Response:
 
 async def _embed(server: Server, request: Request, fields: EmbedFields) -> _Vectors:
     options, seconds = _options(fields.options), keep_alive_s(fields.keep_alive)
-    texts = [fields.input] if isinstance(fields.input, str) else fields.input
-    texts = [] if texts == [""] else texts
+    texts = fields.input if isinstance(fields.input, list) else [fields.input] if fields.input else []
     caller, started_s = caller_of(request), time.perf_counter()
     with server.limits.admit(caller) as count:
         async with server.registry.use(fields.model) as opened:
