@@ -105,7 +105,8 @@ def test_errors_are_those_that_the_official_client_knows(client):
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_a_client_that_leaves_stops_the_work(server, hybrid, monkeypatch):
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/api/embed"])
+def test_a_client_that_leaves_stops_the_work(server, hybrid, monkeypatch, path):
     own, steps = Engine.step, []
 
     def slow(engine):
@@ -116,7 +117,7 @@ def test_a_client_that_leaves_stops_the_work(server, hybrid, monkeypatch):
     monkeypatch.setattr(Engine, "step", slow)
     texts = [f"{i} " + "tea " * 2000 for i in range(200)]  # many seconds
     with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=server.url, timeout=0.5) as leaving:
-        leaving.post("/v1/embeddings", json={"input": texts})
+        leaving.post(path, json={"model": "hybrid", "input": texts})
     started = time.monotonic()
     assert is_idle(hybrid)
     assert time.monotonic() - started < 2

@@ -10,6 +10,11 @@ _PREFIX, _SUFFIX, _MIDDLE = "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"
 _ENDS: Final = (_PREFIX, _SUFFIX, "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|endoftext|>", "<|im_end|>")
 
 
+def can_fill_in(tokenizer: Tokenizer) -> bool:
+    """Whether the vocabulary has the tokens."""
+    return {_PREFIX, _SUFFIX, _MIDDLE} <= tokenizer.control_tokens.keys()
+
+
 def fill_in_prompt(tokenizer: Tokenizer, before: str | tuple[int, ...], after: str) -> tuple[int, ...]:
     """The ids of a prompt that asks for what stands between two texts. Control tokens in these are ordinary text: they may be
     any file. Raises BadRequest where the vocabulary has no tokens for it."""

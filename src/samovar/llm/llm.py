@@ -20,6 +20,7 @@ from samovar.llm.answer import Answer
 from samovar.llm.dialogue import read_dialogue
 from samovar.llm.fill_in import fill_in_prompt, fill_in_stop_ids
 from samovar.llm.local_model import LocalModel, Progress
+from samovar.llm.model_card import ModelCard
 from samovar.llm.model_settings import ModelSettings
 from samovar.llm.model_text import Prompt, RenderSettings
 from samovar.llm.options import (
@@ -127,6 +128,11 @@ class LLM:
     def config(self) -> DecoderConfig:
         """The model's sizes and switches."""
         return self._opened.config
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model is: its format, sizes, template and metadata."""
+        return self._opened.card
 
     @property
     def model(self) -> Decoder:

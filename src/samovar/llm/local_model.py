@@ -18,6 +18,7 @@ from samovar.formats.cache import CacheStore
 from samovar.formats.hub import default_cache, default_store, resolve
 from samovar.kernels import PAGE_TOKENS, KvType
 from samovar.llm.memory import Budget, available_bytes
+from samovar.llm.model_card import read_card
 from samovar.llm.model_settings import ModelSettings
 from samovar.llm.model_text import ModelText, read_model_text
 from samovar.llm.setup import choose_ops, kv_type_for
@@ -51,6 +52,7 @@ class LocalModel:
         self.packer = loaded.packer
         with _stopping(self.packer):
             self.text: ModelText = read_model_text(checkpoint, self._cache)
+            self.card = read_card(checkpoint, self.model.config, self.text)
             self.kv_type: KvType = settings.kv_type or kv_type_for(self.model.embedding.type.name)
             pool = self._make_pool(settings, Budget(settings.memory, free_bytes, self.model.packed_bytes))
             self.draft: LocalModel | None = None

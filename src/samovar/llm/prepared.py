@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from samovar.engine.client import EngineClient
-from samovar.errors import BadRequest
+from samovar.errors import BadRequest, PromptTooLong
 from samovar.llm.answer import Answer
 from samovar.llm.result import Result
 from samovar.llm.stream import OnEnd, Stream, run_together
@@ -46,6 +46,16 @@ class Prepared:
     def check(self) -> None:
         """Raises what is wrong with the requests for this engine."""
         self._client.check(self.answers[0].request)  # they differ in their seeds alone
+
+    def bound(self, n_context: int) -> None:
+        """Let prompt and answer have that many tokens together at most. Raises PromptTooLong where there is no room."""
+        room = n_context - self.n_prompt
+        if room < 1:
+            raise PromptTooLong(self.n_prompt, n_context)
+        for answer in self.answers:
+            asked = answer.request.sampling.max_tokens
+            sampling = replace(answer.request.sampling, max_tokens=room if asked is None else min(asked, room))
+            answer.request = replace(answer.request, sampling=sampling)
 
     def run(self) -> Result:
         """Generate all answers. Raises the error that ended one."""

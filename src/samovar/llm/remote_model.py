@@ -22,6 +22,7 @@ from samovar.errors import EngineFailed, SamovarError
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_cache, default_store, resolve
 from samovar.llm.local_model import Progress as OnProgress
+from samovar.llm.model_card import read_card
 from samovar.llm.model_settings import ModelSettings
 from samovar.llm.model_text import ModelText, read_model_text
 from samovar.llm.wire import (
@@ -313,6 +314,7 @@ class RemoteModel:
         self.client = ProcessClient(settings, self.config.vocab_size, progress)
         opened = self.client.opened
         self.text: ModelText = read_model_text(checkpoint, cache)
+        self.card = read_card(checkpoint, self.config, self.text)
         self.max_context, self.kv_type = opened.max_context, opened.kv_type
         self.slow_reason, self.warnings = opened.slow_reason, opened.warnings
 

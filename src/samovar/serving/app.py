@@ -17,6 +17,8 @@ from samovar.serving.anthropic_reply import anthropic_error
 from samovar.serving.anthropic_routes import count_tokens, create_message
 from samovar.serving.caller import LOCAL
 from samovar.serving.failures import Failure, openai_error
+from samovar.serving.ollama_replies import ollama_error
+from samovar.serving.ollama_routes import OLLAMA_ROUTES
 from samovar.serving.openai_chat import chat_completions
 from samovar.serving.openai_routes import OPENAI_ROUTES
 from samovar.serving.replies import ClientGone, json_reply
@@ -39,6 +41,7 @@ class Dialect:
 
 # Of two prefixes that fit a path, the first one says how errors look.
 DIALECTS: Final[Sequence[Dialect]] = (
+    Dialect(prefix="/api", routes=OLLAMA_ROUTES, error_reply=ollama_error),
     Dialect(
         prefix="/v1/messages",
         routes=(("POST", "/v1/messages", create_message), ("POST", "/v1/messages/count_tokens", count_tokens)),

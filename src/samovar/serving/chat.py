@@ -23,14 +23,15 @@ from samovar.text.output_parser import Delta
 class ChatAsk:
     """What every dialect's chat request becomes. `model` None is the server's first one; `options` are those of
     `LLM.prepare_chat`, without tenant and adapter, which the server sets. `wish` is how to think where the model has that
-    choice, for requests whose options leave it open. Prompts share what is cached with those of the same `cache_salt`
-    alone."""
+    choice, for requests whose options leave it open. `n_context` bounds prompt and answer together. Prompts share what is
+    cached with those of the same `cache_salt` alone."""
 
     model: str | None
     messages: Sequence[dict[str, object]]
     options: ChatOptions
     wish: ThinkingAsk | None = None
     cache_salt: str | None = None
+    n_context: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class TextAsk:
     suffix: str | None = None
     task: Task = "generate"
     cache_salt: str | None = None
+    n_context: int | None = None
 
 
 class Answers:
@@ -125,6 +127,12 @@ def _hand_in(
         options: Options = {**ask.options, "tenant": tenant_of(caller, ask.cache_salt), "adapter": opened.adapter}
         prompts = ask.prompt if isinstance(ask.prompt, list) else [ask.prompt]
         prepared = [opened.llm.prepare_generate(one, suffix=ask.suffix, task=ask.task, **options) for one in prompts]
+    if ask.n_context is not None:
+        if ask.n_context > (n_max := opened.llm.max_context):
+            wanted = f"a context of {ask.n_context} tokens is wanted, and this model is open with {n_max}"
+            raise BadRequest(wanted, param="num_ctx")
+        for one in prepared:
+            one.bound(ask.n_context)
     if len(prepared) > 1:
         for one in prepared:
             one.check()  # before any is handed in

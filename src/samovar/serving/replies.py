@@ -1,8 +1,8 @@
-"""Replies: JSON bodies, server-sent events, newline-delimited JSON; and what becomes of a request whose client has left."""
+"""Replies: JSON bodies and streams; and what becomes of a request whose client has left."""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, TypeVar
 
 import msgspec
@@ -91,16 +91,6 @@ def sse(value: object, event: str | None = None) -> bytes:
 def sse_reply(events: AsyncGenerator[bytes, None], *, close: Close, ping: bytes = PING, ping_s: float = PING_S) -> Response:
     """A stream of server-sent events; see `StreamReply`."""
     return StreamReply(events, "text/event-stream", close, ping, ping_s)
-
-
-def ndjson_reply(values: AsyncIterator[object], *, close: Close, ping: bytes | None = None) -> Response:
-    """A stream of JSON values, one a line; see `StreamReply`."""
-
-    async def lines() -> AsyncGenerator[bytes, None]:
-        async for value in values:
-            yield _encode(value) + b"\n"
-
-    return StreamReply(lines(), "application/x-ndjson", close, ping)
 
 
 async def unless_gone(request: Request, work: Callable[[], Awaitable[T]]) -> T:
