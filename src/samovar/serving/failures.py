@@ -15,6 +15,7 @@ from samovar.errors import (
     SamovarError,
 )
 from samovar.serving.limits import LimitReached
+from samovar.serving.records import NoSuchRecord
 from samovar.serving.replies import json_reply
 
 INTERNAL: Final = "an internal error happened; the server's log says more under this request's id"
@@ -45,6 +46,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure(status=400, kind="invalid_request_error", message=message, param=error.param, code="invalid_value")
     if isinstance(error, ModelNotFound):
         return Failure(status=404, kind="invalid_request_error", message=message, param="model", code="model_not_found")
+    if isinstance(error, NoSuchRecord):
+        return Failure(status=404, kind="invalid_request_error", message=message, code="not_found")
     if isinstance(error, LimitReached):
         return Failure(status=429, kind="rate_limit_error", message=message, code="rate_limit_exceeded", retry_s=error.retry_s)
     if isinstance(error, Overloaded):
