@@ -16,7 +16,9 @@ from samovar import __version__
 from samovar.serving.caller import LOCAL
 from samovar.serving.failures import Failure, openai_error
 from samovar.serving.kept_work import kept_work
+from samovar.serving.openai_batches import ROUTES as BATCHES
 from samovar.serving.openai_chat import chat_completions
+from samovar.serving.openai_files import ROUTES as FILES
 from samovar.serving.openai_responses import ROUTES as RESPONSES
 from samovar.serving.replies import ClientGone, json_reply
 from samovar.serving.server import Handler, Server, Table
@@ -40,7 +42,7 @@ class Dialect:
 DIALECTS: Final[Sequence[Dialect]] = (
     Dialect(
         prefix="/",
-        routes=(("GET", "/health", health), ("POST", "/v1/chat/completions", chat_completions), *RESPONSES),
+        routes=(("GET", "/health", health), ("POST", "/v1/chat/completions", chat_completions), *RESPONSES, *FILES, *BATCHES),
         error_reply=openai_error,
     ),
 )

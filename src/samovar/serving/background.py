@@ -4,22 +4,27 @@ import asyncio
 import logging
 from typing import Final, Protocol
 
+SLOTS: Final = 16
 LOG: Final = logging.getLogger("samovar.serving")
 
 
 class Job(Protocol):
-    """A piece of such work. `run` is cancelled when the server stops, and also when its owner wants no more of it: then
-    `give_up` was called before, and it says so in its record."""
+    """A piece of such work. `run` is cancelled when the server stops.
+
+    `give_up` is called when its owner wants no more of it; where it returns true, `run` is cancelled next, and ends in its own
+    time with a record that says so.
+    """
 
     async def run(self) -> None: ...
 
-    def give_up(self) -> None: ...
+    def give_up(self) -> bool: ...
 
 
 class Background:
-    """Jobs by id. Belongs to the server's event loop."""
+    """Jobs by id. Belongs to the server's event loop. `slots` bound the requests of all batches together."""
 
     def __init__(self) -> None:
+        self.slots = asyncio.Semaphore(SLOTS)
         self._jobs = dict[str, Job]()
         self._tasks = dict[str, asyncio.Task[None]]()
 
@@ -46,8 +51,8 @@ class Background:
         task = self._tasks.get(job_id)
         if task is None:
             return False
-        self._jobs[job_id].give_up()
-        task.cancel()
+        if self._jobs[job_id].give_up():
+            task.cancel()
         await asyncio.wait({task})
         return True
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from samovar.serving.openai_batches import resume_batches
 from samovar.serving.openai_responses import KIND, fail_interrupted
 from samovar.serving.records import Records
 from samovar.serving.server import Server
@@ -19,6 +20,7 @@ async def kept_work(server: Server) -> AsyncIterator[None]:
     pruning = None
     if server.records is not None:
         await fail_interrupted(server.records)
+        await resume_batches(server)
         pruning = asyncio.create_task(_prune(server.records))
     try:
         yield

@@ -228,9 +228,10 @@ class _Running:
             self._is_over = True
             self._news.set()
 
-    def give_up(self) -> None:
+    def give_up(self) -> bool:
         """It is to end as it is."""
         self._is_cancelled = True
+        return True
 
     async def follow(self, start: int) -> AsyncGenerator[bytes, None]:
         """The events from number `start` on, as they come."""
