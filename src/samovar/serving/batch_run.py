@@ -51,6 +51,7 @@ class BatchRun:
                 await self._within_time()
         except asyncio.CancelledError:
             if not self._is_given_up:  # the server stops, and the next one goes on
+                await asyncio.to_thread(lambda: [file.close() for file in (self._good, self._bad)])
                 raise
         except Exception as error:
             failure = self._server.failed(error)
