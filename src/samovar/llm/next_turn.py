@@ -59,7 +59,7 @@ def _places(render: Render, messages: Sequence[Message]) -> dict[int, tuple[int,
     """
     plain = read_messages(messages, parse_arguments=False)
     for message in plain:
-        message.pop("thinking", None)  # a second name for reasoning_content, which messages that are read anew must not have
+        message.pop("thinking", None)  # another name of the thoughts, which is no client's to give
     marked = [message | {"content": _marked(message.get("content"), index)} for index, message in enumerate(plain)]
     places: dict[int, tuple[int, int]] = {}
     n_marks = start = 0

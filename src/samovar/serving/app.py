@@ -13,6 +13,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from samovar import __version__
+from samovar.serving.anthropic_reply import anthropic_error
+from samovar.serving.anthropic_routes import count_tokens, create_message
 from samovar.serving.caller import LOCAL
 from samovar.serving.failures import Failure, openai_error
 from samovar.serving.kept_work import kept_work
@@ -40,6 +42,11 @@ class Dialect:
 
 # Of two prefixes that fit a path, the first one says how errors look.
 DIALECTS: Final[Sequence[Dialect]] = (
+    Dialect(
+        prefix="/v1/messages",
+        routes=(("POST", "/v1/messages", create_message), ("POST", "/v1/messages/count_tokens", count_tokens)),
+        error_reply=anthropic_error,
+    ),
     Dialect(
         prefix="/",
         routes=(("GET", "/health", health), ("POST", "/v1/chat/completions", chat_completions), *RESPONSES, *FILES, *BATCHES),

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from samovar.errors import SamovarError
+from samovar.errors import BadRequest, SamovarError
+from samovar.llm import LLM
 from samovar.llm.async_stream import AsyncStream
 from samovar.llm.options import ChatOptions, Options
 from samovar.llm.prepared import Prepared
@@ -13,17 +14,20 @@ from samovar.llm.result import Result
 from samovar.serving.caller import Caller
 from samovar.serving.limits import Limits
 from samovar.serving.registry import Opened, Registry
+from samovar.serving.thinking_words import ThinkingAsk
 from samovar.text.output_parser import Delta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatAsk:
     """What every dialect's chat request becomes. `model` None is the server's first one; `options` are those of
-    `LLM.prepare_chat`, without tenant and adapter, which the server sets."""
+    `LLM.prepare_chat`, without tenant and adapter, which the server sets. `wish` is how to think where the model has that
+    choice, for requests whose options leave it open."""
 
     model: str | None
     messages: Sequence[dict[str, object]]
     options: ChatOptions
+    wish: ThinkingAsk | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +92,28 @@ async def start(registry: Registry, limits: Limits, caller: Caller, ask: ChatAsk
 
 def _prepare(opened: Opened, caller: Caller, ask: ChatAsk | TextAsk) -> Prepared:
     if isinstance(ask, ChatAsk):
-        chat_options: ChatOptions = {**ask.options, "tenant": caller.id, "adapter": opened.adapter}
-        prepared = opened.llm.prepare_chat(ask.messages, **chat_options)
+        prepared = prepared_chat(opened, caller, ask)
     else:
         options: Options = {**ask.options, "tenant": caller.id, "adapter": opened.adapter}
         prepared = opened.llm.prepare_generate(ask.prompt, **options)
     prepared.check()
     return prepared
+
+
+def prepared_chat(opened: Opened, caller: Caller, ask: ChatAsk) -> Prepared:
+    """A chat, rendered and encoded; whether the engine can serve it is not checked. Raises what `LLM.prepare_chat` does."""
+    options: ChatOptions = {**ask.options, "tenant": caller.id, "adapter": opened.adapter}
+    if ask.wish is not None and ask.wish.thinking is not None and _can_think(opened.llm, ask.wish.thinking):
+        options |= {"thinking": ask.wish.thinking, "thinking_budget": ask.wish.budget}
+    return opened.llm.prepare_chat(ask.messages, **options)
+
+
+def _can_think(llm: LLM, thinking: bool) -> bool:
+    try:
+        llm.check_thinking(thinking)
+    except BadRequest:
+        return False
+    return True
 
 
 async def merged(streams: Sequence[AsyncIterator[Delta]]) -> AsyncIterator[tuple[int, Delta]]:
