@@ -83,7 +83,9 @@ def test_after_a_kill_a_batch_has_each_line_once_and_a_background_response_has_f
     with server_process(model, folder) as (_, client):
         while (now := client.batches.retrieve(batch.id)).status == "in_progress":
             time.sleep(0.05)
-        good, bad = ([json.loads(x) for x in client.files.content(i).text.splitlines()] for i in (now.output_file_id, now.error_file_id))
+        good, bad = (
+            [json.loads(x) for x in client.files.content(i).text.splitlines()] for i in (now.output_file_id, now.error_file_id)
+        )
         assert client.responses.retrieve(running.id).status == "failed"
     assert now.status == "completed"
     assert sorted(r["custom_id"] for r in good) == sorted(line["custom_id"] for line in lines if line is not lines[7])

@@ -8,15 +8,16 @@ import httpx
 import openai
 import pytest
 
+from samovar.errors import EngineFailed, Overloaded, StoreError
 from samovar.serving.app import build_app
-from samovar.serving.caller import Caller
 from samovar.serving.kept_work import kept_work
+from samovar.serving.limits import LimitReached
 from samovar.serving.records import Records
 from samovar.serving.registry import Offered, Registry
 from samovar.serving.server import Server
 from tests.engine.scripted import by_position
 from tests.llm.scripted import is_idle, scripted
-from tests.serving.served import served
+from tests.serving.served import given_away, served
 
 CHAT = "/v1/chat/completions"
 
@@ -239,22 +240,44 @@ def test_a_batch_that_cannot_be_honoured_is_refused_by_name(keeper, fields, para
     assert reply.json()["error"]["param"].startswith(param)
 
 
-def test_another_callers_files_and_batches_look_like_none(client, keeper, hybrid, monkeypatch):
+def test_another_callers_files_and_batches_look_like_none(client, keeper, hybrid):
     with scripted(hybrid, said(hybrid, "Yes.")):
         batch = ended(client, begun(client, [line("a")]))
-    monkeypatch.setattr("samovar.serving.app.LOCAL", Caller(id="other", name="other"))
     file = f"/v1/files/{batch.output_file_id}"
-    replies = [
-        keeper.client.get(file),
-        keeper.client.get(f"{file}/content"),
-        keeper.client.delete(file),
-        keeper.client.get(f"/v1/files?after={batch.output_file_id}"),
-        keeper.client.get(f"/v1/batches/{batch.id}"),
-        keeper.post(f"/v1/batches/{batch.id}/cancel"),
-        keeper.post("/v1/batches", input_file_id=batch.input_file_id, endpoint=CHAT, completion_window="24h"),
-    ]
+    with given_away(keeper.server.records):
+        replies = [
+            keeper.client.get(file),
+            keeper.client.get(f"{file}/content"),
+            keeper.client.delete(file),
+            keeper.client.get(f"/v1/files?after={batch.output_file_id}"),
+            keeper.client.get(f"/v1/batches/{batch.id}"),
+            keeper.client.get(f"/v1/batches?after={batch.id}"),
+            keeper.post(f"/v1/batches/{batch.id}/cancel"),
+            keeper.post("/v1/batches", input_file_id=batch.input_file_id, endpoint=CHAT, completion_window="24h"),
+        ]
+        lists = [keeper.client.get(path).json()["data"] for path in ("/v1/files", "/v1/batches")]
     assert [r.status_code for r in replies] == [404] * len(replies)
-    assert keeper.client.get("/v1/files").json()["data"] == keeper.client.get("/v1/batches").json()["data"] == []
+    assert lists == [[], []]
+    assert client.batches.retrieve(batch.id) == batch
+
+
+def test_a_line_waits_for_room_and_outlives_an_engine_that_breaks_down(client, keeper, hybrid, monkeypatch):
+    errors = [Overloaded(3, 0), LimitReached("so many", 0.001), EngineFailed("gone")]
+    route = keeper.server.endpoints[CHAT]
+
+    async def flaky(server, request):
+        if errors:
+            raise errors.pop()
+        return await route(server, request)
+
+    monkeypatch.setitem(keeper.server.endpoints, CHAT, flaky)
+    monkeypatch.setattr("samovar.serving.batch_run._LONGEST_WAIT_S", 0.01)
+    with scripted(hybrid, said(hybrid, "Yes.")):
+        done = ended(client, begun(client, [line("a")]))
+    assert (done.request_counts.completed, errors) == (1, [])
+    errors += [EngineFailed("gone")] * 3
+    done = ended(client, begun(client, [line("a")]))
+    assert results(client, done.error_file_id)[0]["response"]["body"]["error"]["code"] == "engine_failed"
 
 
 def test_a_server_without_records_says_so(server):
@@ -304,8 +327,6 @@ def test_a_batch_goes_on_after_a_restart_without_doing_a_line_twice(hybrid, tmp_
 
 
 def test_records_are_for_one_server_at_a_time_and_for_this_user_alone(tmp_path):
-    from samovar.errors import StoreError
-
     records = Records(tmp_path / "a")
     assert {p.stat().st_mode & 0o777 for p in records.folder.iterdir()} == {0o600}
     with pytest.raises(StoreError, match="another server uses it"):

@@ -7,11 +7,10 @@ import httpx
 import openai
 import pytest
 
-from samovar.serving.caller import Caller
 from samovar.serving.records import Records
 from tests.engine.scripted import by_position
-from tests.llm.scripted import is_idle, scripted, spelled
-from tests.serving.served import served
+from tests.llm.scripted import broken, is_idle, scripted, spelled
+from tests.serving.served import given_away, served
 
 ANSWER = "<think>\nLight scatters.\n</think>\n\nBecause of 空気 scattering."
 QUICK = {"reasoning": {"effort": "none"}}
@@ -188,21 +187,21 @@ def test_a_response_can_be_fetched_and_deleted_by_its_owner(client, hybrid):
         client.responses.create(model="hybrid", input="And?", previous_response_id=made.id)
 
 
-def test_another_callers_response_looks_like_none(client, keeper, hybrid, monkeypatch):
+def test_another_callers_response_looks_like_none(client, keeper, hybrid):
     with scripted(hybrid, said(hybrid, "Yes.")):
         made = client.responses.create(model="hybrid", input="Is it?", **QUICK)
-        monkeypatch.setattr("samovar.serving.app.LOCAL", Caller(id="other", name="other"))
-        path = f"/v1/responses/{made.id}"
+    path = f"/v1/responses/{made.id}"
+    with given_away(keeper.server.records):
         replies = [
             keeper.client.get(path),
+            keeper.client.get(f"{path}?stream=true"),
             keeper.client.get(f"{path}/input_items"),
             keeper.post(f"{path}/cancel"),
             keeper.client.delete(path),
             keeper.post("/v1/responses", input="x", previous_response_id=made.id),
             keeper.post("/v1/responses", input=[{"type": "item_reference", "id": made.output[0].id}]),
         ]
-    assert [r.status_code for r in replies] == [404] * 6
-    monkeypatch.undo()
+    assert [r.status_code for r in replies] == [404] * len(replies)
     assert client.responses.retrieve(made.id) == made
 
 
@@ -338,3 +337,24 @@ def test_a_server_without_records_answers_and_says_what_it_cannot_do(server, hyb
         refused = server.post("/v1/responses", input="Is it?", **body)
         assert refused.status_code == 400
         assert "keeps no records" in refused.json()["error"]["message"]
+
+
+def test_an_error_in_the_middle_is_told_once_and_kept(client, keeper, hybrid):
+    with broken(hybrid, lambda _: True):
+        plain = keeper.post("/v1/responses", input="Why?")
+        events = list(client.responses.create(model="hybrid", input="Why?", stream=True))
+        left = client.responses.create(model="hybrid", input="Why?", background=True)
+        while (now := client.responses.retrieve(left.id)).status == "in_progress":
+            time.sleep(0.01)
+    assert plain.status_code == 500
+    assert [e.type for e in events] == ["response.created", "response.in_progress", "response.failed"]
+    assert (now.status, now.error.code) == ("failed", "server_error")
+    with pytest.raises(openai.BadRequestError, match="is failed"):
+        client.responses.create(model="hybrid", input="And?", previous_response_id=now.id)
+    assert is_idle(hybrid)
+
+
+def test_a_too_long_prompt_is_refused_with_counts_even_in_the_background(client):
+    for background in (False, True):
+        with pytest.raises(openai.BadRequestError, match="tokens, and the context holds"):
+            client.responses.create(model="hybrid", input="word " * 5000, background=background)

@@ -21,7 +21,8 @@ from samovar.serving.openai_files import BATCH, FILE, content_path, new_file, op
 from samovar.serving.server import MAX_PRIORITY_KEY, Server
 
 PRIORITY: Final = -50  # whatever else is asked for goes first
-_N_TRIES: Final = 3  # of a line under which the engine breaks down
+_N_TRIES: Final = 3  # of a line that fails through no fault of its own
+_WORTH_A_RETRY: Final = ("engine_failed", "out_of_memory")
 _KEEP_COUNTS_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 30.0
 Value = dict[str, Any]
@@ -136,8 +137,8 @@ class BatchRun:
                 return await handler(self._server, request), request_id
             except Exception as error:
                 failure = self._server.failed(error)
-            n_tries += failure.code == "engine_failed"
-            if failure.retry_s is None and (failure.code != "engine_failed" or n_tries == _N_TRIES):
+            n_tries += failure.retry_s is None
+            if failure.retry_s is None and (failure.code not in _WORTH_A_RETRY or n_tries == _N_TRIES):
                 return openai_error(failure, request_id), request_id
             await asyncio.sleep(min(_LONGEST_WAIT_S, failure.retry_s or 1.0))
 
