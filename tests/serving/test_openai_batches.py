@@ -333,3 +333,23 @@ def test_records_are_for_one_server_at_a_time_and_for_this_user_alone(tmp_path):
         Records(tmp_path / "a")
     records.close()
     Records(tmp_path / "a").close()
+
+
+def test_records_that_are_old_and_finished_are_forgotten(tmp_path, monkeypatch):
+    async def ids(records):
+        return [value["id"] for value in await records.page("x", "me", limit=9, after=None, is_oldest_first=True)]
+
+    async def work(records):
+        for record_id, is_open in (("old", False), ("open", True)):
+            await records.put("x", record_id, "me", {"id": record_id}, is_open=is_open)
+        monkeypatch.setattr("time.time", lambda: 1e10)
+        await records.put("x", "new", "me", {"id": "new"})
+        await records.put("x", "new", "you", {"id": "taken over"})
+        await records.forget_older("x", 60)
+        return await ids(records), await records.unfinished("x")
+
+    records = Records(tmp_path)
+    try:
+        assert asyncio.run(work(records)) == (["open", "new"], [("open", "me", {"id": "open"})])
+    finally:
+        records.close()

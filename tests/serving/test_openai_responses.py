@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from samovar.serving.records import Records
+from samovar.serving.responses_fields import ResponseFields
 from tests.engine.scripted import by_position
 from tests.llm.scripted import broken, is_idle, scripted, spelled
 from tests.serving.served import given_away, served
@@ -358,3 +359,72 @@ def test_a_too_long_prompt_is_refused_with_counts_even_in_the_background(client)
     for background in (False, True):
         with pytest.raises(openai.BadRequestError, match="tokens, and the context holds"):
             client.responses.create(model="hybrid", input="word " * 5000, background=background)
+
+
+ODD = [
+    None,
+    True,
+    -1,
+    1.5,
+    1 << 70,
+    "",
+    "\x00",
+    [],
+    {},
+    [None],
+    [[]],
+    [{}],
+    {"type": None},
+    {"type": "message"},
+    [{"type": []}],
+]
+ODD_ITEMS = [
+    {"role": "user", "content": [{"type": "input_text", "text": 1}]},
+    {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{"},
+    {"type": "function_call", "call_id": "a", "name": "f", "arguments": "[]"},
+    {"type": "reasoning", "summary": [{"type": "summary_text"}]},
+    {"type": "reasoning", "encrypted_content": "gAAAA="},
+    {"type": "item_reference", "id": "msg__0"},
+    {"type": {}},
+]
+
+
+def test_whatever_is_sent_the_answer_is_no_internal_error(keeper, hybrid):
+    base = {"input": "Why?", "max_output_tokens": 1}
+    bodies = [base | {name: value} for name in ResponseFields.__annotations__ for value in ODD if name != "background"]
+    bodies += [base | {"input": [item]} for item in ODD_ITEMS] + [
+        base | {"tools": [{"type": "function", "name": v}]} for v in ODD
+    ]
+    bodies += [base | {part: {name: v}} for part, name in (("text", "format"), ("reasoning", "effort")) for v in ODD]
+    bodies += [base | {"reasoning": {"summary": v}} for v in ODD]
+    with scripted(hybrid, said(hybrid, "Yes.")):
+        for body in bodies:
+            reply = keeper.post("/v1/responses", **body)
+            assert reply.status_code in (200, 400, 404), (body, reply.text)
+        for raw in (b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"input": ' + b"[" * 5000 + b"]" * 5000 + b"}"):
+            assert keeper.client.post("/v1/responses", content=raw).status_code == 400, raw[:20]
+        for path in ("x", "%00", "resp_%ff", "x/input_items?limit=0", "x?stream=maybe", "x?starting_after=1", "x?a=b"):
+            assert keeper.client.get(f"/v1/responses/{path}").status_code in (400, 404), path
+    assert is_idle(hybrid)
+
+
+def test_a_tool_is_called_and_its_output_read(client, hybrid):
+    pytest.importorskip("samovar.text.tool_call_parser")
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city":  "Омск"}}\n</tool_call>'
+    tool = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+    listener = Listener(hybrid, f"<think>\nI look.\n</think>\n\nWait.\n{call}", "Sunny.")
+    with scripted(hybrid, listener):
+        with client.responses.stream(model="hybrid", input="Weather?", tools=[tool | {"strict": None}]) as stream:
+            events = list(stream)
+        first = stream.get_final_response()
+        asked = next(item for item in first.output if item.type == "function_call")
+        output = {"type": "function_call_output", "call_id": asked.call_id, "output": "sun"}
+        second = client.responses.create(
+            model="hybrid", input=[output], previous_response_id=first.id, tools=[tool | {"strict": None}]
+        )
+    assert (asked.name, asked.arguments, first.output_text) == ("weather", '{"city":  "Омск"}', "Wait.")
+    assert "".join(e.delta for e in events if e.type == "response.function_call_arguments.delta") == asked.arguments
+    assert second.output_text == "Sunny."
+    said_before = hybrid.tokenizer.encode(f"<think>\nI look.\n</think>\n\nWait.\n{call}<|im_end|>\n")
+    n_first = len(listener.prompts[0])
+    assert list(listener.prompts[1][n_first : n_first + len(said_before)]) == said_before, "what it wrote, to the byte"
