@@ -17,17 +17,9 @@ from samovar.serving.registry import Offered, Registry
 from samovar.serving.server import Server
 from tests.engine.scripted import by_position
 from tests.llm.scripted import is_idle, scripted
-from tests.serving.served import given_away, served
+from tests.serving.served import given_away
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module")
-def keeper(hybrid, tmp_path_factory):
-    records = Records(tmp_path_factory.mktemp("records"))
-    with served({"hybrid": hybrid}, records=records) as running:
-        yield running
-    records.close()
 
 
 @pytest.fixture(scope="module")
