@@ -159,6 +159,16 @@ def test_responses_can_be_had_in_batches(client, hybrid):
     assert results(client, done.error_file_id)[0]["custom_id"] == "b"
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [("/v1/completions", {"prompt": "One", "max_tokens": 1}), ("/v1/embeddings", {"input": "One"})],
+)
+def test_other_routes_can_be_had_in_batches(client, endpoint, body):
+    lines = [{"custom_id": "a", "method": "POST", "url": endpoint, "body": body}]
+    done = ended(client, begun(client, lines, endpoint=endpoint))
+    assert done.request_counts.completed == 1, results(client, done.error_file_id)
+
+
 def test_a_batch_lets_others_go_first(client, hybrid):
     seen = []
     submit = hybrid._client.submit

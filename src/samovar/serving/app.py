@@ -22,6 +22,7 @@ from samovar.serving.openai_batches import ROUTES as BATCHES
 from samovar.serving.openai_chat import chat_completions
 from samovar.serving.openai_files import ROUTES as FILES
 from samovar.serving.openai_responses import ROUTES as RESPONSES
+from samovar.serving.openai_routes import OPENAI_ROUTES
 from samovar.serving.replies import ClientGone, json_reply
 from samovar.serving.server import Handler, Server, Table
 
@@ -49,7 +50,14 @@ DIALECTS: Final[Sequence[Dialect]] = (
     ),
     Dialect(
         prefix="/",
-        routes=(("GET", "/health", health), ("POST", "/v1/chat/completions", chat_completions), *RESPONSES, *FILES, *BATCHES),
+        routes=(
+            ("GET", "/health", health),
+            ("POST", "/v1/chat/completions", chat_completions),
+            *OPENAI_ROUTES,
+            *RESPONSES,
+            *FILES,
+            *BATCHES,
+        ),
         error_reply=openai_error,
     ),
 )

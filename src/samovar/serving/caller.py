@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+from samovar.errors import SamovarError
+
+
+class Forbidden(SamovarError):
+    """A caller asks for what its key does not allow."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:

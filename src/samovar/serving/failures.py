@@ -14,6 +14,7 @@ from samovar.errors import (
     PromptTooLong,
     SamovarError,
 )
+from samovar.serving.caller import Forbidden
 from samovar.serving.limits import LimitReached
 from samovar.serving.records import NoSuchRecord
 from samovar.serving.replies import json_reply
@@ -48,6 +49,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure(status=404, kind="invalid_request_error", message=message, param="model", code="model_not_found")
     if isinstance(error, NoSuchRecord):
         return Failure(status=404, kind="invalid_request_error", message=message, code="not_found")
+    if isinstance(error, Forbidden):
+        return Failure(status=403, kind="permission_error", message=message, code="forbidden")
     if isinstance(error, LimitReached):
         return Failure(status=429, kind="rate_limit_error", message=message, code="rate_limit_exceeded", retry_s=error.retry_s)
     if isinstance(error, Overloaded):

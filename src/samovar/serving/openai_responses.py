@@ -42,7 +42,8 @@ async def create_response(server: Server, request: Request) -> Response:
     messages = messages_of([*earlier, *items])
     if fields.instructions:
         messages.insert(0, {"role": "system", "content": fields.instructions})
-    answers = await server.start(request, ChatAsk(model=fields.model, messages=messages, options=options))
+    ask = ChatAsk(model=fields.model, messages=messages, options=options, cache_salt=fields.cache_salt)
+    answers = await server.start(request, ask)
     making = _Making(server, answers, fields, items, owner if is_stored else None)
     if fields.background:
         return await _in_background(server, making, fields)

@@ -113,6 +113,7 @@ class ResponseFields(Fields, kw_only=True, frozen=True):
     stop: str | list[str] | None = None
     priority: int | None = None
     timeout_s: float | None = None
+    cache_salt: str | None = None
     enable_thinking: bool | None = None
     thinking_budget: int | None = None
     chat_template_kwargs: dict[str, Any] | None = None

@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -12,12 +13,12 @@ from starlette.responses import Response
 from samovar import __version__
 from samovar.errors import BadRequest, SamovarError
 from samovar.serving.background import Background
-from samovar.serving.caller import Caller
+from samovar.serving.caller import Caller, Forbidden
 from samovar.serving.chat import Answers, ChatAsk, TextAsk, start
 from samovar.serving.failures import Failure, failure_of
 from samovar.serving.limits import Limits
 from samovar.serving.records import Records
-from samovar.serving.registry import Registry
+from samovar.serving.registry import Opened, Registry
 
 Handler = Callable[["Server", Request], Awaitable[Response]]
 Table = Sequence[tuple[str, str, Handler]]  # method, path, handler
@@ -43,6 +44,16 @@ class Server:
         """Begin a caller's request, within its limits. To be closed with `Answers.aclose`. Raises what `chat.start` does."""
         ask = _with_priority(ask, request.scope.get(MAX_PRIORITY_KEY))
         return await start(self.registry, self.limits, caller_of(request), ask)
+
+    @asynccontextmanager
+    async def use(self, request: Request, model: str | None) -> AsyncIterator[tuple[Opened, Callable[[int], None]]]:
+        """A model for a caller's request that writes no text, within its limits, and what counts its tokens.
+
+        Raises LimitReached, UnknownModel, and what opening the model raises.
+        """
+        with self.limits.admit(caller_of(request)) as count:
+            async with self.registry.use(model) as opened:
+                yield opened, count
 
     def kept(self) -> Records:
         """The server's records. Raises BadRequest where it keeps none."""
@@ -77,3 +88,9 @@ def caller_of(request: Request) -> Caller:
 def log_fields(request: Request, **more: object) -> Mapping[str, object]:
     """What a line of the log says about a request: never its contents."""
     return {"request_id": request.state.request_id, "caller": caller_of(request).name, "path": request.url.path, **more}
+
+
+def require_admin(request: Request) -> None:
+    """Raises Forbidden for a caller without an admin's key."""
+    if not (caller := caller_of(request)).is_admin:
+        raise Forbidden(f"the key {caller.name!r} may not do this; it takes an admin's key")
