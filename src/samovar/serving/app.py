@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,9 +17,13 @@ from samovar.serving.anthropic_reply import anthropic_error
 from samovar.serving.anthropic_routes import count_tokens, create_message
 from samovar.serving.caller import LOCAL
 from samovar.serving.failures import Failure, openai_error
+from samovar.serving.kept_work import kept_work
 from samovar.serving.ollama_replies import ollama_error
 from samovar.serving.ollama_routes import OLLAMA_ROUTES
+from samovar.serving.openai_batches import ROUTES as BATCHES
 from samovar.serving.openai_chat import chat_completions
+from samovar.serving.openai_files import ROUTES as FILES
+from samovar.serving.openai_responses import ROUTES as RESPONSES
 from samovar.serving.openai_routes import OPENAI_ROUTES
 from samovar.serving.replies import ClientGone, json_reply
 from samovar.serving.server import Handler, Server, Table
@@ -53,10 +57,16 @@ DIALECTS: Final[Sequence[Dialect]] = (
             ("GET", "/health", health),
             ("POST", "/v1/chat/completions", chat_completions),
             *OPENAI_ROUTES,
+            *RESPONSES,
+            *FILES,
+            *BATCHES,
         ),
         error_reply=openai_error,
     ),
 )
+
+# What goes on beside the routes, from the server's start to its end.
+LIVES: Final[Sequence[Callable[[Server], AbstractAsyncContextManager[None]]]] = (kept_work,)
 
 
 def build_app(server: Server) -> Starlette:
@@ -64,9 +74,15 @@ def build_app(server: Server) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
-        await server.registry.close()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(server.registry.close)
+            for life in LIVES:
+                await stack.enter_async_context(life(server))
+            yield
 
+    server.endpoints.update(
+        {path: handler for dialect in DIALECTS for method, path, handler in dialect.routes if method == "POST"}
+    )
     routes = [
         Route(path, _endpoint(server, handler, dialect), methods=[method])
         for dialect in DIALECTS

@@ -16,6 +16,7 @@ from samovar.errors import (
 )
 from samovar.serving.caller import Forbidden
 from samovar.serving.limits import LimitReached
+from samovar.serving.records import NoSuchRecord
 from samovar.serving.replies import json_reply
 
 INTERNAL: Final = "an internal error happened; the server's log says more under this request's id"
@@ -46,6 +47,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure(status=400, kind="invalid_request_error", message=message, param=error.param, code="invalid_value")
     if isinstance(error, ModelNotFound):
         return Failure(status=404, kind="invalid_request_error", message=message, param="model", code="model_not_found")
+    if isinstance(error, NoSuchRecord):
+        return Failure(status=404, kind="invalid_request_error", message=message, code="not_found")
     if isinstance(error, Forbidden):
         return Failure(status=403, kind="permission_error", message=message, code="forbidden")
     if isinstance(error, LimitReached):
