@@ -51,6 +51,7 @@ async def pull(server: Server, request: Request) -> Response:
 
 def _refused(what: str) -> Handler:
     async def refused(_: Server, request: Request) -> Response:
+        """Refused, with what to do instead."""
         raise BadRequest(f"{request.url.path} is not supported: {what}")
 
     return refused
