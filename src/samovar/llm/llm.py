@@ -193,9 +193,16 @@ class LLM:
         dialogue = read_dialogue(self._text, messages, dialogue_options)
         prompt = dialogue.prompt
         thinks = prompt.is_thinking and (dialogue.thinking is None or dialogue.thinking.budget != 0)
-        params, stop = self._params(rest, is_thinking=thinks), stop_strings(rest)
+        params, stop = dialogue.barred(self._params(rest, is_thinking=thinks)), stop_strings(rest)
         answers = [
-            Answer(request, self.tokenizer.detokenizer(is_continuation=True), dialogue.parser(), stop, dialogue.explain)
+            Answer(
+                request,
+                self.tokenizer.detokenizer(is_continuation=True),
+                dialogue.parser(),
+                stop,
+                dialogue.explain,
+                dialogue.tool_parser(),
+            )
             for request in requests(rest, prompt.ids, params, dialogue.thinking)
         ]
         return Prepared(self._client, answers, lambda answer: dialogue.prepare_next_turn(self._client, answer))
