@@ -13,6 +13,7 @@ from samovar.llm.model_text import ModelText, Prompt, RenderSettings
 from samovar.llm.next_turn import explain_break, next_turn_ids
 from samovar.llm.options import DialogueOptions
 from samovar.llm.tool_use import ToolUse, read_tool_use
+from samovar.text.grammar_spec import GrammarSpec
 from samovar.text.output_parser import CLOSE, OPEN, OutputParser
 from samovar.text.tool_call_parser import ToolCallParser
 from samovar.text.xml_arguments import OPEN_TAG
@@ -40,9 +41,13 @@ class Dialogue:
             return OutputParser("answer", control_tokens)
         return OutputParser.for_prompt(self.prompt.text, self.text.tokenizer)
 
-    def tool_parser(self) -> ToolCallParser | None:
-        """What takes calls out of an answer to it; None where there are to be none."""
-        return self.tool_use.parser(self.text.tokenizer.control_tokens)
+    def tool_parser(self, grammar: GrammarSpec | None) -> ToolCallParser | None:
+        """What takes calls out of an answer that apart from them matches a grammar; None where there are to be none."""
+        return self.tool_use.parser(self.text.tokenizer.control_tokens, grammar)
+
+    def grammar(self, asked: GrammarSpec | None) -> GrammarSpec | None:
+        """What an answer has to match for the tools' sake, and for the grammar that was asked for."""
+        return self.tool_use.grammar(asked, self.text.template.source, self.text.tokenizer.control_tokens)
 
     def barred(self, params: SamplingParams) -> SamplingParams:
         """Parameters that keep an answer from tokens that it must not hold."""

@@ -25,6 +25,7 @@ from samovar.llm.options import (
     ChatOptions,
     Defaults,
     Options,
+    asked_grammar,
     own_defaults,
     requests,
     sampling_params,
@@ -194,6 +195,7 @@ class LLM:
         prompt = dialogue.prompt
         thinks = prompt.is_thinking and (dialogue.thinking is None or dialogue.thinking.budget != 0)
         params, stop = dialogue.barred(self._params(rest, is_thinking=thinks)), stop_strings(rest)
+        asked = asked_grammar(rest)
         answers = [
             Answer(
                 request,
@@ -201,9 +203,9 @@ class LLM:
                 dialogue.parser(),
                 stop,
                 dialogue.explain,
-                dialogue.tool_parser(),
+                dialogue.tool_parser(asked),
             )
-            for request in requests(rest, prompt.ids, params, dialogue.thinking)
+            for request in requests(rest, prompt.ids, params, dialogue.thinking, grammar=dialogue.grammar(asked))
         ]
         return Prepared(self._client, answers, lambda answer: dialogue.prepare_next_turn(self._client, answer))
 
@@ -238,7 +240,7 @@ class LLM:
         params, stop = self._params(options, is_thinking=False), stop_strings(options)
         answers = [
             Answer(request, self.tokenizer.detokenizer(is_continuation=True), None, stop, lambda _: None)
-            for request in requests(options, prompt_ids, params, None)
+            for request in requests(options, prompt_ids, params, None, grammar=asked_grammar(options))
         ]
         return Prepared(self._client, answers)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn
 
 from samovar.errors import BadRequest
 from samovar.text.chat_messages import Json, read_tools
+from samovar.text.grammar_spec import GrammarSpec
 from samovar.text.tool_call_parser import ToolCallParser
 from samovar.text.tools import Tool, named_tools
 from samovar.text.xml_arguments import OPEN_TAG
@@ -27,11 +28,33 @@ class ToolUse:
     mode: Mode = "none"
     max_calls: int | None = None
 
-    def parser(self, control_tokens: Mapping[str, int]) -> ToolCallParser | None:
-        """A parser for one answer; None where it is not to call any."""
+    def parser(self, control_tokens: Mapping[str, int], answer: GrammarSpec | None) -> ToolCallParser | None:
+        """A parser for one answer, which apart from calls has to match `answer`; None where it is not to call any.
+
+        Where a grammar sees to it that calls have their tags, nothing else is taken for one.
+        """
         if self.mode == "none":
             return None
-        return ToolCallParser(self.callable, control_tokens, max_calls=self.max_calls)
+        return ToolCallParser(self.callable, control_tokens, finds_bare=not self._is_bound(answer), max_calls=self.max_calls)
+
+    def grammar(
+        self, answer: GrammarSpec | None, template_source: str, control_tokens: Mapping[str, int]
+    ) -> GrammarSpec | None:
+        """What the answer has to match: `answer`, or calls, or both. Raises BadRequest for what cannot be combined."""
+        if not self._is_bound(answer):
+            return answer
+        from samovar.text.tool_grammar import CallForm, calls_only, calls_or, style_of, text_and_calls
+
+        tools = list(self.callable.values())
+        form = CallForm(style=style_of(template_source), control_tokens=control_tokens, max_calls=self.max_calls)
+        if self.mode == "required":
+            return calls_only(tools, form, param="tools")
+        return text_and_calls(tools, form, param="tools") if answer is None else calls_or(answer, tools, form, param="tools")
+
+    def _is_bound(self, answer: GrammarSpec | None) -> bool:
+        """A grammar says what calls look like."""
+        is_strict = answer is not None or any(tool.is_strict for tool in self.callable.values())
+        return self.mode == "required" or (self.mode == "auto" and bool(self.callable) and is_strict)
 
     def barred_ids(self, control_tokens: Mapping[str, int]) -> tuple[int, ...]:
         """Tokens that an answer must not hold."""

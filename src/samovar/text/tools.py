@@ -68,7 +68,7 @@ def types_of(schema: Json, root: Mapping[str, Json], depth: int = 0) -> frozense
     if not isinstance(schema, dict) or depth == _MAX_DEPTH:
         return frozenset()
     if isinstance(schema.get("$ref"), str):
-        return types_of(_referred(str(schema["$ref"]), root), root, depth + 1)
+        return types_of(referred(str(schema["$ref"]), root), root, depth + 1)
     given = schema.get("type")
     if given is not None:
         named = [str(name).lower() for name in (given if isinstance(given, list) else [given])]
@@ -123,7 +123,7 @@ def _type_of_value(value: Json) -> str:
     return kinds.get(type(value), "null")
 
 
-def _referred(reference: str, root: Mapping[str, Json]) -> Json:
+def referred(reference: str, root: Mapping[str, Json]) -> Json:
     """What `#/$defs/x` points to; None for what is not there."""
     found: Json = dict(root)
     for part in reference.removeprefix("#").strip("/").split("/"):

@@ -137,8 +137,10 @@ class XmlArguments:
     def _is_end(self, found: re.Match[str], types: frozenset[str]) -> bool | None:
         """Whether what looks like the end of the value is; None where that depends on text that is still to come."""
         tag, rest = found[0], self._buffer[found.end() :].lstrip()
+        if tag in (_END_PARAMETER, _PARAMETER) and "string" not in types and _is_in_string(self._buffer[: found.start()]):
+            return False
         if tag == _END_PARAMETER:
-            return not (types <= {"array", "object"} and _is_in_string(self._buffer[: found.start()]))
+            return True
         if tag == _PARAMETER:
             header = _HEADER.match(self._buffer, found.start())
             if header is None:
