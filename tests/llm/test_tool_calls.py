@@ -2,12 +2,15 @@
 
 import json
 
+import jsonschema
 import pytest
 
 from samovar.errors import BadRequest
+from samovar.llm import LLM
 from samovar.llm.result import ToolCall
 from tests.engine.scripted import by_position
 from tests.llm.scripted import is_idle, scripted
+from tests.real_models import QWEN_CODER, real_model
 from tests.text.witnesses import template
 
 QUESTION = "What is in the attic?"
@@ -119,7 +122,7 @@ def test_a_call_that_is_cut_stays_as_far_as_it_came(never_llm):
 def test_stop_strings_end_the_text_and_no_call(never_llm):
     with scripted(never_llm, says(never_llm, f"Let me.\n{CALL}\nattic")):
         result = never_llm.chat(QUESTION, tools=TOOLS, temperature=0, stop=["attic"])
-    assert (result.tool_calls, result.stop, result.text) == ((CALLED,), "attic", "Let me.")
+    assert (result.tool_calls, result.stop, result.text) == ((CALLED,), "attic", "Let me.\n")
 
 
 def test_history_that_comes_back_is_the_tokens_that_were_written(hybrid_llm):
@@ -188,3 +191,180 @@ def test_a_choice_of_nothing_needs_no_tools(never_llm):
     with scripted(never_llm, says(never_llm, "Hi.")):
         for choice in ("auto", "none", None):
             assert never_llm.chat("Hi", temperature=0, tool_choice=choice, parallel_tool_calls=True).text == "Hi."
+
+
+CHOOSE = {
+    "type": "object",
+    "properties": {"where": {"enum": ["attic", "cellar"]}, "depth": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "required": ["where", "depth"],
+    "additionalProperties": False,
+}
+PICK = {"type": "function", "function": {"name": "pick", "parameters": CHOOSE}}
+NAMED = {"type": "function", "function": {"name": "pick"}}
+
+
+def will_not(llm, thoughts=""):
+    """A script that thinks, never closes its thoughts, and wants to go on in words for ever."""
+    ids = llm.tokenizer.encode(f"{thoughts} I will not, I would rather talk about tea. ")
+    return lambda _, generated: ids[len(generated) % len(ids)]
+
+
+def checked(result, schema=CHOOSE):
+    """The arguments of the calls in an answer that holds nothing else and has ended; they match the schema."""
+    assert (result.text, result.finish_reason, result.is_grammar_complete) == ("", "stop", True)
+    found = [json.loads(call.arguments) for call in result.tool_calls if call.name == "pick"]
+    for arguments in found:
+        jsonschema.validate(arguments, schema)
+    return found
+
+
+@pytest.mark.parametrize("choice", [NAMED, "required"], ids=["named", "required"])
+def test_a_call_that_has_to_be_made_is_made_whatever_the_model_wants(llm, choice):
+    with scripted(llm, will_not(llm)):
+        result = llm.chat(
+            QUESTION, tools=[PICK, WAIT], tool_choice=choice, parallel_tool_calls=False, temperature=0, max_tokens=200,
+            **({"thinking": False} if llm._text.template_source == template("qwen3") else {}),
+        )  # fmt: skip
+    assert len(result.tool_calls) == 1
+    assert checked(result) or choice == "required"
+    assert result.reasoning is None
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "always"])
+def test_thoughts_come_first_and_the_budget_ends_them_before_a_call(request, kind):
+    llm = request.getfixturevalue(f"{kind}_llm")
+    with scripted(llm, will_not(llm, "<think>\n" if kind == "hybrid" else "")):
+        result = llm.chat(QUESTION, tools=[PICK, WAIT], tool_choice=NAMED, thinking_budget=60, temperature=0, max_tokens=400)
+    assert len(checked(result)) == 1
+    assert result.thinking_stopped == "budget"
+    assert "I will not" in result.reasoning
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "always"])
+def test_a_call_in_thoughts_that_need_one_waits_for_their_end(request, kind):
+    llm = request.getfixturevalue(f"{kind}_llm")
+    opening = "<think>\n" if kind == "hybrid" else ""
+    call = '<tool_call>\n{"name": "pick", "arguments": {"where": "cellar", "depth": 4}}\n</tool_call>'
+    script = llm.tokenizer.encode(f"{opening}Hm.\n</think>\n\n{call}")
+    with scripted(llm, by_position([*script, llm.tokenizer.eos_id])):
+        result = llm.chat(QUESTION, tools=[PICK, WAIT], tool_choice=NAMED, temperature=0)
+    assert checked(result) == [{"where": "cellar", "depth": 4}]
+    assert (result.reasoning, result.thinking_stopped) == ("Hm.", "natural")
+    with scripted(llm, by_position(llm.tokenizer.encode(f"{opening}Hm.\n{call}"))):
+        cut = llm.chat(QUESTION, tools=[PICK, WAIT], tool_choice=NAMED, temperature=0, thinking_budget=80, max_tokens=400)
+    assert len(checked(cut)) == 1
+
+
+def test_several_calls_may_have_to_be_made(never_llm):
+    call = '<tool_call>\n{"name": "pick", "arguments": {"where": "attic", "depth": 1}}\n</tool_call>'
+    script = [*never_llm.tokenizer.encode(f"{call}\n{call}"), never_llm.tokenizer.eos_id]
+    with scripted(never_llm, by_position(script)):
+        two = never_llm.chat(QUESTION, tools=[PICK, WAIT], tool_choice="required", temperature=0)
+        one = never_llm.chat(QUESTION, tools=[PICK, WAIT], tool_choice="required", temperature=0, parallel_tool_calls=False)
+    assert [len(checked(two)), len(checked(one))] == [2, 1]
+
+
+def test_a_strict_tool_is_called_by_its_schema_and_text_is_free(llm):
+    strict = {"type": "function", "function": {**PICK["function"], "strict": True}}
+    is_coder = "<function=" in llm._text.template_source
+    wrong = (
+        "<tool_call>\n<function=pick>\n<parameter=where>\nroof\n</parameter>\n</function>\n</tool_call>"
+        if is_coder
+        else '<tool_call>\n{"name": "pick", "arguments": {"where": "roof"}}\n</tool_call>'
+    )
+    options = {"temperature": 0, "max_tokens": 200}
+    if llm._text.template_source == template("qwen3"):
+        options["thinking"] = False
+    with scripted(llm, says(llm, f"I look <there>.\n{wrong}")):
+        free = llm.chat(QUESTION, tools=[PICK], **options)
+        held = llm.chat(QUESTION, tools=[strict], parallel_tool_calls=False, **options)
+    assert json.loads(free.tool_calls[0].arguments) == {"where": "roof"}
+    assert held.text == "I look <there>."
+    ((name, arguments),) = [(call.name, json.loads(call.arguments)) for call in held.tool_calls]
+    assert name == "pick"
+    jsonschema.validate(arguments, CHOOSE)
+    with scripted(llm, says(llm, "Only text, <b>really</b>.")):
+        assert llm.chat(QUESTION, tools=[strict], **options).text == "Only text, <b>really</b>."
+
+
+def test_strict_is_not_shown_to_the_model(never_llm):
+    shown = [
+        never_llm.prepare_chat(QUESTION, tools=[{"type": "function", "function": {**WAIT["function"], **more}}]).n_prompt
+        for more in ({}, {"strict": True}, {"strict": None, "description": None})
+    ]
+    assert len(set(shown)) == 1
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"json_schema": CHOOSE}, {"json_object": True}, {"regex": "yes|no"}, {"choices": ["yes", "no"]}], ids=str
+)
+def test_an_answer_is_a_call_or_matches_what_is_asked_for(never_llm, wanted):
+    call = '<tool_call>\n{"name": "pick", "arguments": {"where": "attic", "depth": 1}}\n</tool_call>'
+    with scripted(never_llm, says(never_llm, call)):
+        called = never_llm.chat(QUESTION, tools=[PICK], temperature=0, max_tokens=100, **wanted)
+    text = '{"where":"attic","depth":7}' if "json_schema" in wanted else "{}" if "json_object" in wanted else "no"
+    with scripted(never_llm, says(never_llm, text)):
+        answered = never_llm.chat(QUESTION, tools=[PICK], temperature=0, max_tokens=100, **wanted)
+        none = never_llm.chat(QUESTION, tools=[PICK], temperature=0, max_tokens=100, tool_choice="none", **wanted)
+    assert checked(called) == [{"where": "attic", "depth": 1}]
+    assert (answered.text, answered.tool_calls, answered.is_grammar_complete) == (text, (), True)
+    assert (none.text, none.tool_calls) == (text, ())
+
+
+CANNOT = {
+    "grammar": ({"lark": 'start: "x"'}, "lark is a grammar of its own"),
+    "min_tokens": ({"tool_choice": "required", "min_tokens": 5}, "min_tokens is given"),
+    "ignore_eos": ({"tool_choice": "required", "ignore_eos": True}, "ignore_eos is on"),
+    "schema": (
+        {"tool_choice": "required", "tools": [{"function": {"name": "f", "parameters": {"type": "object", "not": {}}}}]},
+        "what the tools' schemas ask for is refused",
+    ),
+    "too much": (
+        {
+            "tool_choice": "required",
+            "tools": [{"function": {"name": "f", "parameters": {"properties": {f"p{i}": {} for i in range(300)}}}}],
+        },
+        "the tool 'f' cannot be held to its schema: an object in it has 300 optional properties",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CANNOT)
+def test_what_cannot_be_combined_with_calls_is_refused_by_name(never_llm, name):
+    options, message = CANNOT[name]
+    with pytest.raises(BadRequest, match=message):
+        never_llm.chat(QUESTION, **{"tools": [PICK]} | options)
+
+
+@pytest.mark.slow
+def test_a_real_model_makes_the_calls_that_it_has_to_make():
+    llm = LLM(real_model(QWEN_CODER), max_context=2048)
+    try:
+        weather = {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string", "maxLength": 40},
+                "days": {"type": "integer", "minimum": 1, "maximum": 7},
+                "unit": {"enum": ["celsius", "fahrenheit"]},
+            },
+            "required": ["city", "days", "unit"],
+            "additionalProperties": False,
+        }
+        tools = [
+            {"type": "function", "function": {"name": "get_weather", "description": "A forecast.", "parameters": weather}},
+            {"type": "function", "function": {"name": "tell_time", "description": "The time.", "parameters": None}},
+        ]
+        named = {"type": "function", "function": {"name": "get_weather"}}
+        asked = "What will the weather be like in Kyoto over the next 3 days, in celsius?"
+        for choice in ("required", named):
+            for seed in range(3):
+                result = llm.chat(asked, tools=tools, tool_choice=choice, seed=seed, max_tokens=300, parallel_tool_calls=False)
+                ((name, arguments),) = [(call.name, json.loads(call.arguments)) for call in result.tool_calls]
+                assert (result.text, result.finish_reason) == ("", "stop")
+                jsonschema.validate(arguments, weather if name == "get_weather" else {"maxProperties": 0})
+                assert name == "get_weather" or choice == "required"
+        sure = llm.chat(asked, tools=tools, tool_choice="required", temperature=0, max_tokens=300, parallel_tool_calls=False)
+        assert sure.tool_calls[0].name == "get_weather"
+        assert json.loads(sure.tool_calls[0].arguments)["city"].startswith("Kyoto")
+    finally:
+        llm.close()

@@ -22,7 +22,6 @@ _HEAD: Final = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"(?:arguments|pa
 _HEADER: Final = re.compile(r"""<function=[ \t]*["']?([^\s<>"']+)["']?[ \t]*(?:>|(?=[\s<{]))""")
 _START: Final = re.compile(rf"{OPEN_MARK}|\n[ \t]*(?=<function=|\{{)")
 _BLANK_LINES: Final = re.compile(r"(?:[ \t\r]*\n)+")
-_BLANK_END: Final = re.compile(r"[ \t\r]*\n\s*\Z")
 _SEPARATORS: Final = re.compile(r"[\s,:]*")
 _JSON: Final = json.JSONDecoder(parse_int=str, parse_float=str)
 
@@ -154,9 +153,9 @@ class ToolCallParser:
         """A call begins. Blank lines before it belong to neither."""
         self._is_bare = found[0] != OPEN_MARK
         before = text[1 : found.end() if self._is_bare else found.start()]
-        blank = _BLANK_END.search(before)
-        is_first = not self._last or self._is_after_call
-        n_shown = 0 if is_first and not before.strip() else blank.start() if blank else len(before)
+        shown = before.rstrip()
+        is_blank = "\n" in before[len(shown) :] or (not shown and (not self._last or self._is_after_call))
+        n_shown = len(shown) if is_blank else len(before)
         self._put_content(before[:n_shown])
         self._is_alone = not self._last and not self.n_calls
         self._raw = before[n_shown:] + ("" if self._is_bare else OPEN_MARK)
@@ -168,6 +167,8 @@ class ToolCallParser:
             blank = _BLANK_LINES.match(text)
             text = text[blank.end() :] if blank else text
             text = text if text.strip() else ""
+            if text and self._last.strip() and not text[0].isspace():
+                text = f"\n{text}"  # two texts that a call parted
         if text:
             self._is_after_call, self._last = False, text[-1]
             self._deltas.append(Delta("content", restored(text)))
@@ -316,6 +317,8 @@ class ToolCallParser:
         if text.startswith("}") and not self._is_bare:
             self._buffer = text[1:]
             return True
+        if self._is_cut and any(tag.startswith(text) for tag in (CLOSE_TAG, _END_FUNCTION)):
+            self._buffer = ""
         is_next = text.startswith(("{", "[", _FUNCTION)) and not self._is_bare
         self._end_call()
         if is_next:
