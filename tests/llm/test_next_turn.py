@@ -9,6 +9,7 @@ from samovar.engine.page_pool import n_pages_for
 from samovar.kernels import PAGE_TOKENS
 from samovar.llm.dialogue import Dialogue
 from samovar.llm.model_text import RenderSettings
+from samovar.llm.result import ToolCall
 from tests.engine.scripted import by_position, thinker
 from tests.llm.scripted import TEMPLATES, scripted
 
@@ -169,7 +170,8 @@ def test_after_a_tool_call_the_branch_with_the_thoughts_is_the_live_one(hybrid_l
         }
         tool = {"role": "tool", "content": "A samovar."}
         second = hybrid_llm.chat([*asked, called, tool], tools=TOOLS, temperature=0)
-    assert first.text == CALL
+    assert first.text == ""
+    assert first.tool_calls == (ToolCall(name="look", arguments='{"where": "attic"}'),)
     assert second.usage.n_cached >= first.usage.n_prompt + first.usage.n_completion - 2
     assert second.cache_miss_reason is None
 

@@ -11,7 +11,6 @@ import pytest
 from samovar.errors import BadRequest
 from samovar.serving.anthropic_conversation import read_conversation, read_tools
 from samovar.serving.anthropic_reply import Content
-from samovar.serving.chat import Answers
 from samovar.text.output_parser import Delta
 from tests.llm.scripted import is_idle, scripted
 from tests.serving.test_anthropic import said
@@ -35,41 +34,6 @@ def text(said_):
 def client(server):
     with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as made:
         yield made
-
-
-@pytest.fixture
-def parsed_calls(monkeypatch):
-    """Calls in an answer's text come as deltas of their own, where the engine does not take them apart itself."""
-    own = Answers.__aiter__
-
-    def taken_apart(held):
-        end, n_calls = 0, 0
-        for found in CALL.finditer(held):
-            if before := held[end : found.start()]:
-                yield Delta("content", before)
-            call = json.loads(found[1])
-            yield Delta("tool_name", call["name"], n_calls)
-            written = json.dumps(call["arguments"], ensure_ascii=False)
-            for start in range(0, len(written), 7):
-                yield Delta("tool_arguments", written[start : start + 7], n_calls)
-            end, n_calls = found.end(), n_calls + 1
-        if held[end:]:
-            yield Delta("content", held[end:])
-
-    async def parsed(self):
-        held = ""
-        async for index, delta in own(self):
-            if delta.field == "content":
-                held += delta.text
-                continue
-            for piece in taken_apart(held):
-                yield index, piece
-            held = ""
-            yield index, delta
-        for piece in taken_apart(held):
-            yield 0, piece
-
-    monkeypatch.setattr(Answers, "__aiter__", parsed)
 
 
 def folded(events):
@@ -212,7 +176,7 @@ def test_a_tool_is_a_function_in_the_order_of_fields_that_models_know():
     assert list(function.items()) == list(expected.items())
 
 
-def test_the_official_tool_runner_calls_a_tool_and_hands_in_its_result(client, hybrid, parsed_calls):
+def test_the_official_tool_runner_calls_a_tool_and_hands_in_its_result(client, hybrid):
     cities = []
 
     @anthropic.beta_tool
@@ -320,7 +284,7 @@ def asked(client, turn, messages):
         return stream.get_final_message()
 
 
-def test_a_session_of_claude_code_keeps_its_thread(client, hybrid, parsed_calls):
+def test_a_session_of_claude_code_keeps_its_thread(client, hybrid):
     script, messages, usages = Script(hybrid.tokenizer), [], []
     content = [text("<system-reminder>\nToday.\n</system-reminder>"), text("Rename x.")]
     with scripted(hybrid, script):

@@ -307,7 +307,6 @@ def test_an_error_in_the_middle_is_told_once_and_kept(client, keeper, hybrid):
 
 
 def test_a_tool_is_called_and_its_output_read(client, hybrid):
-    pytest.importorskip("samovar.text.tool_call_parser")
     call = '<tool_call>\n{"name": "weather", "arguments": {"city":  "Омск"}}\n</tool_call>'
     tool = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
     listener = Listener(hybrid, f"<think>\nI look.\n</think>\n\nWait.\n{call}", "Sunny.")

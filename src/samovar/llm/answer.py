@@ -9,14 +9,15 @@ from collections.abc import Callable
 from samovar.engine.prefix_cache import Break
 from samovar.engine.request import Ending, Event, FinishReason, Logprob, Request
 from samovar.errors import SamovarError
-from samovar.llm.result import Result, Timing, Usage
+from samovar.llm.result import Result, Timing, ToolCall, Usage
 from samovar.llm.stop_strings import StopStrings
 from samovar.text.detokenizer import Detokenizer
 from samovar.text.output_parser import Delta, OutputParser
+from samovar.text.tool_call_parser import ToolCallParser
 
 
 class Answer:
-    """Collects what one request generates. Without a parser all text is content.
+    """Collects what one request generates. Without a parser all text is content, and with `tool_parser` calls are taken out.
 
     `explain` puts into words where the prompt parted from a cached one.
     """
@@ -28,9 +29,12 @@ class Answer:
         parser: OutputParser | None,
         stop: tuple[str, ...],
         explain: Callable[[Break], str | None],
+        tool_parser: ToolCallParser | None = None,
     ) -> None:
         self.request = request
         self._detokenizer, self._parser, self._stop, self._explain = detokenizer, parser, StopStrings(stop), explain
+        self._tool_parser = tool_parser
+        self._calls: list[tuple[str, list[str]]] = []  # names, and pieces of arguments
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._token_ids: list[int] = []
@@ -47,7 +51,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The answer so far, without thoughts."""
+        """The answer so far, without thoughts and calls."""
         return "".join(self._content)
 
     @property
@@ -76,7 +80,7 @@ class Answer:
         n_text = len(event.token_ids) - int(ending is not None and ending.reason == "stop")  # a stop token has no text
         for at, (token_id, logprob) in enumerate(zip(event.token_ids, logprobs, strict=True)):
             shown += self._push_token(token_id, logprob, has_text=at < n_text)
-            if self._stop.is_hit:
+            if self._stop.is_hit or (self._tool_parser is not None and self._tool_parser.is_full):
                 self._reason = "stop"
                 self._late_ids += event.token_ids[at + 1 :]
                 return shown
@@ -116,6 +120,7 @@ class Answer:
             logprobs=None if request.logprobs is None else tuple(self._logprobs),
             prompt_logprobs=None if request.prompt_logprobs is None else ending.prompt_logprobs,
             cache_miss_reason=self._explain(ending.parting) if ending.parting is not None else None,
+            tool_calls=tuple(ToolCall(name=name, arguments="".join(pieces)) for name, pieces in self._calls),
         )
 
     def _push_token(self, token_id: int, logprob: Logprob | None, *, has_text: bool) -> list[Delta]:
@@ -124,27 +129,46 @@ class Answer:
         if not has_text:
             return []
         text = self._detokenizer.push(token_id)
-        return self._collect(self._parser.push(token_id, text) if self._parser else _content(text))
+        deltas = self._parser.push(token_id, text) if self._parser else _content(text)
+        return self._collect(self._without_calls(token_id, deltas))
+
+    def _without_calls(self, token_id: int | None, deltas: list[Delta]) -> list[Delta]:
+        """Thoughts as they are, and what the tool parser makes of the content. A token may be a tag, and show no text."""
+        if self._tool_parser is None:
+            return deltas
+        is_shown = any(delta.field == "content" for delta in deltas) or (self._parser is not None and self._parser.is_thinking)
+        found: list[Delta] = []
+        for delta in deltas if is_shown else [*deltas, Delta("content", "")]:
+            found += self._tool_parser.push(token_id, delta.text) if delta.field == "content" else [delta]
+        return found
 
     def _finish(self, reason: FinishReason) -> list[Delta]:
         self._reason = reason
         tail = self._detokenizer.finish()
-        shown = self._collect(self._parser.finish(tail) if self._parser else _content(tail))
+        deltas = self._without_calls(None, self._parser.finish(tail) if self._parser else _content(tail))
+        if self._tool_parser is not None:
+            deltas += self._tool_parser.finish(is_cut=reason != "stop")
+        shown = self._collect(deltas)
         return shown if self._stop.is_hit else shown + self._keep(_content(self._stop.finish()))
 
     def _collect(self, deltas: list[Delta]) -> list[Delta]:
-        """Send content through the stop strings; thoughts pass."""
+        """Send content through the stop strings; thoughts and calls pass. No stop string goes on behind a call."""
         shown: list[Delta] = []
         for delta in deltas:
-            if delta.field == "reasoning":
-                shown += self._keep([delta])
-            else:
+            if delta.field == "content":
                 shown += self._keep(_content(self._stop.push(delta.text)))
+            elif delta.field == "reasoning" or not self._stop.is_hit:
+                shown += self._keep([*_content(self._stop.finish() if delta.field == "tool_name" else ""), delta])
         return shown
 
     def _keep(self, deltas: list[Delta]) -> list[Delta]:
         for delta in deltas:
-            (self._reasoning if delta.field == "reasoning" else self._content).append(delta.text)
+            if delta.field == "tool_name":
+                self._calls.append((delta.text, []))
+            elif delta.field == "tool_arguments":
+                self._calls[delta.call][1].append(delta.text)
+            else:
+                (self._reasoning if delta.field == "reasoning" else self._content).append(delta.text)
         return deltas
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from samovar.engine.client import EngineClient
 from samovar.engine.prefix_cache import Break, n_common
@@ -13,10 +13,13 @@ from samovar.llm.model_text import ModelText, Prompt, RenderSettings
 from samovar.llm.next_turn import explain_break, next_turn_ids
 from samovar.llm.options import DialogueOptions
 from samovar.llm.soft_switch import asked_switch, without_switches
+from samovar.llm.tool_use import ToolUse, read_tool_use
+from samovar.text.grammar_spec import GrammarSpec
 from samovar.text.output_parser import CLOSE, OPEN, OutputParser
+from samovar.text.tool_call_parser import ToolCallParser
+from samovar.text.xml_arguments import OPEN_TAG
 
 _N_SECOND_TURN = 3  # messages, a system message apart
-_TOOL_CALL = "<tool_call>"
 _RESERVED = frozenset(("messages", "tools", "add_generation_prompt", "enable_thinking"))
 Message = dict[str, object]
 
@@ -30,6 +33,7 @@ class Dialogue:
     settings: RenderSettings
     prompt: Prompt
     thinking: Thinking | None
+    tool_use: ToolUse
 
     def parser(self) -> OutputParser:
         """A parser for an answer to it."""
@@ -37,6 +41,20 @@ class Dialogue:
         if self.prompt.is_continued:
             return OutputParser("answer", control_tokens)
         return OutputParser.for_prompt(self.prompt.text, self.text.tokenizer)
+
+    def tool_parser(self, grammar: GrammarSpec | None) -> ToolCallParser | None:
+        """What takes calls out of an answer that apart from them matches a grammar; None where there are to be none."""
+        return self.tool_use.parser(self.text.tokenizer.control_tokens, grammar)
+
+    def grammar(self, asked: GrammarSpec | None) -> GrammarSpec | None:
+        """What an answer has to match for the tools' sake, and for the grammar that was asked for."""
+        return self.tool_use.grammar(asked, self.text.template.source, self.text.tokenizer.control_tokens)
+
+    def barred(self, params: SamplingParams) -> SamplingParams:
+        """Parameters that keep an answer from tokens that it must not hold."""
+        barred_ids = self.tool_use.barred_ids(self.text.tokenizer.control_tokens)
+        bias = {**dict(params.logit_bias), **dict.fromkeys(barred_ids, -100.0)}
+        return replace(params, logit_bias=tuple(bias.items())) if barred_ids else params
 
     def explain(self, at: Break) -> str | None:
         """In words, where its prompt parts from a cached one; None for a first turn, which nobody has seen before."""
@@ -56,7 +74,7 @@ class Dialogue:
         """
         text, result = answer.text, answer.result()
         has_block = result.reasoning is not None or self.thinking is not None or self.prompt.text.rstrip().endswith(CLOSE)
-        if not has_block or _TOOL_CALL in text or self.prompt.is_continued:
+        if not has_block or result.tool_calls or OPEN_TAG in text or self.prompt.is_continued:
             return
         if result.finish_reason not in ("stop", "length", "cancelled"):
             return
@@ -104,7 +122,8 @@ def read_dialogue(text: ModelText, messages: str | Sequence[Message], options: D
             thinking = asked_switch(turns)
     elif architecture.startswith("qwen3"):
         turns = without_switches(turns)
-    settings = RenderSettings(tools=options.get("tools"), thinking=thinking, template_options=template_options)
+    tool_use = read_tool_use(options.get("tools"), options.get("tool_choice"), options.get("parallel_tool_calls"))
+    settings = RenderSettings(tools=tool_use.printed, thinking=thinking, template_options=template_options)
     if continue_final:
         if thinking or budget:
             name = "thinking" if thinking else "thinking_budget"
@@ -112,7 +131,14 @@ def read_dialogue(text: ModelText, messages: str | Sequence[Message], options: D
         prompt = text.render_continued(turns, settings)
     else:
         prompt = text.render(turns, settings)
-    return Dialogue(text=text, messages=turns, settings=settings, prompt=prompt, thinking=_thinking(text, prompt, budget))
+    return Dialogue(
+        text=text,
+        messages=turns,
+        settings=settings,
+        prompt=prompt,
+        thinking=_thinking(text, prompt, budget),
+        tool_use=tool_use,
+    )
 
 
 def _thinking(text: ModelText, prompt: Prompt, budget: int | None) -> Thinking | None:

@@ -28,6 +28,7 @@ from samovar.llm.options import (
     Defaults,
     DialogueOptions,
     Options,
+    asked_grammar,
     own_defaults,
     requests,
     sampling_params,
@@ -202,10 +203,18 @@ class LLM:
         dialogue = read_dialogue(self._text, messages, dialogue_options, self.config.architecture)
         prompt = dialogue.prompt
         thinks = prompt.is_thinking and (dialogue.thinking is None or dialogue.thinking.budget != 0)
-        params, stop = self._params(rest, is_thinking=thinks), stop_strings(rest)
+        params, stop = dialogue.barred(self._params(rest, is_thinking=thinks)), stop_strings(rest)
+        asked = asked_grammar(rest)
         answers = [
-            Answer(request, self.tokenizer.detokenizer(is_continuation=True), dialogue.parser(), stop, dialogue.explain)
-            for request in requests(rest, prompt.ids, params, dialogue.thinking)
+            Answer(
+                request,
+                self.tokenizer.detokenizer(is_continuation=True),
+                dialogue.parser(),
+                stop,
+                dialogue.explain,
+                dialogue.tool_parser(asked),
+            )
+            for request in requests(rest, prompt.ids, params, dialogue.thinking, grammar=dialogue.grammar(asked))
         ]
         return Prepared(
             self._client,
@@ -260,7 +269,7 @@ class LLM:
         params, stop = self._params(options, is_thinking=False), stop_strings(options)
         answers = [
             Answer(request, self.tokenizer.detokenizer(is_continuation=True), None, stop, lambda _: None)
-            for request in requests(options, prompt_ids, params, None, task)
+            for request in requests(options, prompt_ids, params, None, grammar=asked_grammar(options), task=task)
         ]
         return Prepared(self._client, answers)
 

@@ -74,8 +74,11 @@ class DialogueOptions(TypedDict, total=False):
     """What a chat takes beside the options of every call. None means: the default.
 
     `thinking` on or off needs a model that has the choice; the default is the template's. `thinking_budget` bounds the tokens
-    of the thoughts (see `engine.thinking`). With `continue_final` the last message, an assistant's, is continued.
-    `template_options` are switches that the model's template reads (see `text.chat_template.OPTIONS`).
+    of the thoughts (see `engine.thinking`). With `continue_final` the last message, an assistant's, is continued. `tools` are
+    functions that the model may call, in OpenAI's form; `tool_choice` is "auto", "none", "required", or one or several of them
+    by name. Without `parallel_tool_calls` an answer calls one at most. Calls that have to be made match their tool's schema, as
+    do those of a tool that is `strict`. `template_options` are switches that the model's template reads (see
+    `text.chat_template.OPTIONS`).
     """
 
     tools: Sequence[dict[str, object]] | None
@@ -178,20 +181,27 @@ def requests(
     prompt_ids: tuple[int, ...],
     params: SamplingParams,
     thinking: Thinking | None,
+    *,
+    grammar: GrammarSpec | None,
     task: Task = "generate",
 ) -> list[Request]:
-    """One request for each answer that is asked for. Raises BadRequest for a value out of range."""
+    """One request for each answer that is asked for. Raises BadRequest for a value out of range, and where a grammar says when
+    an answer ends, and something else does too."""
     n = _or_default(options.get("n"), 1)
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MAX_SAMPLES:
         raise BadRequest(f"n is {n!r}; expected a whole number from 1 to {_MAX_SAMPLES}", param="n")
     ignore_eos = options.get("ignore_eos")
     if ignore_eos is not None and not isinstance(ignore_eos, bool):
         raise BadRequest(f"ignore_eos is {ignore_eos!r}; expected True or False", param="ignore_eos")
+    if grammar is not None and options.get("min_tokens"):
+        raise BadRequest(f"min_tokens is given, and {grammar.param} alone says when an answer may end", param="min_tokens")
+    if grammar is not None and ignore_eos:
+        raise BadRequest(f"ignore_eos is on, and an answer that matches {grammar.param} has to end", param="ignore_eos")
     first = Request(
         prompt_ids=prompt_ids,
         sampling=params,
         task=task,
-        grammar=_grammar(options),
+        grammar=grammar,
         thinking=thinking,
         logprobs=options.get("logprobs"),
         prompt_logprobs=options.get("prompt_logprobs"),
@@ -213,8 +223,8 @@ def stop_strings(options: Options) -> tuple[str, ...]:
     return tuple(strings)
 
 
-def _grammar(options: Options) -> GrammarSpec | None:
-    """What an answer has to match. Raises BadRequest for two such options, for an unsound one, and where no end is wanted."""
+def asked_grammar(options: Options) -> GrammarSpec | None:
+    """What an answer has to match. Raises BadRequest for two such options, and for an unsound one."""
     makers: dict[str, Callable[[Any], GrammarSpec]] = {
         "json_schema": lambda value: GrammarSpec.json_schema(value, param="json_schema"),
         "json_object": lambda _: GrammarSpec.json_object(param="json_object"),
@@ -235,10 +245,6 @@ def _grammar(options: Options) -> GrammarSpec | None:
     first, *others = given
     if others:
         raise BadRequest(f"{first} and {others[0]} are given; expected one of them", param=others[0])
-    if options.get("min_tokens"):
-        raise BadRequest(f"min_tokens is given, and {first} alone says when an answer may end", param="min_tokens")
-    if options.get("ignore_eos"):
-        raise BadRequest(f"ignore_eos is on, and an answer that matches {first} has to end", param="ignore_eos")
     return makers[first](given[first])
 
 

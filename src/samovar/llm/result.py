@@ -39,7 +39,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One answer. `text` of a chat is the answer alone, of `generate` the raw text.
+    """One answer. `text` of a chat is the answer alone, without thoughts and `tool_calls`, of `generate` the raw text.
 
     `reasoning` is None where there were no thoughts, as is `thinking_stopped`, which says what ended them. `token_ids` are
     those generated, an end-of-turn token included. `finish_reason` is "unfinished" in a result taken while its stream still

@@ -1,6 +1,7 @@
 """Messages and tools as clients send them (OpenAI's form), checked and made into the plain data that chat templates read."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn, TypeAlias
 
@@ -16,6 +17,7 @@ _KEYS: Final = {
     "tool": ("role", "content", "name", "tool_call_id"),
 }
 _MAX_DEPTH: Final = 64
+_TOOL_NAME: Final = re.compile(r"""[^\s"'<>=\\]{1,256}""")  # that both formats of calls can hold
 
 
 def read_messages(messages: Sequence[Mapping[str, object]], *, parse_arguments: bool) -> list[Message]:
@@ -36,7 +38,11 @@ def read_tools(tools: Sequence[Mapping[str, object]] | None) -> list[Json] | Non
     """Check the definitions of tools and return a copy of them; None where there are none. Raises BadRequest."""
     if tools is not None and (isinstance(tools, str) or not isinstance(tools, Sequence)):
         _refuse(f"tools is a {type(tools).__name__}; expected a list of tool definitions", "tools")
-    return [_tool(f"tools[{i}]", tool) for i, tool in enumerate(tools)] if tools else None
+    read = [_tool(f"tools[{i}]", tool) for i, tool in enumerate(tools or ())]
+    names = [str(tool.get("function", tool)["name"]) for tool in read]  # type: ignore[call-overload, index]
+    if twice := [name for name in names if names.count(name) > 1]:
+        _refuse(f"tools define {twice[0]!r} twice; expected a name of its own for each", "tools")
+    return [*read] or None
 
 
 def plain_json(where: str, value: object, param: str, depth: int = 0) -> Json:
@@ -152,7 +158,7 @@ def _parsed(where: str, arguments: str) -> Json:
     return plain_json(where, read, "messages")
 
 
-def _tool(where: str, tool: object) -> Json:
+def _tool(where: str, tool: object) -> dict[str, Json]:
     read = plain_json(where, tool, "tools")
     if not isinstance(read, dict):
         _refuse(f"{where} is a {type(tool).__name__}; expected an object with type and function", "tools")
@@ -161,6 +167,13 @@ def _tool(where: str, tool: object) -> Json:
     function = read.get("function", read)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         _refuse(f"{where}.function.name is missing; expected text", "tools")
+    name, parameters, strict = function["name"], function.get("parameters"), function.get("strict")
+    if not _TOOL_NAME.fullmatch(str(name)):
+        _refuse(f"{where}.function.name is {name!r}; expected up to 256 characters without spaces, quotes, <, > and =", "tools")
+    if parameters is not None and not isinstance(parameters, dict):
+        _refuse(f"{where}.function.parameters is {parameters!r}; expected a JSON schema", "tools")
+    if strict is not None and not isinstance(strict, bool):
+        _refuse(f"{where}.function.strict is {strict!r}; expected true or false", "tools")
     return read
 
 

@@ -188,6 +188,7 @@ _NAMES: Final[dict[GrammarKind, str]] = {
     "choice": "the list of choices",
     "lark": "the Lark grammar",
     "ebnf": "the GBNF grammar",
+    "tools": "what the tools' schemas ask for",
 }
 
 

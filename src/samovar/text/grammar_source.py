@@ -6,10 +6,11 @@ takes forever where there never is: `start: /x+/ "x"`.
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from samovar.errors import BadRequest, FormatError
-from samovar.text.grammar_spec import GrammarKind, parse_schema
+from samovar.text.grammar_spec import GrammarKind, GrammarSpec, parse_schema
 
 _HEADER: Final = '%llguidance {"no_forcing": true}\n'
 N_HEADER_LINES: Final = 1
@@ -29,23 +30,39 @@ _UNSUPPORTED_OPTIONS: Final = ("temperature", "max_tokens", "capture")
 
 def to_lark(kind: GrammarKind, source: str | list[str]) -> str:
     """The grammar of a spec's kind and source. Raises BadRequest for what is not supported."""
-    if kind == "choice":
-        return f"{_HEADER}start: /{'|'.join(map(_literal, source))}/"
+    if kind in ("choice", "json_object", "json_schema", "regex"):
+        return f"{_HEADER}start: {_part(kind, source)}"
     assert isinstance(source, str)
-    if kind == "json_object":
-        return f"{_HEADER}start: {_json({'type': 'object'})}"
-    if kind == "json_schema":
-        return f"{_HEADER}start: {_json(json.loads(source))}"
-    if kind == "regex":
-        from llguidance import regex_to_lark
-
-        return f"{_HEADER}start: /{regex_to_lark(source, 'd')}/"
+    if kind == "tools":
+        return _HEADER + source
     if "%llguidance" in source:
         raise BadRequest("the grammar holds %llguidance, whose options are set by this program: remove it")
     return _HEADER + (_from_gbnf(source) if kind == "ebnf" else _checked_lark(source))
 
 
-def _json(schema: dict[str, object]) -> str:
+def part_of(spec: GrammarSpec) -> str:
+    """A spec as a part of a larger grammar. Raises BadRequest for one that is a grammar of its own."""
+    if spec.kind in ("lark", "ebnf", "tools"):
+        raise BadRequest(
+            f"{spec.param} is a grammar of its own, and cannot be combined with tools; use a JSON schema, a pattern or choices",
+            param=spec.param,
+        )
+    return _part(spec.kind, spec.source)
+
+
+def _part(kind: GrammarKind, source: str | Sequence[str]) -> str:
+    if kind == "choice":
+        return f"/{'|'.join(map(_literal, source))}/"
+    assert isinstance(source, str)
+    if kind == "regex":
+        from llguidance import regex_to_lark
+
+        return f"/{regex_to_lark(source, 'd')}/"
+    return json_part({"type": "object"} if kind == "json_object" else json.loads(source))
+
+
+def json_part(schema: dict[str, object]) -> str:
+    """JSON that a schema allows, as a part of a larger grammar. Raises BadRequest for one with too much that is optional."""
     _check_optional(schema)
     return "%json " + json.dumps({**schema, "x-guidance": _JSON_OPTIONS})
 
@@ -112,7 +129,7 @@ def _checked_lark(source: str) -> str:
             continue
         try:
             _, done = json.JSONDecoder().raw_decode(source, found.end())
-            pieces.append(_json(parse_schema(source[found.end() : done], "%json")))
+            pieces.append(json_part(parse_schema(source[found.end() : done], "%json")))
         except (ValueError, FormatError) as error:
             raise BadRequest(f"a schema of the grammar, behind %json, cannot be read: {error}") from None
     return "".join([*pieces, source[done:]])

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from samovar.errors import BadRequest, FormatError
 
-GrammarKind = Literal["json_schema", "json_object", "regex", "choice", "lark", "ebnf"]
+GrammarKind = Literal["json_schema", "json_object", "regex", "choice", "lark", "ebnf", "tools"]
 
 MAX_SOURCE_CHARS: Final = 256 << 10  # a schema of 11 tools, all written out, has 68 thousand
 MAX_CHOICES: Final = 10_000
@@ -81,6 +81,12 @@ class GrammarSpec:
         """A grammar as llama.cpp writes EBNF (GBNF): the rule `root`, and `::=`."""
         _check_text("grammar", grammar, param)
         return cls(kind="ebnf", source=grammar, param=param)
+
+    @classmethod
+    def tools(cls, grammar: str, *, param: str) -> "GrammarSpec":
+        """A grammar of `text.tool_grammar`: Lark as it is compiled."""
+        _check_size("list of tools", grammar, param)
+        return cls(kind="tools", source=grammar, param=param)
 
 
 def parse_schema(text: str, where: str) -> dict[str, object]:
