@@ -44,6 +44,7 @@ from samovar.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from samovar.llm.async_stream import AsyncStream
+    from samovar.llm.engine_stats import EngineStats
     from samovar.llm.remote_model import RemoteModel
     from samovar.llm.scoring import Likelihood
 
@@ -296,6 +297,10 @@ class LLM:
     def load_prefixes(self, folder: str | Path) -> int:
         """Take up what `save_prefixes` kept, as far as pages are free; the tokens. Raises StoreError or FormatError."""
         return self._opened.load_prefixes(_as_path(folder, "folder"))
+
+    def stats(self, timeout_s: float | None = None) -> "EngineStats":
+        """What the engine is about, in numbers. Raises EngineFailed for a process that is down, or silent for `timeout_s`."""
+        return self._opened.stats(timeout_s)
 
     def settle(self) -> None:
         """Wait until all requests have ended and the next turns of conversations are prepared."""

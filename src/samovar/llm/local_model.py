@@ -17,6 +17,7 @@ from samovar.formats import open_checkpoint
 from samovar.formats.cache import CacheStore
 from samovar.formats.hub import default_cache, default_store, resolve
 from samovar.kernels import PAGE_TOKENS, KvType
+from samovar.llm.engine_stats import EngineStats, engine_stats
 from samovar.llm.memory import Budget, available_bytes
 from samovar.llm.model_settings import ModelSettings
 from samovar.llm.model_text import ModelText, read_model_text
@@ -131,6 +132,10 @@ class LocalModel:
             return self.client.call(lambda engine: restore(engine.cache, file.meta, file.sections, vocab_size))
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{folder}: the saved prefixes are unsound ({error}); remove the file") from error
+
+    def stats(self, _: float | None = None) -> EngineStats:
+        """Numbers of the engine."""
+        return engine_stats(self.engine)
 
     def _prefix_key(self) -> str:
         """Stands for all that keys and values depend on beside the tokens."""

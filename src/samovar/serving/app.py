@@ -1,6 +1,7 @@
 """The ASGI application: routes, and what holds for every request."""
 
-import uuid
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,21 +9,24 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Scope
 
-from samovar import __version__
-from samovar.serving.caller import LOCAL
 from samovar.serving.failures import Failure, openai_error
+from samovar.serving.gate import Gate
+from samovar.serving.guard import Guard
 from samovar.serving.openai_chat import chat_completions
-from samovar.serving.replies import ClientGone, json_reply
+from samovar.serving.operations import health, metrics
+from samovar.serving.record import record_of
+from samovar.serving.replies import ClientGone
 from samovar.serving.server import Handler, Server, Table
+from samovar.serving.watch import Watch
 
-
-async def health(_: Server, __: Request) -> Response:
-    """That the server is there."""
-    return json_reply({"status": "ok", "version": __version__})
+_IDLE_CHECK_S: Final = 1.0
+LOG: Final = logging.getLogger("samovar.serving")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,47 +42,85 @@ class Dialect:
 DIALECTS: Final[Sequence[Dialect]] = (
     Dialect(
         prefix="/",
-        routes=(("GET", "/health", health), ("POST", "/v1/chat/completions", chat_completions)),
+        routes=(
+            ("GET", "/health", health),
+            ("GET", "/metrics", metrics),
+            ("POST", "/v1/chat/completions", chat_completions),
+        ),
         error_reply=openai_error,
     ),
 )
 
 
-def build_app(server: Server) -> Starlette:
-    """The application of a server; its models are closed when it ends."""
+def build_app(server: Server, guard: Guard | None = None) -> ASGIApp:
+    """The application of a server behind a guard (default: what suits a server that only its own machine reaches).
+
+    Models that are idle are closed while it runs, and all of them when it ends.
+    """
+    guard = guard or Guard()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        closing = asyncio.create_task(_close_idle(server))
         yield
+        closing.cancel()
         await server.registry.close()
 
+    def refuse(scope: Scope, error: Exception) -> Response:
+        return _dialect_of(scope["path"]).error_reply(server.failed(error), scope["state"]["request_id"])
+
     routes = [
-        Route(path, _endpoint(server, handler, dialect), methods=[method])
+        Route(path, _endpoint(server, handler, dialect, path), methods=[method])
         for dialect in DIALECTS
         for method, path, handler in dialect.routes
     ]
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_route})
+    inner = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_route})
+    app: ASGIApp = Gate(inner, server, guard, refuse)
+    if guard.origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=guard.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    return Watch(app, server.metrics)
 
 
-def _endpoint(server: Server, handler: Handler, dialect: Dialect) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(server: Server, handler: Handler, dialect: Dialect, path: str) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        request.state.caller, request.state.request_id = LOCAL, f"req_{uuid.uuid4().hex}"
+        record_of(request).route = path
         try:
-            reply = await handler(server, request)
-        except ClientGone:
+            return await handler(server, request)
+        except (ClientGone, ClientDisconnect):
             return Response(status_code=499)
         except Exception as error:
             reply = dialect.error_reply(server.failed(error), request.state.request_id)
-        reply.headers["x-request-id"] = request.state.request_id
+        if reply.status_code == 413:
+            reply.headers["connection"] = "close"  # the rest of the body may never come
         return reply
 
     return endpoint
 
 
+async def _close_idle(server: Server) -> None:
+    """Close models whose time is up, for as long as the server runs."""
+    while True:
+        await asyncio.sleep(_IDLE_CHECK_S)
+        try:
+            await server.registry.close_idle()
+        except Exception as error:  # the other models still have to be looked after
+            LOG.error("a model could not be closed", exc_info=error)
+
+
+def _dialect_of(path: str) -> Dialect:
+    return next(dialect for dialect in DIALECTS if path.startswith(dialect.prefix))
+
+
 async def _no_route(request: Request, error: Exception) -> Response:
     """A path that nothing answers at, or a method that it does not take."""
     assert isinstance(error, HTTPException)
-    dialect = next(d for d in DIALECTS if request.url.path.startswith(d.prefix))
+    path = request.url.path
     what = "there is nothing at this path" if error.status_code == 404 else f"{request.method} is not what this path takes"
-    failure = Failure(status=error.status_code, kind="invalid_request_error", message=f"{request.url.path}: {what}")
-    return dialect.error_reply(failure, "")
+    failure = Failure(status=error.status_code, kind="invalid_request_error", message=f"{path}: {what}")
+    return _dialect_of(request.scope["path"]).error_reply(failure, request.state.request_id)

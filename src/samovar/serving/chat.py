@@ -1,15 +1,16 @@
 """One chat request, whatever dialect it came in: from the contract that all dialects share to pieces of answers."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from samovar.errors import SamovarError
 from samovar.llm.async_stream import AsyncStream
 from samovar.llm.options import ChatOptions, Options
 from samovar.llm.prepared import Prepared
-from samovar.llm.result import Result
+from samovar.llm.result import Result, Usage
 from samovar.serving.caller import Caller
 from samovar.serving.limits import Limits
 from samovar.serving.registry import Opened, Registry
@@ -35,20 +36,40 @@ class TextAsk:
     options: Options
 
 
+@dataclass(slots=True)
+class Pace:
+    """When the pieces of answers came: the first one (time.perf_counter), and the seconds between those of one answer."""
+
+    first: float | None = None
+    gaps_s: list[float] = field(default_factory=list)
+    _last: dict[int, float] = field(default_factory=dict)
+
+    def tick(self, index: int) -> None:
+        """A piece of an answer is there."""
+        now = time.perf_counter()
+        if self.first is None:
+            self.first = now
+        if index in self._last:
+            self.gaps_s.append(now - self._last[index])
+        self._last[index] = now
+
+
 class Answers:
     """The answers to one request as they grow. `async for` gives (index of the answer, delta); `results` are there at the end.
 
-    Leaving the iteration early, or `aclose`, gives all pages back within one step.
+    Leaving the iteration early, or `aclose`, gives all pages back within one step. `usages` are there after `aclose`.
     """
 
     def __init__(self, opened: Opened, prepared: Prepared, stack: AsyncExitStack, count: Callable[[int], None]) -> None:
         self.model, self.llm, self.n_prompt = opened.name, opened.llm, prepared.n_prompt
         self._stack, self._count, self._is_closed = stack, count, False
+        self.pace, self.usages = Pace(), list[Usage]()
         self._streams: list[AsyncStream] = prepared.astreams()
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, Delta]]:
         """All deltas as they come. Raises the error that ended an answer, where one did."""
         async for index, delta in merged(self._streams):
+            self.pace.tick(index)
             yield index, delta
 
     @property
@@ -70,7 +91,8 @@ class Answers:
         try:
             await asyncio.gather(*(stream.aclose() for stream in self._streams))
         finally:
-            self._count(self.n_prompt + sum(result.usage.n_completion for result in self.results))
+            self.usages = [result.usage for result in self.results]
+            self._count(self.n_prompt + sum(usage.n_completion for usage in self.usages))
             await self._stack.aclose()
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,11 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from samovar import __version__
-from samovar.errors import SamovarError
+from samovar.errors import EngineFailed, SamovarError
 from samovar.serving.caller import Caller
 from samovar.serving.chat import Answers, ChatAsk, TextAsk, start
+from samovar.serving.drain import Drain, ShuttingDown
 from samovar.serving.failures import Failure, failure_of
 from samovar.serving.limits import Limits
+from samovar.serving.metrics import Metrics
+from samovar.serving.record import record_of
 from samovar.serving.registry import Registry
 
 Handler = Callable[["Server", Request], Awaitable[Response]]
@@ -28,16 +31,22 @@ class Server:
 
     registry: Registry
     limits: Limits = field(default_factory=Limits)
+    drain: Drain = field(default_factory=Drain)
+    metrics: Metrics = field(default_factory=Metrics)
     fingerprint: str = field(default_factory=lambda: f"samovar-{hashlib.sha256(__version__.encode()).hexdigest()[:10]}")
 
     async def start(self, request: Request, ask: ChatAsk | TextAsk) -> Answers:
         """Begin a caller's request, within its limits. To be closed with `Answers.aclose`. Raises what `chat.start` does."""
-        return await start(self.registry, self.limits, caller_of(request), ask)
+        answers = await start(self.registry, self.limits, caller_of(request), ask)
+        record_of(request).answers = answers
+        return answers
 
     def failed(self, error: Exception) -> Failure:
         """What to tell a client about an error; a bug of our own goes to the log."""
         if not isinstance(error, SamovarError):
             LOG.error("internal error", exc_info=error)
+        if isinstance(error, EngineFailed) and self.drain.is_over:  # which is why it failed
+            return failure_of(ShuttingDown())
         return failure_of(error)
 
 
@@ -46,8 +55,3 @@ def caller_of(request: Request) -> Caller:
     caller = request.state.caller
     assert isinstance(caller, Caller)
     return caller
-
-
-def log_fields(request: Request, **more: object) -> Mapping[str, object]:
-    """What a line of the log says about a request: never its contents."""
-    return {"request_id": request.state.request_id, "caller": caller_of(request).name, "path": request.url.path, **more}
