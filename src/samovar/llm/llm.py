@@ -73,6 +73,7 @@ class LLM:
         max_streams: int = 64,
         max_waiting: int = 1024,
         prefix_cache: bool = True,
+        chat_template: str | None = None,
         process: bool = False,
         progress: Progress | None = None,
     ) -> None:
@@ -85,7 +86,8 @@ class LLM:
         says what may (see `SpeculationMode`). Neither changes an answer, only how soon it comes. `memory` (bytes) bounds
         weights, keys and values and what else there is; without it, keys and values take what a few full contexts need, at most
         half of the free memory. `max_streams` requests run together and `max_waiting` wait; more are refused. `prefix_cache`
-        lets prompts that begin alike share what was computed. With `process` the model runs in a process of its own, which
+        lets prompts that begin alike share what was computed. `chat_template` is Jinja source that is used in place of the
+        model's own. With `process` the model runs in a process of its own, which
         comes back by itself after a crash. Packed weights are kept in the store's cache and mapped at the next start, unless
         `cache` is False. Where they are not there, they are packed in the background, while the first prompt is computed as far
         as they have come. `progress(done_bytes, total_bytes, tensor)` is called from the thread that does so. Raises a
@@ -105,6 +107,7 @@ class LLM:
             max_streams=max_streams,
             max_waiting=max_waiting,
             prefix_cache=prefix_cache,
+            chat_template=chat_template,
         )
         check_switches(cache=cache, prefix_cache=prefix_cache, process=process)
         self._opened: LocalModel | RemoteModel

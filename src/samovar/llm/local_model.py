@@ -20,7 +20,7 @@ from samovar.kernels import PAGE_TOKENS, KvType
 from samovar.llm.engine_stats import EngineStats, engine_stats
 from samovar.llm.memory import Budget, available_bytes
 from samovar.llm.model_settings import ModelSettings
-from samovar.llm.model_text import ModelText, read_model_text
+from samovar.llm.model_text import ModelText, read_model_text, with_template
 from samovar.llm.setup import choose_ops, kv_type_for
 from samovar.llm.speculation import check_same_vocabulary
 from samovar.llm.thinking_tokens import thinking_tokens
@@ -51,7 +51,7 @@ class LocalModel:
         self.model: Decoder = loaded.decoder
         self.packer = loaded.packer
         with _stopping(self.packer):
-            self.text: ModelText = read_model_text(checkpoint, self._cache)
+            self.text: ModelText = with_template(read_model_text(checkpoint, self._cache), settings.chat_template)
             self.kv_type: KvType = settings.kv_type or kv_type_for(self.model.embedding.type.name)
             pool = self._make_pool(settings, Budget(settings.memory, free_bytes, self.model.packed_bytes))
             self.draft: LocalModel | None = None

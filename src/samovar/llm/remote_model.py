@@ -24,7 +24,7 @@ from samovar.formats.hub import default_cache, default_store, resolve
 from samovar.llm.engine_stats import EngineStats
 from samovar.llm.local_model import Progress as OnProgress
 from samovar.llm.model_settings import ModelSettings
-from samovar.llm.model_text import ModelText, read_model_text
+from samovar.llm.model_text import ModelText, read_model_text, with_template
 from samovar.llm.wire import (
     Answered,
     Call,
@@ -317,7 +317,7 @@ class RemoteModel:
         self.config = read_config(checkpoint)
         self.client = ProcessClient(settings, self.config.vocab_size, progress)
         opened = self.client.opened
-        self.text: ModelText = read_model_text(checkpoint, cache)
+        self.text: ModelText = with_template(read_model_text(checkpoint, cache), settings.chat_template)
         self.max_context, self.kv_type = opened.max_context, opened.kv_type
         self.slow_reason, self.warnings = opened.slow_reason, opened.warnings
 

@@ -1,6 +1,7 @@
 """Bounds on what a client sends: how large a body may be, how slowly it may come, and how much of all is held at once."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,6 +51,7 @@ class BoundedBody:
         self._receive, self._max_bytes, self._room = receive, max_bytes, room
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
         self._n_declared = int(declared) if declared.isdigit() else 0
+        self._is_held_back = any(name == b"expect" for name, _ in scope["headers"])
         self._n_bytes, self._is_whole = 0, False
         self._started = asyncio.get_running_loop().time()
 
@@ -81,13 +83,10 @@ class BoundedBody:
             raise BodyTooLarge(f"the body has more than {self._max_bytes} bytes, the most that is taken here; send less")
 
     async def _drop(self) -> None:
-        """Let some more come and forget it: a client that is cut off while it writes may never read why."""
-        n_left = self._max_bytes
-        try:
-            async with asyncio.timeout(_DROP_S):
-                while n_left > 0 and (message := await self._receive())["type"] == "http.request":
-                    n_left -= len(message.get("body", b""))
-                    if not message.get("more_body", False):
-                        break
-        except TimeoutError:
+        """Let more come for a while and forget it: a client that is cut off while it writes may never read why."""
+        if self._is_held_back and not self._n_bytes:  # it waits for leave to send
             return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DROP_S):
+                while (await self._receive()).get("more_body", False):
+                    pass

@@ -11,6 +11,7 @@ from samovar.serving.caller import NotAllowed
 from samovar.serving.keys import Keys
 
 LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "[::1]"))
+MAX_UPLOAD_BYTES: Final = 512 << 20
 OPEN_PATHS: Final = frozenset(("/health",))
 _UPLOAD_PATHS: Final = frozenset(("/v1/files",))
 _SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -28,7 +29,7 @@ class Guard:
     hosts: frozenset[str] | None = LOOPBACK_NAMES
     origins: tuple[str, ...] = ()
     max_body_bytes: int = 32 << 20
-    max_upload_bytes: int = 512 << 20
+    max_upload_bytes: int = MAX_UPLOAD_BYTES
     max_held_bytes: int = 1 << 30
     max_open: int = 2048
 
