@@ -38,7 +38,9 @@ def served(llms, *, guard=None, **options) -> Iterator[Served]:
     """Serve open models by name; they stay open afterwards. `guard` and `options` go to `build_app` and `Server`."""
     offered = {name: Offered(name=name, open_model=lambda: None, keep_alive_s=None, llm=llm) for name, llm in llms.items()}
     state = Server(registry=Registry(offered), **options)
-    config = uvicorn.Config(build_app(state, guard), http=BoundedConnection, host="127.0.0.1", port=0, log_config=None, lifespan="off")
+    config = uvicorn.Config(
+        build_app(state, guard), http=BoundedConnection, host="127.0.0.1", port=0, log_config=None, lifespan="off"
+    )
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()

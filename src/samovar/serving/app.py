@@ -114,7 +114,7 @@ async def _close_idle(server: Server) -> None:
 
 
 def _dialect_of(path: str) -> Dialect:
-    return next(dialect for dialect in DIALECTS if path.startswith(dialect.prefix))
+    return next((dialect for dialect in DIALECTS if path.startswith(dialect.prefix)), DIALECTS[-1])  # a path may be *
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

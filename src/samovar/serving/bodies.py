@@ -67,10 +67,10 @@ class BoundedBody:
             raise BodyTooSlow(f"of the body only {self._n_bytes} bytes came in time; send it again") from None
         if message["type"] == "http.request":
             n_more = len(message.get("body", b""))
+            self._is_whole = not message.get("more_body", False)
             await self._check(self._n_bytes + n_more)
             self._room.take(n_more)
             self._n_bytes += n_more
-            self._is_whole = not message.get("more_body", False)
         return message
 
     def release(self) -> None:
@@ -84,7 +84,7 @@ class BoundedBody:
 
     async def _drop(self) -> None:
         """Let more come for a while and forget it: a client that is cut off while it writes may never read why."""
-        if self._is_held_back and not self._n_bytes:  # it waits for leave to send
+        if self._is_whole or (self._is_held_back and not self._n_bytes):  # nothing more will come without leave
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DROP_S):
