@@ -66,7 +66,7 @@ def test_the_image_runs_a_command_that_is_understood_as_an_ordinary_user():
     assert last.index("USER") < last.index("ENTRYPOINT")
     assert dict(lines)["USER"] != "0"
     program, *argv = json.loads(dict(lines)["ENTRYPOINT"])
-    args = build_parser("serve").parse_args([*argv[1:], "model.gguf"])
+    args = build_parser("serve").parse_args([*argv, "model.gguf"])
     assert (program, argv[0], args.host, str(args.port)) == ("samovar", "serve", "0.0.0.0", dict(lines)["EXPOSE"])
     for kind, rest in lines:
         if kind == "COPY" and "--from" not in rest:

@@ -16,11 +16,28 @@ ROUTES = [(method, path) for dialect in DIALECTS for method, path, _ in dialect.
 NAMES = (
     "model", "messages", "prompt", "input", "stream", "max_tokens", "temperature", "tools", "tool_choice", "n", "stop", "seed",
     "role", "content", "type", "text", "name", "function", "parameters", "query", "documents", "options", "format", "think",
-    "system", "thinking", "budget_tokens", "response_format", "json_schema", "schema", "logprobs", "suffix", "echo", "keep_alive",
-    "reasoning_effort", "chat_template_kwargs", "metadata", "instructions", "previous_response_id", "dimensions", "logit_bias",
+    "system", "thinking", "budget_tokens", "response_format", "json_schema", "schema", "logprobs", "suffix", "echo",
+    "keep_alive", "reasoning_effort", "chat_template_kwargs", "metadata", "instructions", "previous_response_id", "dimensions",
+    "logit_bias",
 )  # fmt: skip
 WORDS = st.sampled_from(
-    ("hybrid", "user", "assistant", "system", "tool", "function", "auto", "text", "object", "json_schema", "", "\0", "<think>")
+    (
+        "hybrid",
+        "user",
+        "assistant",
+        "system",
+        "tool",
+        "function",
+        "auto",
+        "text",
+        "object",
+        "json_schema",
+        "",
+        "\0",
+        "<think>",
+        "\ud800",
+        "x" * 9000,
+    )
 )
 LEAVES = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.integers(-2, 5) | st.floats() | st.text(max_size=20) | WORDS

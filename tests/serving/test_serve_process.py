@@ -3,7 +3,10 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
+import ssl
+import subprocess
 import threading
 import time
 
@@ -187,3 +190,28 @@ def test_keys_made_and_revoked_while_the_server_runs_count_at_once(argv, tmp_pat
         file.revoke("bob")
         assert server.client.get("/metrics", headers={"x-api-key": key}).status_code == 401
         assert key not in server.log.read_text()
+
+
+def test_a_server_with_a_certificate_answers_over_tls_and_believes_its_proxy(argv, tmp_path):
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("openssl is not installed")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+         "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert], check=True, capture_output=True,
+    )  # fmt: skip
+    own = "an-environment-key-0123456789"
+    options = ("--tls-cert", str(cert), "--tls-key", str(key), "--trusted-proxy", "127.0.0.1")
+    with running(tmp_path, *argv, *options, environ={"SAMOVAR_API_KEY": own}) as server:
+        assert server.url.startswith("https://127.0.0.1:")
+        headers = {"x-api-key": own, "X-Forwarded-For": "198.51.100.7"}
+        with httpx.Client(base_url=server.url, verify=ssl.create_default_context(cafile=str(cert))) as client:
+            assert client.get("/health").status_code == 200
+            assert client.get("/metrics", headers=headers).status_code == 200
+            assert client.get("/metrics").status_code == 401
+        with pytest.raises(httpx.ConnectError):
+            server.client.get("/health")  # it knows nothing of the certificate
+        server.process.terminate()
+        assert server.ended() == 0
+        lines = [line for line in server.log_lines() if line["event"] == "request"]
+        assert [line["client"] for line in lines] == ["198.51.100.7", "127.0.0.1"]

@@ -112,35 +112,26 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Serve until a signal says otherwise."""
-    settings = _check(args)
+    model_settings = _check(args)
     from samovar.serving.app import build_app  # start-up waits for imports, and no other command needs these
-    from samovar.serving.listen import ListenSettings, bind, listen
+    from samovar.serving.listen import ListenSettings, bind, listen, tls_context
     from samovar.serving.log import start_log
     from samovar.serving.registry import Registry
     from samovar.serving.server import Server
 
     start_log(streams.stderr, args.log_format)
-    offered = _offered(args, settings, streams)
+    offered, guard = _offered(args, model_settings, streams), _guard(args, streams)
+    tls = None if args.tls_cert is None else tls_context(args.tls_cert, args.tls_key)
     with bind(args.host, args.port) as bound:  # an address in use is said before a large model is opened
-        guard = _guard(args, streams)
         if len(offered) == 1:
             (only,) = offered.values()
             only.llm = only.open_model()
             for name, folder in only.adapters.items():
                 only.llm.load_adapter(name, folder)
         server = Server(registry=Registry(offered))
-        _greet(args, streams, bound, server.registry.names(), guard)
-        listen(
-            build_app(server, guard),
-            server,
-            bound,
-            ListenSettings(
-                drain_timeout_s=args.drain_timeout,
-                trusted_proxies=args.trusted_proxy,
-                tls_cert=args.tls_cert,
-                tls_key=args.tls_key,
-            ),
-        )
+        settings = ListenSettings(drain_timeout_s=args.drain_timeout, trusted_proxies=args.trusted_proxy, tls=tls)
+        names = server.registry.names()
+        listen(build_app(server, guard), server, bound, settings, lambda: _greet(args, streams, bound, names, guard))
     return 0
 
 

@@ -1,11 +1,13 @@
 """What a server demands of every request, before any route sees it."""
 
+import contextlib
 import ipaddress
 import socket
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from samovar.errors import BadRequest
 from samovar.serving.auth import Headers
 from samovar.serving.caller import NotAllowed
 from samovar.serving.keys import Keys
@@ -63,12 +65,14 @@ class Guard:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name leads to this machine alone. Raises OSError for a name that leads nowhere."""
-    try:
+    """Whether an address or name leads to this machine alone. Raises BadRequest for a name that leads nowhere."""
+    with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
+    try:
         found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-        return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
+    except OSError as error:
+        raise BadRequest(f"the host {host!r} leads nowhere ({error.strerror}); give an address of this machine") from None
+    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
 
 
 def host_name(host: str) -> str:

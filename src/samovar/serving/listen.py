@@ -5,6 +5,7 @@ import os
 import resource
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -32,8 +33,7 @@ class ListenSettings:
 
     drain_timeout_s: float = 30.0
     trusted_proxies: tuple[str, ...] = ()
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
+    tls: ssl.SSLContext | None = None
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -54,10 +54,10 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def listen(app: ASGIApp, server: Server, bound: socket.socket, settings: ListenSettings) -> None:
+def listen(app: ASGIApp, server: Server, bound: socket.socket, settings: ListenSettings, on_ready: Callable[[], None]) -> None:
     """Serve until a signal says otherwise: with the first what is open may end, the second ends all at once.
 
-    Raises CannotListen for a certificate that is none.
+    `on_ready` is called once clients can connect.
     """
     _allow_many_connections()
     config = uvicorn.Config(
@@ -74,16 +74,32 @@ def listen(app: ASGIApp, server: Server, bound: socket.socket, settings: ListenS
         timeout_graceful_shutdown=_LAST_S,
     )
     config.load()
-    config.ssl = _tls(settings)
-    _Running(config, server, settings.drain_timeout_s).run(sockets=[bound])
+    config.ssl = settings.tls
+    _Running(config, server, settings.drain_timeout_s, on_ready).run(sockets=[bound])
+
+
+def tls_context(cert: Path, key: Path | None) -> ssl.SSLContext:
+    """What TLS needs, from a certificate and its key, which may be in one file. Raises CannotListen."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(cert, key, password=_refuse_password)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise CannotListen(f"{cert}: {error}; expected a certificate and its key in PEM form") from None
+    return context
 
 
 class _Running(uvicorn.Server):
     """uvicorn's server with an end of its own. While it drains it goes on to listen, so that it can say that it does."""
 
-    def __init__(self, config: uvicorn.Config, server: Server, drain_timeout_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, server: Server, drain_timeout_s: float, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._server, self._drain_timeout_s = server, drain_timeout_s
+        self._server, self._drain_timeout_s, self._on_ready = server, drain_timeout_s, on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._on_ready()
 
     async def main_loop(self) -> None:
         """Serve, and then wait for what is open."""
@@ -96,18 +112,6 @@ class _Running(uvicorn.Server):
             os._exit(128 + sig)
         self._server.drain.begin()
         self.should_exit = True
-
-
-def _tls(settings: ListenSettings) -> ssl.SSLContext | None:
-    if settings.tls_cert is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=_refuse_password)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise CannotListen(f"{settings.tls_cert}: {error}; expected a certificate and its key in PEM form") from None
-    return context
 
 
 def _refuse_password() -> str:
