@@ -162,6 +162,11 @@ class LLM:
         return (*self._opened.warnings, more) if unread else self._opened.warnings
 
     @property
+    def has_failed(self) -> bool:
+        """Whether its process is down for good, after one crash upon the other."""
+        return self._opened.has_failed
+
+    @property
     def _engine(self) -> Engine:
         return self._here.engine
 

@@ -70,6 +70,8 @@ class LocalModel:
         self.client = EngineThread(self.engine)
         self._checkpoint, self._weights = checkpoint, settings.weights
 
+    has_failed = False  # a step that fails ends the requests in it, and no more
+
     @property
     def config(self) -> DecoderConfig:
         """The model's sizes and switches."""

@@ -106,6 +106,11 @@ class ProcessClient:
         child = self._shared.child
         return child.process.pid if child is not None else None
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the process stays down."""
+        return self._shared.failure is not None
+
     def check(self, request: Request) -> None:
         """Raises what `submit` would, for a request that can never be served."""
         check_request(request, self.opened.max_context, self._vocab_size)
@@ -320,6 +325,11 @@ class RemoteModel:
         self.text: ModelText = with_template(read_model_text(checkpoint, cache), settings.chat_template)
         self.max_context, self.kv_type = opened.max_context, opened.kv_type
         self.slow_reason, self.warnings = opened.slow_reason, opened.warnings
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the process stays down."""
+        return self.client.has_failed
 
     def load_adapter(self, name: str, path: str) -> None:
         """See `LocalModel.load_adapter`. An adapter is loaded again when the process comes back."""

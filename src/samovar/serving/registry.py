@@ -125,6 +125,9 @@ class Registry:
         async with offered.lock:
             if self._is_closed:
                 raise EngineFailed("the server is shutting down; send the request again")
+            if offered.llm is not None and offered.llm.has_failed:  # for good; whoever asks next gets a new one
+                llm, offered.llm = offered.llm, None
+                await asyncio.to_thread(llm.close)
             if offered.llm is None:
                 offered.llm = await self._open(offered)
                 for name, folder in offered.adapters.items():
