@@ -214,4 +214,4 @@ def test_a_server_with_a_certificate_answers_over_tls_and_believes_its_proxy(arg
         server.process.terminate()
         assert server.ended() == 0
         lines = [line for line in server.log_lines() if line["event"] == "request"]
-        assert [line["client"] for line in lines] == ["198.51.100.7", "127.0.0.1"]
+        assert [(line["client"], line["route"]) for line in lines] == [("198.51.100.7", "/metrics"), ("127.0.0.1", "/metrics")]

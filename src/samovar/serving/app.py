@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
 from samovar.serving.failures import Failure, openai_error
@@ -67,6 +67,8 @@ def build_app(server: Server, guard: Guard | None = None) -> ASGIApp:
         await server.registry.close()
 
     def refuse(scope: Scope, error: Exception) -> Response:
+        route = next((route for route in routes if route.matches(scope)[0] is Match.FULL), None)
+        scope["state"]["record"].route = "" if route is None else route.path
         return _dialect_of(scope["path"]).error_reply(server.failed(error), scope["state"]["request_id"])
 
     routes = [
