@@ -40,7 +40,13 @@ def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser("serve", help="answer over HTTP", description=__doc__, epilog=_EXAMPLES)
     add_model_options(parser, many=True)
-    group = parser.add_argument_group("models")
+    _add_offer_options(parser.add_argument_group("models"))
+    _add_network_options(parser.add_argument_group("network"))
+    _add_access_options(parser.add_argument_group("access"))
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add_offer_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--keep-alive",
         type=float,
@@ -68,7 +74,9 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="N",
         help="most requests that wait; more are told to try later (default: 1024)",
     )
-    group = parser.add_argument_group("network")
+
+
+def _add_network_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen at (default: this machine only)"
     )
@@ -89,8 +97,10 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="S",
         help="on SIGTERM, let open answers go on for so long (default: 30)",
     )
-    group = parser.add_argument_group("access")
-    group.add_argument("--require-key", action="store_true", help="ask for a key on this machine too, even while there is none")
+
+
+def _add_access_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--require-key", action="store_true", help="ask for a key on this machine too, from the start")
     group.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="a name that the server may be called by; repeatable"
     )
@@ -107,7 +117,6 @@ def add_parser(subparsers: Subparsers) -> None:
     group.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="form of the log on standard error (default: text)"
     )
-    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace, streams: Streams) -> int:
