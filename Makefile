@@ -74,7 +74,7 @@ check: $(VENV)/.checks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" --numprocesses auto --maxprocesses 4
 
 # llama.cpp is built for this processor: a build for any would be a weaker peer.
 $(VENV)/.peers: $(VENV)/.installed

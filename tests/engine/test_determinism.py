@@ -20,8 +20,8 @@ from tests.engine.random_decoders import NAMES, random_decoder
 from tests.kernels.native_cases import ISAS, ops_on
 
 WAYS = ("in company", "chunked", "cached", "preempted", "speculated", "two threads")
-PAIRS = [frozenset(pair) for pair in itertools.combinations(WAYS, 2)]
-EVERY_WAY = frozenset(WAYS)
+PAIRS = list(itertools.combinations(WAYS, 2))
+EVERY_WAY = WAYS
 native = pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
 
 
@@ -131,7 +131,7 @@ def check(machines, kv_type, asked, ways, plain):
 def plain_answers(name, kv_type):
     machine = random_machine(name, 1)
     asked = targets(machine.model.config.vocab_size, 40)
-    return asked, [told(answers(machine, kv_type, [r], frozenset())[0]) for r in asked]
+    return asked, [told(answers(machine, kv_type, [r], ())[0]) for r in asked]
 
 
 @native
@@ -167,8 +167,8 @@ def test_a_real_model_gives_the_same_answers_to_the_last_bit_however_they_are_co
     machines = {n: Machine(llm.model, llm.ops) for n, llm in models.items()}
     text = models[1].tokenizer.encode("The samovar is a metal container used to heat and boil water. " * 6)
     asked = [replace(r, prompt_ids=tuple(text[: len(r.prompt_ids)])) for r in targets(1000, 40)]
-    plain = [told(answers(machines[1], kv_type, [r], frozenset())[0]) for r in asked]
-    for ways in [*map(frozenset, zip(WAYS, strict=True)), EVERY_WAY, *PAIRS[::5]]:
+    plain = [told(answers(machines[1], kv_type, [r], ())[0]) for r in asked]
+    for ways in [*zip(WAYS, strict=True), EVERY_WAY, *PAIRS[::5]]:
         check(machines, kv_type, asked, ways, plain)
     for llm in models.values():
         llm.close()

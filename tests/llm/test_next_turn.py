@@ -229,6 +229,13 @@ def test_the_reason_names_the_message_that_differs(never_llm, after, expected):
     assert found.startswith(expected)
 
 
+def test_the_reason_is_found_in_conversations_that_hold_thoughts(never_llm):
+    before = with_message(2, reasoning_content="Hm.")
+    found = reason(never_llm, before, [*before[:5], user("And a roof?")])
+    assert found is not None
+    assert found.startswith("message 6 of 6 (user): ")
+
+
 def test_there_is_no_reason_where_all_of_a_prompt_is_cached(never_llm):
     assert reason(never_llm, BASE, BASE[:4]) is None
     assert reason(never_llm, BASE, BASE) is None

@@ -2,6 +2,7 @@
 
 import pytest
 
+from samovar.serving.records import Records
 from tests.llm.scripted import ModelMaker
 from tests.serving.served import served
 
@@ -25,3 +26,12 @@ def server(hybrid):
     """A server with the hybrid model; script what it says with `tests.llm.scripted.scripted`."""
     with served({"hybrid": hybrid}) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def keeper(hybrid, tmp_path_factory):
+    """A server with the hybrid model that keeps records."""
+    records = Records(tmp_path_factory.mktemp("records"))
+    with served({"hybrid": hybrid}, records=records) as running:
+        yield running
+    records.close()

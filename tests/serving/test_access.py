@@ -1,16 +1,12 @@
 """Who may use a server: keys, hosts, origins, and how much of it."""
 
-import asyncio
 import contextlib
 import threading
-from types import SimpleNamespace
 
 import httpx
 import openai
 import pytest
 
-from samovar.serving.auth import admin_only
-from samovar.serving.caller import LOCAL, Caller, NotAllowed
 from samovar.serving.guard import Guard, host_name, is_loopback
 from samovar.serving.keys import KeyFile, Keys
 from tests.llm.scripted import is_idle, scripted
@@ -214,20 +210,6 @@ def test_limits_of_a_key_are_told_with_the_time_to_wait(hybrid, tmp_path):
         assert 50 < int(again.headers["retry-after"]) <= 60
         hybrid.settle()
         assert limited.client.post(CHAT, json=body | {"max_tokens": 1}, headers=headers).status_code == 200  # the place is free
-
-
-def test_what_is_for_administrators_is_refused_to_others():
-    class Asked:
-        def __init__(self, caller):
-            self.state = SimpleNamespace(caller=caller)
-
-    async def answer(_, __):
-        return "done"
-
-    checked = admin_only(answer)
-    assert asyncio.run(checked(None, Asked(LOCAL))) == "done"
-    with pytest.raises(NotAllowed, match="--admin"):
-        asyncio.run(checked(None, Asked(Caller(id="1", name="bob"))))
 
 
 @pytest.mark.parametrize(("host", "is_local"), [

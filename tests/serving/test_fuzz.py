@@ -80,7 +80,7 @@ def test_no_body_gives_a_servers_error(speaking, method, path, body, kind, part)
     headers = {"Content-Type": kind} if kind else {}
     reply = speaking.client.request(method, quote(filled), content=body, headers=headers, timeout=10)
     assert reply.status_code < 500, (body, reply.text)
-    if reply.status_code >= 400:
+    if reply.status_code >= 400 and method != "HEAD":
         assert reply.json(), "an error in the dialect's form"
 
 

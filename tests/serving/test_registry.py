@@ -6,7 +6,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from samovar.errors import EngineFailed
-from samovar.serving import app
+from samovar.serving import operations
+from samovar.serving.app import build_app
 from samovar.serving.registry import Offered, Registry
 from samovar.serving.server import Server
 from tests.llm.remote_processes import until
@@ -64,11 +65,11 @@ def test_a_closed_registry_opens_nothing_more(registry, opened):
 
 
 def test_a_server_closes_models_whose_time_is_up_and_the_others_at_its_end(registry, opened, monkeypatch):
-    monkeypatch.setattr(app, "_IDLE_CHECK_S", 0.01)
+    monkeypatch.setattr(operations, "_IDLE_CHECK_S", 0.01)
     registry.models["kept"] = Offered(name="kept", open_model=FakeLLM, keep_alive_s=None, llm=FakeLLM())
     kept = registry.models["kept"].llm
     asyncio.run(use(registry))
-    with TestClient(app.build_app(Server(registry=registry))):
+    with TestClient(build_app(Server(registry=registry))):
         until(lambda: opened[0].is_closed, 5)
         assert registry.models["small"].llm is None
         assert not kept.is_closed

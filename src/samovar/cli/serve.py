@@ -68,6 +68,12 @@ def _add_offer_options(group: "argparse._ArgumentGroup") -> None:
         "--max-streams", type=int, default=64, metavar="N", help="most answers at once, for each model (default: 64)"
     )
     group.add_argument(
+        "--records",
+        type=Path,
+        metavar="FOLDER",
+        help="where responses, files and batches are kept, for one server at a time (default: in the store)",
+    )
+    group.add_argument(
         "--max-waiting",
         type=int,
         default=1024,
@@ -125,6 +131,7 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     from samovar.serving.app import build_app  # start-up waits for imports, and no other command needs these
     from samovar.serving.listen import ListenSettings, bind, listen, tls_context
     from samovar.serving.log import start_log
+    from samovar.serving.records import Records
     from samovar.serving.registry import Registry
     from samovar.serving.server import Server
 
@@ -137,7 +144,7 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
             only.llm = only.open_model()
             for name, folder in only.adapters.items():
                 only.llm.load_adapter(name, folder)
-        server = Server(registry=Registry(offered))
+        server = Server(registry=Registry(offered), records=Records(args.records or default_store() / "records"))
         settings = ListenSettings(drain_timeout_s=args.drain_timeout, trusted_proxies=args.trusted_proxy, tls=tls)
         names = server.registry.names()
         listen(build_app(server, guard), server, bound, settings, lambda: _greet(args, streams, bound, names, guard))

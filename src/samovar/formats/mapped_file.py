@@ -49,6 +49,11 @@ class MappedFile:
         release = partial(self._release, start, size_bytes)
         return StoredTensor(name=name, type=type, shape=shape, data=data, source=str(self.path), release=release)
 
+    @property
+    def changed_s(self) -> float:
+        """When the file was last written (time.time)."""
+        return self._changed_ns / 1e9
+
     @cached_property
     def identity(self) -> str:
         """Hexadecimal digits that stand for this file's bytes, wherever it lies.

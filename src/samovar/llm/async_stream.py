@@ -18,18 +18,24 @@ class AsyncStream(AsyncIterator[Delta]):
     """`Stream` for asyncio: `async for` over its deltas, then `result`; `aclose` stops it, as does cancelling whoever waits."""
 
     def __init__(
-        self, engine: EngineClient, answer: Answer, *, leader: Ticket | None = None, on_end: OnEnd | None = None
+        self,
+        engine: EngineClient,
+        answer: Answer,
+        *,
+        leader: Ticket | None = None,
+        on_end: OnEnd | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._engine, self._answer, self._on_end = engine, answer, on_end
         self._events = events = asyncio.Queue[Event]()
         self._deltas: deque[Delta] = deque()
         self._error: SamovarError | None = None
         self._is_ended = True
-        loop = asyncio.get_running_loop()
+        home = loop or asyncio.get_running_loop()
 
         def deliver(event: Event) -> None:  # it knows nothing of the stream, which may be dropped
             with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits
-                loop.call_soon_threadsafe(events.put_nowait, event)
+                home.call_soon_threadsafe(events.put_nowait, event)
 
         self.ticket = engine.submit(answer.request, deliver, leader=leader)
         self._is_ended = False

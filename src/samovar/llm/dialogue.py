@@ -13,6 +13,7 @@ from samovar.llm.answer import Answer
 from samovar.llm.model_text import ModelText, Prompt, RenderSettings
 from samovar.llm.next_turn import explain_break, next_turn_ids
 from samovar.llm.options import DialogueOptions
+from samovar.llm.soft_switch import asked_switch, without_switches
 from samovar.text.output_parser import CLOSE, OPEN, OutputParser
 
 MAX_MESSAGES: Final = 10_000
@@ -78,9 +79,13 @@ class Dialogue:
             )
 
 
-def read_dialogue(text: ModelText, messages: str | Sequence[Message], options: DialogueOptions) -> Dialogue:
+def read_dialogue(text: ModelText, messages: str | Sequence[Message], options: DialogueOptions, architecture: str) -> Dialogue:
     """Render a conversation. Raises BadRequest for one that the template refuses, or a way of thinking that the model has
-    not."""
+    not.
+
+    Where the options leave thinking open, `/think` and `/no_think` in the messages of a model that has the choice decide; from
+    those of a Qwen3 model without it the words are taken out.
+    """
     if not isinstance(messages, Iterable):
         raise BadRequest(f"messages is {messages!r}; expected a text or a list of messages", param="messages")
     thinking, budget, continue_final = options.get("thinking"), options.get("thinking_budget"), options.get("continue_final")
@@ -100,6 +105,11 @@ def read_dialogue(text: ModelText, messages: str | Sequence[Message], options: D
         raise BadRequest(
             f"thinking is off, and thinking_budget is {budget}; expected one or the other", param="thinking_budget"
         )
+    if text.has_thinking_switch:
+        if thinking is None and budget is None and not continue_final:
+            thinking = asked_switch(turns)
+    elif architecture.startswith("qwen3"):
+        turns = without_switches(turns)
     settings = RenderSettings(tools=options.get("tools"), thinking=thinking, template_options=template_options)
     if continue_final:
         if thinking or budget:

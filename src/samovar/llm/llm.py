@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 
 from samovar.engine.client import EngineClient
 from samovar.engine.engine import Engine
-from samovar.engine.request import SamplingParams
+from samovar.engine.request import SamplingParams, Task
 from samovar.errors import BadRequest
 from samovar.formats.hub import EMBEDDED_DEFAULT
 from samovar.kernels import KvType, Ops, WeightForm
 from samovar.llm.answer import Answer
 from samovar.llm.dialogue import read_dialogue
+from samovar.llm.fill_in import fill_in_prompt, fill_in_stop_ids
 from samovar.llm.local_model import LocalModel, Progress
+from samovar.llm.model_card import ModelCard
 from samovar.llm.model_settings import ModelSettings
-from samovar.llm.model_text import RenderSettings
+from samovar.llm.model_text import Prompt, RenderSettings
 from samovar.llm.options import (
     ChatOptions,
     Defaults,
+    DialogueOptions,
     Options,
     own_defaults,
     requests,
@@ -45,6 +48,7 @@ from samovar.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from samovar.llm.async_stream import AsyncStream
     from samovar.llm.engine_stats import EngineStats
+    from samovar.llm.prepared_scores import PreparedScores
     from samovar.llm.remote_model import RemoteModel
     from samovar.llm.scoring import Likelihood
 
@@ -130,6 +134,11 @@ class LLM:
         return self._opened.config
 
     @property
+    def card(self) -> ModelCard:
+        """What the model is: its format, sizes, template and metadata."""
+        return self._opened.card
+
+    @property
     def model(self) -> Decoder:
         """The model, where it runs in this process."""
         return self._here.model
@@ -199,7 +208,7 @@ class LLM:
     def prepare_chat(self, messages: str | Sequence[Message], **options: Unpack[ChatOptions]) -> Prepared:
         """Check all about a chat, and render and encode it, before any of it is computed. Raises as `chat` does."""
         dialogue_options, rest = split_options(options)
-        dialogue = read_dialogue(self._text, messages, dialogue_options)
+        dialogue = read_dialogue(self._text, messages, dialogue_options, self.config.architecture)
         prompt = dialogue.prompt
         thinks = prompt.is_thinking and (dialogue.thinking is None or dialogue.thinking.budget != 0)
         params, stop = self._params(rest, is_thinking=thinks), stop_strings(rest)
@@ -207,7 +216,16 @@ class LLM:
             Answer(request, self.tokenizer.detokenizer(is_continuation=True), dialogue.parser(), stop, dialogue.explain)
             for request in requests(rest, prompt.ids, params, dialogue.thinking)
         ]
-        return Prepared(self._client, answers, lambda answer: dialogue.prepare_next_turn(self._client, answer))
+        return Prepared(
+            self._client,
+            answers,
+            lambda answer: dialogue.prepare_next_turn(self._client, answer),
+            thinking=thinks if prompt.can_think else None,
+        )
+
+    def render_chat(self, messages: str | Sequence[Message], **options: Unpack[DialogueOptions]) -> Prompt:
+        """The prompt that a conversation becomes, as text and as token ids. Raises as `chat` does."""
+        return read_dialogue(self._text, messages, options, self.config.architecture).prompt
 
     def stream_chat(self, messages: str | Sequence[Message], **options: Unpack[ChatOptions]) -> Stream:
         """As `chat` of one conversation, piece by piece: iterate for `Delta`s; `.result` is the whole."""
@@ -232,15 +250,26 @@ class LLM:
             raise BadRequest(f"prompt is {prompt!r}; expected a text or a list of texts", param="prompt")
         return run_all(self._client, [self.prepare_generate(text, **options) for text in prompt])
 
-    def prepare_generate(self, prompt: str | tuple[int, ...], **options: Unpack[Options]) -> Prepared:
-        """Check all about a text, or token ids, to continue, before any of it is computed. Raises as `generate` does."""
+    def prepare_generate(
+        self, prompt: str | tuple[int, ...], *, suffix: str | None = None, task: Task = "generate", **options: Unpack[Options]
+    ) -> Prepared:
+        """Check all about a text, or token ids, to continue, before any of it is computed. Raises as `generate` does.
+
+        With a `suffix` the answer is what stands between the two, for models that were trained to fill in. `task` "prefill"
+        computes the prompt alone, for its `prompt_logprobs`.
+        """
         if not isinstance(prompt, str | tuple):
             raise BadRequest(f"prompt is {prompt!r}; expected a text", param="prompt")
-        prompt_ids = tuple(self.tokenizer.encode(prompt)) if isinstance(prompt, str) else prompt
+        if suffix is not None:
+            prompt_ids = fill_in_prompt(self.tokenizer, prompt, suffix)
+            ends = [] if options.get("ignore_eos") else fill_in_stop_ids(self.tokenizer)
+            options["stop_token_ids"] = [*(options.get("stop_token_ids") or ()), *ends]
+        else:
+            prompt_ids = tuple(self.tokenizer.encode(prompt)) if isinstance(prompt, str) else prompt
         params, stop = self._params(options, is_thinking=False), stop_strings(options)
         answers = [
             Answer(request, self.tokenizer.detokenizer(is_continuation=True), None, stop, lambda _: None)
-            for request in requests(options, prompt_ids, params, None)
+            for request in requests(options, prompt_ids, params, None, task)
         ]
         return Prepared(self._client, answers)
 
@@ -264,19 +293,45 @@ class LLM:
 
         `dimensions` takes the first of them alone, for models that were trained for it. Raises BadRequest or PromptTooLong.
         """
-        from samovar.llm.scoring import embed
-
-        vectors_SD = embed(self._client, self.tokenizer, _as_list(texts, "texts"), dimensions=dimensions, tenant=tenant)
+        vectors_SD = self.prepare_embed(_as_list(texts, "texts"), dimensions=dimensions, tenant=tenant).run()
         return vectors_SD[0] if isinstance(texts, str) else vectors_SD
+
+    def prepare_embed(
+        self,
+        texts: Sequence[str | tuple[int, ...]],
+        *,
+        dimensions: int | None = None,
+        tenant: str = "",
+        adapter: str | None = None,
+    ) -> "PreparedScores[NDArray[np.float32]]":
+        """As `embed` of a list, of texts or token ids, before any of it is computed."""
+        from samovar.llm.scoring import prepare_embed
+
+        return prepare_embed(
+            self._client,
+            self.tokenizer,
+            texts,
+            self.config.d_model,
+            dimensions=dimensions,
+            tenant=tenant,
+            adapter=adapter,
+        )
 
     def rerank(self, query: str, documents: list[str], *, task: str | None = None, tenant: str = "") -> list[float]:
         """How well each document answers the query, 0 to 1: the probability of "yes" against "no" in Qwen3-Reranker's prompt.
 
         `task` says what the query is for (default: a web search). Raises BadRequest or PromptTooLong.
         """
-        from samovar.llm.scoring import rerank
+        pairs = [(query, document) for document in _as_list(documents, "documents")]
+        return self.prepare_rerank(pairs, task=task, tenant=tenant).run()
 
-        return rerank(self._client, self.tokenizer, query, _as_list(documents, "documents"), task=task, tenant=tenant)
+    def prepare_rerank(
+        self, pairs: Sequence[tuple[str, str]], *, task: str | None = None, tenant: str = "", adapter: str | None = None
+    ) -> "PreparedScores[list[float]]":
+        """As `rerank`, of pairs of a query and a document, before any of it is computed."""
+        from samovar.llm.scoring import prepare_rerank
+
+        return prepare_rerank(self._client, self.tokenizer, pairs, task=task, tenant=tenant, adapter=adapter)
 
     def log_likelihoods(self, pairs: list[tuple[str, str]], *, tenant: str = "") -> "list[Likelihood]":
         """How likely each pair's second text is after its first. Raises BadRequest or PromptTooLong."""

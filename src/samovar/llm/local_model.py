@@ -19,6 +19,7 @@ from samovar.formats.hub import default_cache, default_store, resolve
 from samovar.kernels import PAGE_TOKENS, KvType
 from samovar.llm.engine_stats import EngineStats, engine_stats
 from samovar.llm.memory import Budget, available_bytes
+from samovar.llm.model_card import read_card
 from samovar.llm.model_settings import ModelSettings
 from samovar.llm.model_text import ModelText, read_model_text, with_template
 from samovar.llm.setup import choose_ops, kv_type_for
@@ -52,6 +53,7 @@ class LocalModel:
         self.packer = loaded.packer
         with _stopping(self.packer):
             self.text: ModelText = with_template(read_model_text(checkpoint, self._cache), settings.chat_template)
+            self.card = read_card(checkpoint, self.model.config, self.text)
             self.kv_type: KvType = settings.kv_type or kv_type_for(self.model.embedding.type.name)
             pool = self._make_pool(settings, Budget(settings.memory, free_bytes, self.model.packed_bytes))
             self.draft: LocalModel | None = None

@@ -23,13 +23,15 @@ _END = "\ue0f2 "  # of a message that is continued: for private use, and a space
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """A rendered conversation, as text and as token ids; `is_thinking` when the answer begins with thoughts, `is_open` when
-    their opening tag is there; `is_continued` when it ends inside an answer, which goes on."""
+    their opening tag is there; `is_continued` when it ends inside an answer, which goes on; `can_think` when the model could
+    have been told to think."""
 
     text: str
     ids: tuple[int, ...]
     is_thinking: bool
     is_open: bool = False
     is_continued: bool = False
+    can_think: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,11 @@ class ModelText:
             origin=self.origin,
         )
 
+    @property
+    def has_thinking_switch(self) -> bool:
+        """Whether the template can be told to think or not to. Raises as `template` does."""
+        return "enable_thinking" in self.template.source
+
     def rendered(
         self, messages: Sequence[dict[str, object]], settings: RenderSettings, *, is_continued: bool = False
     ) -> RenderedPrompt:
@@ -89,10 +96,11 @@ class ModelText:
             raise BadRequest(
                 f"{self.origin}: this model always thinks; its template has no way to switch it off", param="thinking"
             )
-        can_think = is_open or "enable_thinking" in self.template.source
+        can_think = is_open or self.has_thinking_switch
         if thinking is True and not can_think:
             raise BadRequest(f"{self.origin}: this model has no thinking mode in its template", param="thinking")
-        return Prompt(text=rendered.text, ids=ids, is_thinking=can_think and not tail.endswith(_CLOSE), is_open=is_open)
+        is_thinking = can_think and not tail.endswith(_CLOSE)
+        return Prompt(text=rendered.text, ids=ids, is_thinking=is_thinking, is_open=is_open, can_think=can_think)
 
     def render_continued(self, messages: Sequence[dict[str, object]], settings: RenderSettings) -> Prompt:
         """Render a conversation whose last message is an assistant's that is to be continued. Raises BadRequest for any
@@ -113,7 +121,8 @@ class ModelText:
             end = len(rendered.text[:end].rstrip())
         spans = tuple((start, min(stop, end)) for start, stop in rendered.plain_spans if start < end)
         cut = RenderedPrompt(text=rendered.text[:end], plain_spans=spans)
-        return Prompt(text=cut.text, ids=tuple(self.tokenizer.encode_rendered(cut)), is_thinking=False, is_continued=True)
+        ids = tuple(self.tokenizer.encode_rendered(cut))
+        return Prompt(text=cut.text, ids=ids, is_thinking=False, is_continued=True, can_think=self.has_thinking_switch)
 
 
 def read_model_text(checkpoint: Checkpoint, cache: CacheStore | None = None) -> ModelText:

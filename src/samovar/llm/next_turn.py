@@ -58,6 +58,8 @@ def _places(render: Render, messages: Sequence[Message]) -> dict[int, tuple[int,
     Found by rendering them once with marks at both ends.
     """
     plain = read_messages(messages, parse_arguments=False)
+    for message in plain:
+        message.pop("thinking", None)  # another name of the thoughts, which is no client's to give
     marked = [message | {"content": _marked(message.get("content"), index)} for index, message in enumerate(plain)]
     places: dict[int, tuple[int, int]] = {}
     n_marks = start = 0

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypedDict, TypeVar, cast
 
-from samovar.engine.request import MAX_SEED, Request, SamplingParams, Thinking
+from samovar.engine.request import MAX_SEED, Request, SamplingParams, Task, Thinking
 from samovar.errors import BadRequest, FormatError
 from samovar.text.grammar_spec import GrammarSpec
 
@@ -177,7 +177,13 @@ def sampling_params(
     )
 
 
-def requests(options: Options, prompt_ids: tuple[int, ...], params: SamplingParams, thinking: Thinking | None) -> list[Request]:
+def requests(
+    options: Options,
+    prompt_ids: tuple[int, ...],
+    params: SamplingParams,
+    thinking: Thinking | None,
+    task: Task = "generate",
+) -> list[Request]:
     """One request for each answer that is asked for. Raises BadRequest for a value out of range."""
     n = _or_default(options.get("n"), 1)
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MAX_SAMPLES:
@@ -188,6 +194,7 @@ def requests(options: Options, prompt_ids: tuple[int, ...], params: SamplingPara
     first = Request(
         prompt_ids=prompt_ids,
         sampling=params,
+        task=task,
         grammar=_grammar(options),
         thinking=thinking,
         logprobs=options.get("logprobs"),

@@ -5,33 +5,57 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from samovar.engine.client import EngineClient
-from samovar.errors import BadRequest
+from samovar.errors import BadRequest, PromptTooLong
 from samovar.llm.answer import Answer
 from samovar.llm.result import Result
 from samovar.llm.stream import OnEnd, Stream, run_together
 
 if TYPE_CHECKING:
+    import asyncio
+
     from samovar.llm.async_stream import AsyncStream
 
 
 class Prepared:
     """One answer to a prompt, or several, before any of it is computed. `on_end` is told the first of them once it has ended.
 
-    Each of its verbs may be used once. All raise PromptTooLong or BadRequest for what the engine cannot serve, Overloaded
-    when too many requests wait.
+    `thinking` says whether the model thinks first; None for one that cannot. Each of its verbs may be used once. All raise
+    PromptTooLong or BadRequest for what the engine cannot serve, Overloaded when too many requests wait.
     """
 
-    def __init__(self, client: EngineClient, answers: Sequence[Answer], on_end: OnEnd | None = None) -> None:
-        self._client, self.answers, self._on_end = client, answers, on_end
+    def __init__(
+        self,
+        client: EngineClient,
+        answers: Sequence[Answer],
+        on_end: OnEnd | None = None,
+        *,
+        thinking: bool | None = None,
+    ) -> None:
+        self._client, self.answers, self._on_end, self.thinking = client, answers, on_end, thinking
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The prompt."""
+        return self.answers[0].request.prompt_ids
 
     @property
     def n_prompt(self) -> int:
         """Tokens of the prompt."""
-        return len(self.answers[0].request.prompt_ids)
+        return len(self.prompt_ids)
 
     def check(self) -> None:
         """Raises what is wrong with the requests for this engine."""
         self._client.check(self.answers[0].request)  # they differ in their seeds alone
+
+    def bound(self, n_context: int) -> None:
+        """Let prompt and answer have that many tokens together at most. Raises PromptTooLong where there is no room."""
+        room = n_context - self.n_prompt
+        if room < 1:
+            raise PromptTooLong(self.n_prompt, n_context)
+        for answer in self.answers:
+            asked = answer.request.sampling.max_tokens
+            sampling = replace(answer.request.sampling, max_tokens=room if asked is None else min(asked, room))
+            answer.request = replace(answer.request, sampling=sampling)
 
     def run(self) -> Result:
         """Generate all answers. Raises the error that ended one."""
@@ -52,13 +76,16 @@ class Prepared:
         self._only()
         return self.astreams()[0]
 
-    def astreams(self) -> "list[AsyncStream]":
-        """All answers, each a stream of its own; to be called where an event loop runs. The prompt is computed once."""
+    def astreams(self, loop: "asyncio.AbstractEventLoop | None" = None) -> "list[AsyncStream]":
+        """All answers, each a stream of its own; to be called where an event loop runs, or for a `loop` that runs elsewhere.
+
+        The prompt is computed once.
+        """
         from samovar.llm.async_stream import AsyncStream  # asyncio takes time to import
 
         first, *others = self.answers
-        leader = AsyncStream(self._client, first, on_end=self._on_end)
-        return [leader, *(AsyncStream(self._client, answer, leader=leader.ticket) for answer in others)]
+        leader = AsyncStream(self._client, first, on_end=self._on_end, loop=loop)
+        return [leader, *(AsyncStream(self._client, answer, leader=leader.ticket, loop=loop) for answer in others)]
 
     def _only(self) -> Answer:
         if len(self.answers) > 1:

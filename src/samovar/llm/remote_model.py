@@ -23,6 +23,7 @@ from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_cache, default_store, resolve
 from samovar.llm.engine_stats import EngineStats
 from samovar.llm.local_model import Progress as OnProgress
+from samovar.llm.model_card import read_card
 from samovar.llm.model_settings import ModelSettings
 from samovar.llm.model_text import ModelText, read_model_text, with_template
 from samovar.llm.wire import (
@@ -323,6 +324,7 @@ class RemoteModel:
         self.client = ProcessClient(settings, self.config.vocab_size, progress)
         opened = self.client.opened
         self.text: ModelText = with_template(read_model_text(checkpoint, cache), settings.chat_template)
+        self.card = read_card(checkpoint, self.config, self.text)
         self.max_context, self.kv_type = opened.max_context, opened.kv_type
         self.slow_reason, self.warnings = opened.slow_reason, opened.warnings
 

@@ -3,17 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.engine.client import EngineClient, Ticket
-from samovar.engine.request import Ending, Event, Logprob, Request, SamplingParams
-from samovar.errors import BadRequest, Overloaded
+from samovar.engine.client import EngineClient
+from samovar.engine.request import Ending, Logprob, Request, SamplingParams
+from samovar.errors import BadRequest
+from samovar.llm.prepared_scores import PreparedScores
 from samovar.text.tokenizer import Tokenizer
 
-_MAX_OPEN = 256
 # Qwen3-Reranker's own prompt (huggingface.co/Qwen/Qwen3-Reranker-0.6B)
 _RERANK_PREFIX = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. Note "
@@ -35,63 +34,52 @@ class Likelihood:
     is_greedy: bool
 
 
-def run_all(engine: EngineClient, requests: Sequence[Request]) -> list[Ending]:
-    """The endings of requests, in their order; they run together, as many as the engine's queue holds.
-
-    Raises what is wrong with a request before any is computed, and the error of one that fails.
-    """
-    for request in requests:
-        engine.check(request)
-    events: SimpleQueue[tuple[int, Event]] = SimpleQueue()
-    endings: dict[int, Ending] = {}
-    tickets: dict[int, Ticket] = {}
-    n_sent = 0
-    try:
-        while len(endings) < len(requests):
-            while n_sent < len(requests) and len(tickets) < _MAX_OPEN:
-                place = n_sent
-                try:
-                    tickets[place] = engine.submit(requests[place], lambda event, place=place: events.put((place, event)))  # type: ignore[misc]
-                except Overloaded:
-                    if not tickets:
-                        raise
-                    break
-                n_sent += 1
-            place, event = events.get()
-            if event.ending is not None:
-                endings[place] = event.ending
-                del tickets[place]
-                if event.ending.error is not None:
-                    raise event.ending.error
-    finally:
-        for ticket in tickets.values():
-            engine.cancel(ticket)
-    return [endings[place] for place in range(len(requests))]
+def prepare_embed(
+    engine: EngineClient,
+    tokenizer: Tokenizer,
+    texts: Sequence[str | tuple[int, ...]],
+    width: int,
+    *,
+    dimensions: int | None,
+    tenant: str,
+    adapter: str | None,
+) -> PreparedScores[NDArray[np.float32]]:
+    """[S, D]: the state after the last token of each text, or of ids as they are, of length 1. The first `dimensions` of the
+    `width` where fewer are wanted."""
+    if dimensions is not None and (
+        isinstance(dimensions, bool) or not isinstance(dimensions, int) or not 1 <= dimensions <= width
+    ):
+        raise BadRequest(f"dimensions is {dimensions!r}; this model's vectors have 1 to {width}", param="dimensions")
+    prompts = [
+        text if isinstance(text, tuple) else tuple(tokenizer.encode(_text(text, "texts"), parse_control=False))
+        for text in texts
+    ]
+    requests = [Request(prompt_ids=ids, sampling=_PLAIN, task="embed", tenant=tenant, adapter=adapter) for ids in prompts]
+    return PreparedScores(engine, requests, lambda endings: _vectors(endings, dimensions))
 
 
-def embed(
-    engine: EngineClient, tokenizer: Tokenizer, texts: Sequence[str], *, dimensions: int | None, tenant: str
-) -> NDArray[np.float32]:
-    """[S, D]: the state after each text's last token, of length 1. The first `dimensions` of it where fewer are wanted."""
-    prompts = [tuple(tokenizer.encode(_text(text, "texts"), parse_control=False)) for text in texts]
-    endings = run_all(engine, [Request(prompt_ids=ids, sampling=_PLAIN, task="embed", tenant=tenant) for ids in prompts])
+def _vectors(endings: list[Ending], dimensions: int | None) -> NDArray[np.float32]:
     vectors = [ending.vector for ending in endings if ending.vector is not None]
-    assert len(vectors) == len(texts)
+    assert len(vectors) == len(endings)
     vectors_SD = np.stack(vectors)
     if dimensions is None:
         return vectors_SD
-    width = vectors_SD.shape[1]
-    if isinstance(dimensions, bool) or not isinstance(dimensions, int) or not 1 <= dimensions <= width:
-        raise BadRequest(f"dimensions is {dimensions!r}; this model's vectors have 1 to {width}", param="dimensions")
     cut_SD = vectors_SD[:, :dimensions].astype(np.float64)
     unit_SD: NDArray[np.float32] = (cut_SD / np.sqrt((cut_SD * cut_SD).sum(axis=1, keepdims=True))).astype(np.float32)
     return unit_SD
 
 
-def rerank(
-    engine: EngineClient, tokenizer: Tokenizer, query: str, documents: Sequence[str], *, task: str | None, tenant: str
-) -> list[float]:
-    """For each document the probability of "yes" against "no" when asked whether it answers the query, 0 to 1."""
+def prepare_rerank(
+    engine: EngineClient,
+    tokenizer: Tokenizer,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    task: str | None,
+    tenant: str,
+    adapter: str | None,
+) -> PreparedScores[list[float]]:
+    """For each pair of a query and a document the probability of "yes" against "no" when asked whether the one answers the
+    other, 0 to 1."""
     words = [tokenizer.encode(word, add_bos=False) for word in ("no", "yes")]
     if any(len(ids) != 1 for ids in words):
         raise BadRequest("this model's vocabulary has no single tokens for yes and no, which reranking reads")
@@ -99,15 +87,16 @@ def rerank(
     head, tail = _begin(tokenizer, _RERANK_PREFIX), tokenizer.encode(_RERANK_SUFFIX, add_bos=False)
     requests = []
     task = DEFAULT_TASK if task is None else _text(task, "task")
-    for document in documents:
+    for query, document in pairs:
         body = f"<Instruct>: {task}\n<Query>: {_text(query, 'query')}\n<Document>: {_text(document, 'documents')}"
         ids = (*head, *tokenizer.encode(body, parse_control=False, add_bos=False), *tail)
-        requests.append(Request(prompt_ids=ids, sampling=_PLAIN, logit_ids=(no_id, yes_id), tenant=tenant))
-    scores = []
-    for ending in run_all(engine, requests):
-        no, yes = ending.logits
-        scores.append(1 / (1 + math.exp(no - yes)) if no - yes < 700 else 0.0)
-    return scores
+        requests.append(Request(prompt_ids=ids, sampling=_PLAIN, logit_ids=(no_id, yes_id), tenant=tenant, adapter=adapter))
+    return PreparedScores(engine, requests, lambda endings: [_share_of_yes(ending) for ending in endings])
+
+
+def _share_of_yes(ending: Ending) -> float:
+    no, yes = ending.logits
+    return 1 / (1 + math.exp(no - yes)) if no - yes < 700 else 0.0
 
 
 def log_likelihoods(
@@ -137,9 +126,10 @@ def log_likelihoods(
                 tenant=tenant,
             )
         )
+    endings = PreparedScores(engine, requests, list).run()
     return [
         _likelihood(request.prompt_ids[start:], ending.prompt_logprobs)
-        for request, start, ending in zip(requests, starts, run_all(engine, requests), strict=True)
+        for request, start, ending in zip(requests, starts, endings, strict=True)
     ]
 
 

@@ -1,9 +1,7 @@
 """The ASGI application: routes, and what holds for every request."""
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,18 +13,24 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
+from samovar.serving.anthropic_reply import anthropic_error
+from samovar.serving.anthropic_routes import count_tokens, create_message
 from samovar.serving.failures import Failure, openai_error
 from samovar.serving.gate import Gate
 from samovar.serving.guard import Guard
+from samovar.serving.kept_work import kept_work
+from samovar.serving.ollama_replies import ollama_error
+from samovar.serving.ollama_routes import OLLAMA_ROUTES
+from samovar.serving.openai_batches import ROUTES as BATCHES
 from samovar.serving.openai_chat import chat_completions
-from samovar.serving.operations import health, metrics
+from samovar.serving.openai_files import ROUTES as FILES
+from samovar.serving.openai_responses import ROUTES as RESPONSES
+from samovar.serving.openai_routes import OPENAI_ROUTES
+from samovar.serving.operations import closing_idle, health, metrics
 from samovar.serving.record import record_of
 from samovar.serving.replies import ClientGone
 from samovar.serving.server import Handler, Server, Table
 from samovar.serving.watch import Watch
-
-_IDLE_CHECK_S: Final = 1.0
-LOG: Final = logging.getLogger("samovar.serving")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +44,29 @@ class Dialect:
 
 # Of two prefixes that fit a path, the first one says how errors look.
 DIALECTS: Final[Sequence[Dialect]] = (
+    Dialect(prefix="/api", routes=OLLAMA_ROUTES, error_reply=ollama_error),
+    Dialect(
+        prefix="/v1/messages",
+        routes=(("POST", "/v1/messages", create_message), ("POST", "/v1/messages/count_tokens", count_tokens)),
+        error_reply=anthropic_error,
+    ),
     Dialect(
         prefix="/",
         routes=(
             ("GET", "/health", health),
             ("GET", "/metrics", metrics),
             ("POST", "/v1/chat/completions", chat_completions),
+            *OPENAI_ROUTES,
+            *RESPONSES,
+            *FILES,
+            *BATCHES,
         ),
         error_reply=openai_error,
     ),
 )
+
+# What goes on beside the routes, from the server's start to its end.
+LIVES: Final[Sequence[Callable[[Server], AbstractAsyncContextManager[None]]]] = (closing_idle, kept_work)
 
 
 def build_app(server: Server, guard: Guard | None = None) -> ASGIApp:
@@ -61,16 +78,20 @@ def build_app(server: Server, guard: Guard | None = None) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        closing = asyncio.create_task(_close_idle(server))
-        yield
-        closing.cancel()
-        await server.registry.close()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(server.registry.close)
+            for life in LIVES:
+                await stack.enter_async_context(life(server))
+            yield
 
     def refuse(scope: Scope, error: Exception) -> Response:
         route = next((route for route in routes if route.matches(scope)[0] is Match.FULL), None)
         scope["state"]["record"].route = "" if route is None else route.path
         return _dialect_of(scope["path"]).error_reply(server.failed(error), scope["state"]["request_id"])
 
+    server.endpoints.update(
+        {path: handler for dialect in DIALECTS for method, path, handler in dialect.routes if method == "POST"}
+    )
     routes = [
         Route(path, _endpoint(server, handler, dialect, path), methods=[method])
         for dialect in DIALECTS
@@ -103,16 +124,6 @@ def _endpoint(server: Server, handler: Handler, dialect: Dialect, path: str) -> 
         return reply
 
     return endpoint
-
-
-async def _close_idle(server: Server) -> None:
-    """Close models whose time is up, for as long as the server runs."""
-    while True:
-        await asyncio.sleep(_IDLE_CHECK_S)
-        try:
-            await server.registry.close_idle()
-        except Exception as error:  # the other models still have to be looked after
-            LOG.error("a model could not be closed", exc_info=error)
 
 
 def _dialect_of(path: str) -> Dialect:

@@ -1,14 +1,10 @@
-"""Who may come in: from the headers of a request to its caller; and routes that are for administrators alone."""
+"""Who may come in: from the headers of a request to its caller."""
 
 from collections.abc import Iterable
 from typing import Final
 
-from starlette.requests import Request
-from starlette.responses import Response
-
-from samovar.serving.caller import LOCAL, Caller, NoKey, NotAllowed
+from samovar.serving.caller import LOCAL, Caller, NoKey
 from samovar.serving.keys import Keys
-from samovar.serving.server import Handler, Server, caller_of
 
 Headers = Iterable[tuple[bytes, bytes]]
 # Whoever sends one of these is a proxy, and speaks for somebody who may be anywhere.
@@ -37,17 +33,6 @@ def find_caller(headers: Headers, keys: Keys | None, *, needs_key: bool) -> Call
     if caller is None:
         raise NoKey(f"the request's key is not valid here: it is unknown, revoked or expired; {_MAKE}")
     return caller
-
-
-def admin_only(handler: Handler) -> Handler:
-    """A handler that answers administrators, and refuses all others before it reads their bodies."""
-
-    async def checked(server: Server, request: Request) -> Response:
-        if not caller_of(request).is_admin:
-            raise NotAllowed("this route is for administrators; make such a key with: samovar keys create NAME --admin")
-        return await handler(server, request)
-
-    return checked
 
 
 def _presented(headers: Headers) -> str | None:

@@ -5,7 +5,8 @@ beside it as `Unsupported`, with the values that ask for nothing.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -54,6 +55,16 @@ def read_fields(kind: type[T], raw: dict[str, Any], unsupported: Mapping[str, Un
         raise _refused(str(error)) from None
     except RecursionError:
         raise BadRequest("the body nests too deep") from None
+
+
+@contextmanager
+def naming(**fields: str) -> Iterator[None]:
+    """Have errors name a dialect's own field where they name one of ours: `naming(messages="prompt")`."""
+    try:
+        yield
+    except BadRequest as error:
+        error.param = fields.get(error.param or "", error.param)
+        raise
 
 
 def _refused(message: str) -> BadRequest:

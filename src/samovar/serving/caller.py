@@ -9,7 +9,7 @@ class NoKey(SamovarError):
     """A key is needed, and none that is valid came with the request."""
 
 
-class NotAllowed(SamovarError):
+class Forbidden(SamovarError):
     """What a request asks for is not for its caller, or not for a page of that origin."""
 
 

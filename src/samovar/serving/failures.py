@@ -15,9 +15,10 @@ from samovar.errors import (
     SamovarError,
 )
 from samovar.serving.bodies import BodyTooLarge, BodyTooSlow, TooBusy
-from samovar.serving.caller import NoKey, NotAllowed
+from samovar.serving.caller import Forbidden, NoKey
 from samovar.serving.drain import ShuttingDown
 from samovar.serving.limits import LimitReached
+from samovar.serving.records import NoSuchRecord
 from samovar.serving.replies import json_reply
 
 INTERNAL: Final = "an internal error happened; the server's log says more under this request's id"
@@ -50,6 +51,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure(status=400, kind="invalid_request_error", message=message, param=error.param, code="invalid_value")
     if isinstance(error, ModelNotFound):
         return Failure(status=404, kind="invalid_request_error", message=message, param="model", code="model_not_found")
+    if isinstance(error, NoSuchRecord):
+        return Failure(status=404, kind="invalid_request_error", message=message, code="not_found")
     if isinstance(error, LimitReached):
         return Failure(status=429, kind="rate_limit_error", message=message, code="rate_limit_exceeded", retry_s=error.retry_s)
     if isinstance(error, Overloaded):
@@ -65,8 +68,8 @@ def _at_the_gate(error: SamovarError) -> Failure | None:
     message = str(error)
     if isinstance(error, NoKey):
         return Failure(status=401, kind="authentication_error", message=message, code="invalid_api_key")
-    if isinstance(error, NotAllowed):
-        return Failure(status=403, kind="permission_error", message=message, code="not_allowed")
+    if isinstance(error, Forbidden):
+        return Failure(status=403, kind="permission_error", message=message, code="forbidden")
     if isinstance(error, BodyTooLarge):
         return Failure(status=413, kind="invalid_request_error", message=message, code="request_too_large")
     if isinstance(error, BodyTooSlow):

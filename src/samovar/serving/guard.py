@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from samovar.errors import BadRequest
 from samovar.serving.auth import Headers
-from samovar.serving.caller import NotAllowed
+from samovar.serving.caller import Forbidden
 from samovar.serving.keys import Keys
 
 LOOPBACK_NAMES: Final = frozenset(("localhost", "127.0.0.1", "[::1]"))
-MAX_UPLOAD_BYTES: Final = 512 << 20
+MAX_UPLOAD_BYTES: Final = 256 << 20  # a batch's input may have 200 MB
 OPEN_PATHS: Final = frozenset(("/health",))
 _UPLOAD_PATHS: Final = frozenset(("/v1/files",))
 _SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -40,7 +40,7 @@ class Guard:
         return self.max_upload_bytes if path in _UPLOAD_PATHS else self.max_body_bytes
 
     def check_host(self, headers: Headers) -> None:
-        """Raises NotAllowed where the request calls the server by a name that is not its own.
+        """Raises Forbidden where the request calls the server by a name that is not its own.
 
         A foreign page can have a name of its own lead to this machine (DNS rebinding); the browser sends that name.
         """
@@ -49,10 +49,10 @@ class Guard:
         given = [value.decode("latin-1") for name, value in headers if name == b"host"]
         if not given or any(_without_port(host) not in self.hosts for host in given):
             found = ", ".join(map(repr, given)) or "missing"
-            raise NotAllowed(f"the Host header is {found}, which is no name of this server; allow it with --allow-host NAME")
+            raise Forbidden(f"the Host header is {found}, which is no name of this server; allow it with --allow-host NAME")
 
     def check_origin(self, method: str, headers: Headers) -> None:
-        """Raises NotAllowed for a request that changes something and comes from a page of another origin.
+        """Raises Forbidden for a request that changes something and comes from a page of another origin.
 
         A browser sends simple requests without asking first, whatever CORS says about their replies.
         """
@@ -61,7 +61,7 @@ class Guard:
         if method in _SAFE_METHODS or origin is None or origin in self.origins:
             return
         if _netloc(origin) != found.get(b"host", "").lower():
-            raise NotAllowed(f"pages of {origin!r} may not use this server; allow them with --cors-origin {origin}")
+            raise Forbidden(f"pages of {origin!r} may not use this server; allow them with --cors-origin {origin}")
 
 
 def is_loopback(host: str) -> bool:

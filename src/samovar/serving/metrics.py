@@ -6,7 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from samovar import __version__
 from samovar.llm.engine_stats import EngineStats
-from samovar.serving.record import Record
+from samovar.serving.chat import Answers
+from samovar.serving.record import Record, n_cached
 
 _FIRST_TOKEN_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 _BETWEEN_S: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -73,17 +74,23 @@ class Metrics:
         self._duration.labels(route).observe(record.duration_s)
         if record.is_client_gone:
             self._gone.labels(route).inc()
+        if record.answers is None and record.n_prompt:
+            self._tokens.labels(model, "prompt").inc(record.n_prompt)
+
+    def observe_answers(self, answers: Answers, started: float) -> None:
+        """Count what answers took that are over; their request came at `started` (time.perf_counter)."""
+        model, usages = answers.model, answers.usages
         for kind, n_tokens in (
-            ("prompt", record.n_prompt),
-            ("cached", record.n_cached),
-            ("completion", record.n_completion),
-            ("reasoning", record.n_reasoning),
+            ("prompt", answers.n_prompt),
+            ("cached", n_cached(answers)),
+            ("completion", sum(usage.n_completion for usage in usages)),
+            ("reasoning", sum(usage.n_thinking for usage in usages)),
         ):
             if n_tokens:
                 self._tokens.labels(model, kind).inc(n_tokens)
-        if record.first_token_s is not None:
-            self._first.labels(model).observe(record.first_token_s)
-        for gap_s in record.answers.pace.gaps_s if record.answers is not None else ():
+        if answers.pace.first is not None:
+            self._first.labels(model).observe(answers.pace.first - started)
+        for gap_s in answers.pace.gaps_s:
             self._between.labels(model).observe(gap_s)
 
     def text(self, *, n_open: int, n_offered: int, stats: dict[str, EngineStats | None]) -> bytes:

@@ -21,6 +21,7 @@ from samovar.serving.openai_options import (
     common_options,
     finish_details,
     finish_reason,
+    prompt_logprobs,
     usage,
     with_seed,
 )
@@ -122,7 +123,7 @@ def chat_ask(fields: ChatFields) -> ChatAsk:
         "max_tokens": fields.max_completion_tokens if fields.max_tokens is None else fields.max_tokens,
         "logprobs": (fields.top_logprobs or 0) if fields.logprobs else None,
     }
-    return ChatAsk(model=fields.model, messages=fields.messages, options=options)
+    return ChatAsk(model=fields.model, messages=fields.messages, options=options, cache_salt=fields.cache_salt)
 
 
 def _thinking(fields: ChatFields) -> ThinkingAsk:
@@ -167,7 +168,8 @@ class _Shape:
         choices = [self._choice(index, result) for index, result in enumerate(results)]
         body = {**self._head, "object": "chat.completion", "choices": choices, "usage": usage(results)} | with_seed(results)
         if results[0].prompt_logprobs is not None:
-            body["prompt_logprobs"] = [None, *({"logprob": p.value, "top": p.top} for p in results[0].prompt_logprobs)]
+            tokenizer, (prompt,) = self._answers.llm.tokenizer, self._answers.prompts
+            body["prompt_logprobs"] = prompt_logprobs(tokenizer, prompt, results[0].prompt_logprobs)
         return body
 
     async def events(self) -> AsyncGenerator[bytes, None]:
@@ -189,7 +191,7 @@ class _Shape:
             return
         results = self._answers.results
         for index, result in enumerate(results):
-            more = {"finish_reason": finish_reason(result), **finish_details(result)}
+            more = self._finish(result)
             if self._fields.logprobs:
                 more["logprobs"] = self._logprobs(result, n_logprobs.get(index, 0))
             yield self._chunk(index, {}, more)
@@ -215,9 +217,13 @@ class _Shape:
             "index": index,
             "message": message | {"refusal": None},
             "logprobs": self._logprobs(result, 0) if self._fields.logprobs else None,
-            "finish_reason": finish_reason(result),
-            **finish_details(result),
+            **self._finish(result),
         }
+
+    def _finish(self, result: Result) -> dict[str, object]:
+        """How an answer ended, and whether it was to begin with thoughts, where the model can have some."""
+        mode = {} if self._answers.thinking is None else {"thinking": self._answers.thinking}
+        return {"finish_reason": finish_reason(result), **finish_details(result), **mode}
 
     def _delta(self, index: int, delta: Delta) -> dict[str, object]:
         if delta.field == "content":

@@ -73,6 +73,8 @@ class CommonFields(Fields, kw_only=True, frozen=True):
     guided_grammar: str | None = None
     priority: int | None = None
     timeout_s: float | None = None
+    cache_salt: str | None = None
+    # These ask for nothing: who the end user is, and which prompts begin alike, which the cache finds by their tokens.
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -82,6 +84,8 @@ def common_options(fields: CommonFields) -> Options:
     """The options of a call. Raises BadRequest for fields that contradict each other."""
     if fields.stream_options is not None and not fields.stream:
         raise BadRequest("stream_options is given, and stream is off; expected stream: true with it", param="stream_options")
+    if fields.prompt_logprobs is not None and fields.stream:
+        raise BadRequest("prompt_logprobs is given, which a stream has no place for; leave stream out", param="prompt_logprobs")
     options: Options = {
         "n": fields.n,
         "temperature": fields.temperature,
@@ -146,14 +150,15 @@ def finish_details(result: Result) -> dict[str, object]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def usage(results: Sequence[Result]) -> dict[str, object]:
-    """Tokens of all answers to one prompt."""
-    n_prompt, n_completion = results[0].usage.n_prompt, sum(r.usage.n_completion for r in results)
+def usage(results: Sequence[Result], n: int | None = None) -> dict[str, object]:
+    """Tokens of all answers to one prompt, or of `n` to each of several."""
+    firsts = results[:: n or len(results)]
+    n_prompt, n_completion = sum(r.usage.n_prompt for r in firsts), sum(r.usage.n_completion for r in results)
     return {
         "prompt_tokens": n_prompt,
         "completion_tokens": n_completion,
         "total_tokens": n_prompt + n_completion,
-        "prompt_tokens_details": {"cached_tokens": results[0].usage.n_cached},
+        "prompt_tokens_details": {"cached_tokens": sum(r.usage.n_cached for r in firsts)},
         "completion_tokens_details": {
             "reasoning_tokens": sum(r.usage.n_thinking for r in results),
             "accepted_prediction_tokens": sum(r.usage.n_accepted for r in results),
@@ -177,6 +182,23 @@ def chat_logprobs(tokenizer: Tokenizer, ids: Sequence[int], logprobs: Sequence[L
         if entry is not None
     ]
     return {"content": content, "refusal": None}
+
+
+def prompt_logprobs(tokenizer: Tokenizer, ids: Sequence[int], entries: Sequence[Logprob]) -> list[object]:
+    """vLLM's form: for each token of the prompt what was likely at its place, by id, the token itself first; None for the
+    first. The rank of a token that is not among the likeliest is not known, and None."""
+
+    def entry(of: Logprob, token_id: int, value: float) -> dict[str, object]:
+        rank = next((rank for rank, (top_id, _) in enumerate(of.top, 1) if top_id == token_id), None)
+        return {"logprob": value, "rank": rank, "decoded_token": tokenizer.token_text(token_id)}
+
+    return [
+        None,
+        *(
+            {str(i): entry(of, i, value) for i, value in ((token_id, of.value), *of.top)}
+            for token_id, of in zip(ids[1:], entries, strict=True)
+        ),
+    ]
 
 
 def _logit_bias(given: Mapping[str, float] | None) -> dict[int, float] | None:

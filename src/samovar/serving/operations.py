@@ -1,6 +1,8 @@
-"""Routes about the server itself: `/health` and `/metrics`."""
+"""The server itself: `/health`, `/metrics`, and models that nobody uses."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -12,9 +14,10 @@ from samovar.errors import SamovarError
 from samovar.llm import LLM
 from samovar.llm.engine_stats import EngineStats
 from samovar.serving.replies import json_reply
-from samovar.serving.server import Server
+from samovar.serving.server import LOG, Server
 
 _PATIENCE_S: Final = 1.0
+_IDLE_CHECK_S: Final = 1.0
 
 
 async def health(server: Server, _: Request) -> Response:
@@ -31,6 +34,25 @@ async def metrics(server: Server, _: Request) -> Response:
     found = dict(zip(opened, stats, strict=True))
     body = server.metrics.text(n_open=server.drain.n_open, n_offered=len(models), stats=found)
     return Response(body, media_type=None, headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+@asynccontextmanager
+async def closing_idle(server: Server) -> AsyncIterator[None]:
+    """While it lasts, close models whose time is up."""
+
+    async def close() -> None:
+        while True:
+            await asyncio.sleep(_IDLE_CHECK_S)
+            try:
+                await server.registry.close_idle()
+            except Exception as error:  # the other models still have to be looked after
+                LOG.error("a model could not be closed", exc_info=error)
+
+    closing = asyncio.create_task(close())
+    try:
+        yield
+    finally:
+        closing.cancel()
 
 
 async def _stats(llm: LLM) -> EngineStats | None:

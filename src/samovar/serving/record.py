@@ -49,7 +49,13 @@ class Record:
             self.model, self.n_prompt = self.answers.model, self.answers.n_prompt
             self.n_completion = sum(usage.n_completion for usage in usages)
             self.n_reasoning = sum(usage.n_thinking for usage in usages)
-            self.n_cached = usages[0].n_cached if usages else 0
+            self.n_cached = n_cached(self.answers)
+
+
+def n_cached(answers: Answers) -> int:
+    """Tokens of the prompts that were found in the cache, those of answers to the same prompt counted once."""
+    n_each = len(answers.usages) // len(answers.prompts)
+    return sum(usage.n_cached for usage in answers.usages[:: max(1, n_each)])
 
 
 def record_of(request: Request) -> Record:

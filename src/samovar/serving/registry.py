@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from samovar.errors import BadRequest, EngineFailed, ModelNotFound, OutOfMemory
 from samovar.llm import LLM
+from samovar.llm.model_card import ModelCard
 
 Opener = Callable[[], LLM]
 
@@ -18,11 +19,13 @@ class UnknownModel(ModelNotFound):
 
 @dataclass(slots=True, kw_only=True)
 class Offered:
-    """A model under its name. `open_model` opens it; `keep_alive_s` is how long it stays open unused, None for ever."""
+    """A model under its name. `open_model` opens it; `read_card` says what it is without that, where it can;
+    `keep_alive_s` is how long it stays open unused, None for ever."""
 
     name: str
     open_model: Opener
     keep_alive_s: float | None
+    read_card: Callable[[], ModelCard] | None = None
     created_s: int = field(default_factory=lambda: int(time.time()))
     llm: LLM | None = None
     adapters: dict[str, str] = field(default_factory=dict)  # name to folder

@@ -1,7 +1,8 @@
-"""Replies: JSON bodies, server-sent events, newline-delimited JSON; and what becomes of a request whose client has left."""
+"""Replies: JSON bodies and streams; and what becomes of a request whose client has left."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, TypeVar
 
 import msgspec
@@ -21,32 +22,59 @@ class ClientGone(Exception):
 
 
 class StreamReply(Response):
-    """A body that comes piece by piece. It is closed as soon as the client leaves, even while there is nothing to send."""
+    """A body that comes piece by piece, with a `ping` whenever there was nothing to say for `ping_s` seconds.
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], media_type: str, close: Close) -> None:
+    It is closed, and `close` awaited, at its end or as soon as the client leaves, even while there is nothing to send.
+    """
+
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        media_type: str,
+        close: Close,
+        ping: bytes | None = None,
+        ping_s: float = PING_S,
+    ) -> None:
         super().__init__(None, media_type=media_type, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._pieces, self._close = pieces, close
+        self._pieces, self._close, self._ping, self._ping_s = pieces, close, ping, ping_s
+        self._sent_s = 0.0
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         """Send the pieces until they end or nobody listens."""
-        sending, leaving = asyncio.ensure_future(self._send(send)), asyncio.ensure_future(_left(receive))
+        sending = asyncio.ensure_future(self._send(send))
+        beside = [asyncio.ensure_future(_left(receive))]
+        if self._ping is not None:
+            beside.append(asyncio.ensure_future(self._send_pings(send, self._ping)))
         try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((sending, beside[0]), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 await sending
         finally:
-            for task in (sending, leaving):
+            for task in (sending, *beside):
                 task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
+            await asyncio.gather(sending, *beside, return_exceptions=True)
             await self._pieces.aclose()
             await self._close()
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for piece in self._pieces:
+            self._sent_s = time.monotonic()
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+        self._ping = None
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_pings(self, send: Send, ping: bytes) -> None:
+        """A task of its own, so that a piece costs no timer. Pieces and pings are whole, and go out one after the other."""
+        self._sent_s = time.monotonic()
+        while self._ping is not None:
+            wait_s = self._sent_s + self._ping_s - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            else:
+                self._sent_s = time.monotonic()
+                await send({"type": "http.response.body", "body": ping, "more_body": True})
 
 
 def json_reply(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -61,48 +89,8 @@ def sse(value: object, event: str | None = None) -> bytes:
 
 
 def sse_reply(events: AsyncGenerator[bytes, None], *, close: Close, ping: bytes = PING, ping_s: float = PING_S) -> Response:
-    """A stream of server-sent events, with a `ping` whenever there was nothing to say for a while, and `close` at its end."""
-    return StreamReply(with_pings(events, ping, ping_s), "text/event-stream", close)
-
-
-def ndjson_reply(values: AsyncIterator[object], *, close: Close) -> Response:
-    """A stream of JSON values, one a line, and `close` at its end."""
-
-    async def lines() -> AsyncGenerator[bytes, None]:
-        async for value in values:
-            yield _encode(value) + b"\n"
-
-    return StreamReply(lines(), "application/x-ndjson", close)
-
-
-async def with_pings(events: AsyncGenerator[bytes, None], ping: bytes, ping_s: float) -> AsyncGenerator[bytes, None]:
-    """The events, and a ping whenever none came for `ping_s` seconds. Closing it closes the events."""
-    queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=64)  # a client that reads slowly holds its own stream back
-
-    async def pump() -> None:
-        try:
-            async for event in events:
-                await queue.put(event)
-        except Exception:
-            await queue.put(None)
-            raise
-        await queue.put(None)
-
-    task = asyncio.create_task(pump())
-    try:
-        while True:
-            try:
-                item = await asyncio.wait_for(queue.get(), ping_s)
-            except TimeoutError:
-                item = ping
-            if item is None:
-                break
-            yield item
-        await task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await events.aclose()
+    """A stream of server-sent events; see `StreamReply`."""
+    return StreamReply(events, "text/event-stream", close, ping, ping_s)
 
 
 async def unless_gone(request: Request, work: Callable[[], Awaitable[T]]) -> T:
