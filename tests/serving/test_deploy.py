@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from samovar.cli.main import build_parser
+from samovar.serving.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -72,3 +73,22 @@ def test_the_image_runs_a_command_that_is_understood_as_an_ordinary_user():
         if kind == "COPY" and "--from" not in rest:
             for source in rest.split()[:-1]:
                 assert (ROOT / source).exists(), source
+
+
+def test_the_page_on_operations_names_options_that_there_are():
+    text = (ROOT / "docs/operations.md").read_text()
+    known = (
+        build_parser("serve").format_help()
+        + (ROOT / "src/samovar/cli/serve.py").read_text()
+        + (ROOT / "src/samovar/cli/keys.py").read_text()
+    )
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+    assert len(options) > 10
+    assert not [option for option in options if f'"{option}"' not in known]
+
+
+def test_the_page_on_operations_lists_every_metric():
+    text = (ROOT / "docs/operations.md").read_text()
+    named = set(re.findall(r"`(samovar_\w+?)(?:_total)?`", text))
+    made = {family.name for family in Metrics().registry.collect() if family.name.startswith("samovar_")}
+    assert named == made - {"samovar_build"}

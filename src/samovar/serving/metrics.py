@@ -47,6 +47,9 @@ class Metrics:
             buckets=_BETWEEN_S,
             registry=registry,
         )
+        self._add_gauges(registry)
+
+    def _add_gauges(self, registry: CollectorRegistry) -> None:
         self._open = Gauge("samovar_open_requests", "Requests being served, those in queues included.", registry=registry)
         self._offered = Gauge("samovar_offered_models", "Models that requests may name.", registry=registry)
         self._loaded = Gauge("samovar_loaded_models", "Models that are open.", registry=registry)
