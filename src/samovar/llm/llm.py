@@ -37,7 +37,7 @@ from samovar.llm.options import (
 )
 from samovar.llm.prepared import Prepared, run_all
 from samovar.llm.result import Result
-from samovar.llm.setup import check_switches
+from samovar.llm.setup import as_list, as_path, check_switches
 from samovar.llm.speculation import SpeculationMode
 from samovar.llm.stream import Stream
 from samovar.models.blocks import Decoder
@@ -293,7 +293,7 @@ class LLM:
 
         `dimensions` takes the first of them alone, for models that were trained for it. Raises BadRequest or PromptTooLong.
         """
-        vectors_SD = self.prepare_embed(_as_list(texts, "texts"), dimensions=dimensions, tenant=tenant).run()
+        vectors_SD = self.prepare_embed(as_list(texts, "texts"), dimensions=dimensions, tenant=tenant).run()
         return vectors_SD[0] if isinstance(texts, str) else vectors_SD
 
     def prepare_embed(
@@ -322,7 +322,7 @@ class LLM:
 
         `task` says what the query is for (default: a web search). Raises BadRequest or PromptTooLong.
         """
-        pairs = [(query, document) for document in _as_list(documents, "documents")]
+        pairs = [(query, document) for document in as_list(documents, "documents")]
         return self.prepare_rerank(pairs, task=task, tenant=tenant).run()
 
     def prepare_rerank(
@@ -344,7 +344,7 @@ class LLM:
         BadRequest."""
         if not isinstance(name, str) or not name or not name.isprintable():
             raise BadRequest(f"name is {name!r}; expected a text of one line", param="name")
-        self._opened.load_adapter(name, _as_path(path, "path"))
+        self._opened.load_adapter(name, as_path(path, "path"))
 
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter. Raises BadRequest for one that is not loaded, or that open requests use."""
@@ -355,11 +355,11 @@ class LLM:
 
         The file holds the prompts' tokens, readable by the file's owner alone. Raises StoreError where the disk refuses.
         """
-        return self._opened.save_prefixes(_as_path(folder, "folder"))
+        return self._opened.save_prefixes(as_path(folder, "folder"))
 
     def load_prefixes(self, folder: str | Path) -> int:
         """Take up what `save_prefixes` kept, as far as pages are free; the tokens. Raises StoreError or FormatError."""
-        return self._opened.load_prefixes(_as_path(folder, "folder"))
+        return self._opened.load_prefixes(as_path(folder, "folder"))
 
     def stats(self, timeout_s: float | None = None) -> "EngineStats":
         """What the engine is about, in numbers. Raises EngineFailed for a process that is down, or silent for `timeout_s`."""
@@ -382,20 +382,6 @@ class LLM:
             eos_ids=self._text.eos_ids,
             vocab_size=self.config.vocab_size,
         )
-
-
-def _as_list(texts: str | list[str], param: str) -> list[str]:
-    if isinstance(texts, str):
-        return [texts]
-    if not isinstance(texts, list) or not texts:
-        raise BadRequest(f"{param} is {texts!r}; expected a text or a list of texts", param=param)
-    return texts
-
-
-def _as_path(path: object, param: str) -> str:
-    if not isinstance(path, str | Path) or not str(path):
-        raise BadRequest(f"{param} is {path!r}; expected the path of a folder", param=param)
-    return str(path)
 
 
 def _is_list_of_conversations(
