@@ -9,6 +9,7 @@ import httpx
 import uvicorn
 
 from samovar.serving.app import build_app
+from samovar.serving.connection import BoundedConnection
 from samovar.serving.registry import Offered, Registry
 from samovar.serving.server import Server
 
@@ -33,11 +34,13 @@ class Served:
 
 
 @contextmanager
-def served(llms, **options) -> Iterator[Served]:
-    """Serve open models by name; they stay open afterwards. `options` go to `Server`."""
+def served(llms, *, guard=None, **options) -> Iterator[Served]:
+    """Serve open models by name; they stay open afterwards. `guard` and `options` go to `build_app` and `Server`."""
     offered = {name: Offered(name=name, open_model=lambda: None, keep_alive_s=None, llm=llm) for name, llm in llms.items()}
     state = Server(registry=Registry(offered), **options)
-    config = uvicorn.Config(build_app(state), host="127.0.0.1", port=0, log_config=None, lifespan="off")
+    config = uvicorn.Config(
+        build_app(state, guard), http=BoundedConnection, host="127.0.0.1", port=0, log_config=None, lifespan="off"
+    )
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()

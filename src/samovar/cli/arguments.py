@@ -33,6 +33,9 @@ class ModelArguments:
     weights: WeightForm = "stored"
     cache: bool = True
     memory: int | None = None
+    max_streams: int = 64
+    max_waiting: int = 1024
+    chat_template: str | None = None
 
 
 class Parser(argparse.ArgumentParser):

@@ -27,6 +27,7 @@ _COMMANDS = {
     "cache": "cache",
     "bench": "bench",
     "serve": "serve",
+    "keys": "keys",
 }
 _DESCRIPTION = "Run open-weight language models (Qwen3, Qwen2, Llama) on this computer's processor."
 _EPILOG = """examples:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from samovar.engine.client import EngineClient
 from samovar.engine.prefix_cache import Break, n_common
@@ -19,6 +20,8 @@ from samovar.text.output_parser import CLOSE, OPEN, OutputParser
 from samovar.text.tool_call_parser import ToolCallParser
 from samovar.text.xml_arguments import OPEN_TAG
 
+MAX_MESSAGES: Final = 10_000
+MAX_TOOLS: Final = 1_000
 _N_SECOND_TURN = 3  # messages, a system message apart
 _RESERVED = frozenset(("messages", "tools", "add_generation_prompt", "enable_thinking"))
 Message = dict[str, object]
@@ -111,6 +114,9 @@ def read_dialogue(text: ModelText, messages: str | Sequence[Message], options: D
         if value is not None and not isinstance(value, bool):
             raise BadRequest(f"{name} is {value!r}; expected True or False", param=name)
     turns: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    for what, found, most in (("messages", turns, MAX_MESSAGES), ("tools", options.get("tools"), MAX_TOOLS)):
+        if isinstance(found, list | tuple) and len(found) > most:
+            raise BadRequest(f"there are {len(found)} {what}; expected at most {most}", param=what)
     if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int)):
         raise BadRequest(f"thinking_budget is {budget!r}; expected a whole number of tokens", param="thinking_budget")
     if thinking is False and budget:

@@ -38,7 +38,7 @@ from samovar.llm.options import (
 )
 from samovar.llm.prepared import Prepared, run_all
 from samovar.llm.result import Result
-from samovar.llm.setup import check_switches
+from samovar.llm.setup import as_list, as_path, check_switches
 from samovar.llm.speculation import SpeculationMode
 from samovar.llm.stream import Stream
 from samovar.models.blocks import Decoder
@@ -48,6 +48,7 @@ from samovar.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from samovar.llm.async_stream import AsyncStream
+    from samovar.llm.engine_stats import EngineStats
     from samovar.llm.prepared_scores import PreparedScores
     from samovar.llm.remote_model import RemoteModel
     from samovar.llm.scoring import Likelihood
@@ -77,6 +78,7 @@ class LLM:
         max_streams: int = 64,
         max_waiting: int = 1024,
         prefix_cache: bool = True,
+        chat_template: str | None = None,
         process: bool = False,
         progress: Progress | None = None,
     ) -> None:
@@ -89,7 +91,8 @@ class LLM:
         says what may (see `SpeculationMode`). Neither changes an answer, only how soon it comes. `memory` (bytes) bounds
         weights, keys and values and what else there is; without it, keys and values take what a few full contexts need, at most
         half of the free memory. `max_streams` requests run together and `max_waiting` wait; more are refused. `prefix_cache`
-        lets prompts that begin alike share what was computed. With `process` the model runs in a process of its own, which
+        lets prompts that begin alike share what was computed. `chat_template` is Jinja source that is used in place of the
+        model's own. With `process` the model runs in a process of its own, which
         comes back by itself after a crash. Packed weights are kept in the store's cache and mapped at the next start, unless
         `cache` is False. Where they are not there, they are packed in the background, while the first prompt is computed as far
         as they have come. `progress(done_bytes, total_bytes, tensor)` is called from the thread that does so. Raises a
@@ -109,6 +112,7 @@ class LLM:
             max_streams=max_streams,
             max_waiting=max_waiting,
             prefix_cache=prefix_cache,
+            chat_template=chat_template,
         )
         check_switches(cache=cache, prefix_cache=prefix_cache, process=process)
         self._opened: LocalModel | RemoteModel
@@ -166,6 +170,11 @@ class LLM:
         unread = unread_defaults(self._text.generation_config)
         more = f"generation_config.json asks for {', '.join(unread)}, which this version does not do"
         return (*self._opened.warnings, more) if unread else self._opened.warnings
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its process is down for good, after one crash upon the other."""
+        return self._opened.has_failed
 
     @property
     def _engine(self) -> Engine:
@@ -293,7 +302,7 @@ class LLM:
 
         `dimensions` takes the first of them alone, for models that were trained for it. Raises BadRequest or PromptTooLong.
         """
-        vectors_SD = self.prepare_embed(_as_list(texts, "texts"), dimensions=dimensions, tenant=tenant).run()
+        vectors_SD = self.prepare_embed(as_list(texts, "texts"), dimensions=dimensions, tenant=tenant).run()
         return vectors_SD[0] if isinstance(texts, str) else vectors_SD
 
     def prepare_embed(
@@ -322,7 +331,7 @@ class LLM:
 
         `task` says what the query is for (default: a web search). Raises BadRequest or PromptTooLong.
         """
-        pairs = [(query, document) for document in _as_list(documents, "documents")]
+        pairs = [(query, document) for document in as_list(documents, "documents")]
         return self.prepare_rerank(pairs, task=task, tenant=tenant).run()
 
     def prepare_rerank(
@@ -344,7 +353,7 @@ class LLM:
         BadRequest."""
         if not isinstance(name, str) or not name or not name.isprintable():
             raise BadRequest(f"name is {name!r}; expected a text of one line", param="name")
-        self._opened.load_adapter(name, _as_path(path, "path"))
+        self._opened.load_adapter(name, as_path(path, "path"))
 
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter. Raises BadRequest for one that is not loaded, or that open requests use."""
@@ -355,11 +364,15 @@ class LLM:
 
         The file holds the prompts' tokens, readable by the file's owner alone. Raises StoreError where the disk refuses.
         """
-        return self._opened.save_prefixes(_as_path(folder, "folder"))
+        return self._opened.save_prefixes(as_path(folder, "folder"))
 
     def load_prefixes(self, folder: str | Path) -> int:
         """Take up what `save_prefixes` kept, as far as pages are free; the tokens. Raises StoreError or FormatError."""
-        return self._opened.load_prefixes(_as_path(folder, "folder"))
+        return self._opened.load_prefixes(as_path(folder, "folder"))
+
+    def stats(self, timeout_s: float | None = None) -> "EngineStats":
+        """What the engine is about, in numbers. Raises EngineFailed for a process that is down, or silent for `timeout_s`."""
+        return self._opened.stats(timeout_s)
 
     def settle(self) -> None:
         """Wait until all requests have ended and the next turns of conversations are prepared."""
@@ -378,20 +391,6 @@ class LLM:
             eos_ids=self._text.eos_ids,
             vocab_size=self.config.vocab_size,
         )
-
-
-def _as_list(texts: str | list[str], param: str) -> list[str]:
-    if isinstance(texts, str):
-        return [texts]
-    if not isinstance(texts, list) or not texts:
-        raise BadRequest(f"{param} is {texts!r}; expected a text or a list of texts", param=param)
-    return texts
-
-
-def _as_path(path: object, param: str) -> str:
-    if not isinstance(path, str | Path) or not str(path):
-        raise BadRequest(f"{param} is {path!r}; expected the path of a folder", param=param)
-    return str(path)
 
 
 def _is_list_of_conversations(

@@ -17,10 +17,11 @@ from samovar.formats import open_checkpoint
 from samovar.formats.cache import CacheStore
 from samovar.formats.hub import default_cache, default_store, resolve
 from samovar.kernels import PAGE_TOKENS, KvType
+from samovar.llm.engine_stats import EngineStats, engine_stats
 from samovar.llm.memory import Budget, available_bytes
 from samovar.llm.model_card import read_card
 from samovar.llm.model_settings import ModelSettings
-from samovar.llm.model_text import ModelText, read_model_text
+from samovar.llm.model_text import ModelText, read_model_text, with_template
 from samovar.llm.setup import choose_ops, kv_type_for
 from samovar.llm.speculation import check_same_vocabulary
 from samovar.llm.thinking_tokens import thinking_tokens
@@ -51,7 +52,7 @@ class LocalModel:
         self.model: Decoder = loaded.decoder
         self.packer = loaded.packer
         with _stopping(self.packer):
-            self.text: ModelText = read_model_text(checkpoint, self._cache)
+            self.text: ModelText = with_template(read_model_text(checkpoint, self._cache), settings.chat_template)
             self.card = read_card(checkpoint, self.model.config, self.text)
             self.kv_type: KvType = settings.kv_type or kv_type_for(self.model.embedding.type.name)
             pool = self._make_pool(settings, Budget(settings.memory, free_bytes, self.model.packed_bytes))
@@ -70,6 +71,8 @@ class LocalModel:
             )
         self.client = EngineThread(self.engine)
         self._checkpoint, self._weights = checkpoint, settings.weights
+
+    has_failed = False  # a step that fails ends the requests in it, and no more
 
     @property
     def config(self) -> DecoderConfig:
@@ -133,6 +136,10 @@ class LocalModel:
             return self.client.call(lambda engine: restore(engine.cache, file.meta, file.sections, vocab_size))
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{folder}: the saved prefixes are unsound ({error}); remove the file") from error
+
+    def stats(self, _: float | None = None) -> EngineStats:
+        """Numbers of the engine."""
+        return engine_stats(self.engine)
 
     def _prefix_key(self) -> str:
         """Stands for all that keys and values depend on beside the tokens."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from samovar.errors import BadRequest
 from samovar.kernels import KvType, WeightForm
 from samovar.llm.setup import check_choices
 from samovar.llm.speculation import SpeculationMode, check_speculation
@@ -24,8 +25,11 @@ class ModelSettings:
     max_streams: int = 64
     max_waiting: int = 1024
     prefix_cache: bool = True
+    chat_template: str | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without the model."""
         check_choices(self.kv_type, self.weights, self.max_context, self.memory, self.max_streams, self.max_waiting)
+        if self.chat_template is not None and not isinstance(self.chat_template, str):
+            raise BadRequest(f"chat_template is {self.chat_template!r}; expected Jinja source as text", param="chat_template")
         check_speculation(self.speculation, self.draft)

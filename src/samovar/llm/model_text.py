@@ -1,7 +1,7 @@
 """What a checkpoint says about text: its tokenizer, its chat template, where answers end."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -155,6 +155,16 @@ def read_model_text(checkpoint: Checkpoint, cache: CacheStore | None = None) -> 
         metadata=metadata,
         origin=origin,
     )
+
+
+def with_template(text: ModelText, source: str | None) -> ModelText:
+    """The text of a model with a template of the caller's own, where one is given. Raises TemplateError for one that is
+    unsound."""
+    if source is None:
+        return text
+    own = replace(text, template_source=source, origin="the chat template that was given")
+    assert own.template is not None  # which compiles it
+    return own
 
 
 def _eos_ids(generation_config: Mapping[str, object], origin: str) -> list[int]:

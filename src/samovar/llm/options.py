@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, Final, TypedDict, TypeVar, cast
 
 from samovar.engine.request import MAX_SEED, Request, SamplingParams, Task, Thinking
 from samovar.errors import BadRequest, FormatError
@@ -13,6 +13,8 @@ T = TypeVar("T")
 SAMPLING_FIELDS = tuple(
     f.name for f in fields(SamplingParams) if f.name not in ("stop_ids", "max_tokens", "min_tokens", "seed", "logit_bias")
 )
+MAX_STOPS: Final = 256
+MAX_STOP_CHARS: Final = 16_384
 _MAX_SAMPLES = 128
 _PLAIN_DEFAULTS: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.9}
 _QWEN3_THINKING: Mapping[str, float] = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
@@ -160,6 +162,8 @@ def sampling_params(
         isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < vocab_size for i in stop_ids
     ):
         raise BadRequest(f"stop_token_ids is {stop_ids!r}; expected ids from 0 to {vocab_size - 1}", param="stop_token_ids")
+    if len(stop_ids) > MAX_STOPS:
+        raise BadRequest(f"stop_token_ids has {len(stop_ids)} ids; expected at most {MAX_STOPS}", param="stop_token_ids")
     bias = _or_default(options.get("logit_bias"), {})
     if not isinstance(bias, Mapping):
         raise BadRequest(f"logit_bias is {bias!r}; expected a mapping of token ids to numbers", param="logit_bias")
@@ -220,6 +224,10 @@ def stop_strings(options: Options) -> tuple[str, ...]:
     strings = [stop] if isinstance(stop, str) else _or_default(stop, [])
     if not isinstance(strings, list | tuple) or any(not isinstance(s, str) or not s for s in strings):
         raise BadRequest(f"stop is {stop!r}; expected a string or a list of strings, none of them empty", param="stop")
+    if len(strings) > MAX_STOPS or sum(map(len, strings)) > MAX_STOP_CHARS:  # each token is looked at for all of them
+        raise BadRequest(
+            f"stop has {len(strings)} texts; expected at most {MAX_STOPS}, of {MAX_STOP_CHARS} characters", param="stop"
+        )
     return tuple(strings)
 
 

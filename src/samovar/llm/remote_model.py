@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Literal
 
 from samovar.engine.client import Deliver, OpenRequests, Ticket
@@ -21,10 +21,11 @@ from samovar.engine.request import Ending, Event, Request, check_request
 from samovar.errors import EngineFailed, SamovarError
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_cache, default_store, resolve
+from samovar.llm.engine_stats import EngineStats
 from samovar.llm.local_model import Progress as OnProgress
 from samovar.llm.model_card import read_card
 from samovar.llm.model_settings import ModelSettings
-from samovar.llm.model_text import ModelText, read_model_text
+from samovar.llm.model_text import ModelText, read_model_text, with_template
 from samovar.llm.wire import (
     Answered,
     Call,
@@ -48,7 +49,7 @@ _MAX_CRASHES = 5  # within _CRASH_WINDOW_S; then it stays down
 _CRASH_WINDOW_S = 60.0
 _GRACE_S = 5.0
 _CLOSED = "the model was closed; open it again"
-CallName = Literal["load_adapter", "unload_adapter", "save_prefixes", "load_prefixes"]
+CallName = Literal["load_adapter", "unload_adapter", "save_prefixes", "load_prefixes", "stats"]
 
 
 @dataclass(slots=True)
@@ -106,6 +107,11 @@ class ProcessClient:
         child = self._shared.child
         return child.process.pid if child is not None else None
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the process stays down."""
+        return self._shared.failure is not None
+
     def check(self, request: Request) -> None:
         """Raises what `submit` would, for a request that can never be served."""
         check_request(request, self.opened.max_context, self._vocab_size)
@@ -140,15 +146,17 @@ class ProcessClient:
         """`PrefixCache.forget`, between two steps."""
         self._send(Forget(realm, ids, n_keep))
 
-    def call(self, name: CallName, *arguments: str) -> int | None:
-        """Have the other process do something with its model; what that returns. Raises what it raises."""
-        answered = self._ask(lambda call_id: Call(call_id, name, arguments))
+    def call(self, name: CallName, *arguments: str, timeout_s: float | None = None) -> int | EngineStats | None:
+        """Have the other process do something with its model; what that returns. Raises what it raises, and EngineFailed where
+        nothing comes within `timeout_s`."""
+        answered = self._ask(lambda call_id: Call(call_id, name, arguments), timeout_s)
         if answered is None:
             raise self._shared.failure or EngineFailed("the model's process is down; try again in a moment")
         return answered.value
 
-    def _ask(self, message: Callable[[int], Call | Check]) -> Answered | None:
-        """What the other process answers to a message with the id given; None while it is down. Raises the answer's error."""
+    def _ask(self, message: Callable[[int], Call | Check], timeout_s: float | None = None) -> Answered | None:
+        """What the other process answers to a message with the id given; None while it is down, or where nothing comes in time.
+        Raises the answer's error."""
         answer: SimpleQueue[Answered] = SimpleQueue()
         call_id = next(self._ids)
         with self._shared.lock:
@@ -157,7 +165,9 @@ class ProcessClient:
             self._calls[call_id] = answer
         try:
             _send(child, message(call_id))
-            answered = answer.get()
+            answered = answer.get(timeout=timeout_s)
+        except Empty:
+            return None
         finally:
             self._calls.pop(call_id, None)
         if answered.error is not None:
@@ -313,10 +323,15 @@ class RemoteModel:
         self.config = read_config(checkpoint)
         self.client = ProcessClient(settings, self.config.vocab_size, progress)
         opened = self.client.opened
-        self.text: ModelText = read_model_text(checkpoint, cache)
+        self.text: ModelText = with_template(read_model_text(checkpoint, cache), settings.chat_template)
         self.card = read_card(checkpoint, self.config, self.text)
         self.max_context, self.kv_type = opened.max_context, opened.kv_type
         self.slow_reason, self.warnings = opened.slow_reason, opened.warnings
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the process stays down."""
+        return self.client.has_failed
 
     def load_adapter(self, name: str, path: str) -> None:
         """See `LocalModel.load_adapter`. An adapter is loaded again when the process comes back."""
@@ -330,11 +345,22 @@ class RemoteModel:
 
     def save_prefixes(self, folder: str) -> int:
         """See `LocalModel.save_prefixes`."""
-        return self.client.call("save_prefixes", str(Path(folder).absolute())) or 0
+        return _count(self.client.call("save_prefixes", str(Path(folder).absolute())))
 
     def load_prefixes(self, folder: str) -> int:
         """See `LocalModel.load_prefixes`."""
-        return self.client.call("load_prefixes", str(Path(folder).absolute())) or 0
+        return _count(self.client.call("load_prefixes", str(Path(folder).absolute())))
+
+    def stats(self, timeout_s: float | None) -> EngineStats:
+        """Numbers of the engine. Raises EngineFailed while it is down, or does not answer in time."""
+        found = self.client.call("stats", timeout_s=timeout_s)
+        assert isinstance(found, EngineStats), found
+        return found
+
+
+def _count(value: int | EngineStats | None) -> int:
+    assert isinstance(value, int), value
+    return value
 
 
 def _submission(ticket: Ticket) -> Submit:

@@ -1,5 +1,6 @@
 """Choices made when a model is loaded: operations, number formats, and what a caller may ask for."""
 
+from pathlib import Path
 from typing import get_args
 
 from samovar.errors import BadRequest
@@ -66,3 +67,19 @@ def check_switches(**switches: object) -> None:
     for name, value in switches.items():
         if not isinstance(value, bool):
             raise BadRequest(f"{name} is {value!r}; expected True or False", param=name)
+
+
+def as_list(texts: str | list[str], param: str) -> list[str]:
+    """A text, or a list of them, as a list. Raises BadRequest for anything else."""
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, list) or not texts:
+        raise BadRequest(f"{param} is {texts!r}; expected a text or a list of texts", param=param)
+    return texts
+
+
+def as_path(path: object, param: str) -> str:
+    """A path as text. Raises BadRequest for anything else."""
+    if not isinstance(path, str | Path) or not str(path):
+        raise BadRequest(f"{param} is {path!r}; expected the path of a folder", param=param)
+    return str(path)

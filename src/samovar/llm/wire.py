@@ -17,6 +17,7 @@ from samovar import errors
 from samovar.engine.request import Event, Request
 from samovar.errors import BadRequest, SamovarError
 from samovar.kernels import KvType
+from samovar.llm.engine_stats import EngineStats
 from samovar.llm.model_settings import ModelSettings
 
 MAX_FRAME_BYTES: Final = 1 << 28
@@ -63,7 +64,7 @@ class Call(msgspec.Struct, tag=True, frozen=True):
     """Do something with the model as a whole; `Answered` tells what came of it."""
 
     id: int
-    name: Literal["load_adapter", "unload_adapter", "save_prefixes", "load_prefixes"]
+    name: Literal["load_adapter", "unload_adapter", "save_prefixes", "load_prefixes", "stats"]
     arguments: tuple[str, ...]
 
 
@@ -112,7 +113,7 @@ class Answered(msgspec.Struct, tag=True, frozen=True):
     """What call or check `id` returned or raised."""
 
     id: int
-    value: int | None
+    value: int | EngineStats | None
     error: SamovarError | None
 
 

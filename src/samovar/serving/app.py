@@ -1,6 +1,5 @@
 """The ASGI application: routes, and what holds for every request."""
 
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -8,15 +7,17 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Scope
 
-from samovar import __version__
 from samovar.serving.anthropic_reply import anthropic_error
 from samovar.serving.anthropic_routes import count_tokens, create_message
-from samovar.serving.caller import LOCAL
 from samovar.serving.failures import Failure, openai_error
+from samovar.serving.gate import Gate
+from samovar.serving.guard import Guard
 from samovar.serving.kept_work import kept_work
 from samovar.serving.ollama_replies import ollama_error
 from samovar.serving.ollama_routes import OLLAMA_ROUTES
@@ -25,13 +26,11 @@ from samovar.serving.openai_chat import chat_completions
 from samovar.serving.openai_files import ROUTES as FILES
 from samovar.serving.openai_responses import ROUTES as RESPONSES
 from samovar.serving.openai_routes import OPENAI_ROUTES
-from samovar.serving.replies import ClientGone, json_reply
+from samovar.serving.operations import closing_idle, health, metrics
+from samovar.serving.record import record_of
+from samovar.serving.replies import ClientGone
 from samovar.serving.server import Handler, Server, Table
-
-
-async def health(_: Server, __: Request) -> Response:
-    """That the server is there."""
-    return json_reply({"status": "ok", "version": __version__})
+from samovar.serving.watch import Watch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +54,7 @@ DIALECTS: Final[Sequence[Dialect]] = (
         prefix="/",
         routes=(
             ("GET", "/health", health),
+            ("GET", "/metrics", metrics),
             ("POST", "/v1/chat/completions", chat_completions),
             *OPENAI_ROUTES,
             *RESPONSES,
@@ -66,11 +66,15 @@ DIALECTS: Final[Sequence[Dialect]] = (
 )
 
 # What goes on beside the routes, from the server's start to its end.
-LIVES: Final[Sequence[Callable[[Server], AbstractAsyncContextManager[None]]]] = (kept_work,)
+LIVES: Final[Sequence[Callable[[Server], AbstractAsyncContextManager[None]]]] = (closing_idle, kept_work)
 
 
-def build_app(server: Server) -> Starlette:
-    """The application of a server; its models are closed when it ends."""
+def build_app(server: Server, guard: Guard | None = None) -> ASGIApp:
+    """The application of a server behind a guard (default: what suits a server that only its own machine reaches).
+
+    Models that are idle are closed while it runs, and all of them when it ends.
+    """
+    guard = guard or Guard()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -80,36 +84,56 @@ def build_app(server: Server) -> Starlette:
                 await stack.enter_async_context(life(server))
             yield
 
+    def refuse(scope: Scope, error: Exception) -> Response:
+        route = next((route for route in routes if route.matches(scope)[0] is Match.FULL), None)
+        scope["state"]["record"].route = "" if route is None else route.path
+        return _dialect_of(scope["path"]).error_reply(server.failed(error), scope["state"]["request_id"])
+
     server.endpoints.update(
         {path: handler for dialect in DIALECTS for method, path, handler in dialect.routes if method == "POST"}
     )
     routes = [
-        Route(path, _endpoint(server, handler, dialect), methods=[method])
+        Route(path, _endpoint(server, handler, dialect, path), methods=[method])
         for dialect in DIALECTS
         for method, path, handler in dialect.routes
     ]
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_route})
+    inner = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_route})
+    app: ASGIApp = Gate(inner, server, guard, refuse)
+    if guard.origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=guard.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    return Watch(app, server.metrics)
 
 
-def _endpoint(server: Server, handler: Handler, dialect: Dialect) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(server: Server, handler: Handler, dialect: Dialect, path: str) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        request.state.caller, request.state.request_id = LOCAL, f"req_{uuid.uuid4().hex}"
+        record_of(request).route = path
         try:
-            reply = await handler(server, request)
-        except ClientGone:
+            return await handler(server, request)
+        except (ClientGone, ClientDisconnect):
             return Response(status_code=499)
         except Exception as error:
             reply = dialect.error_reply(server.failed(error), request.state.request_id)
-        reply.headers["x-request-id"] = request.state.request_id
+        if reply.status_code == 413:
+            reply.headers["connection"] = "close"  # the rest of the body may never come
         return reply
 
     return endpoint
 
 
+def _dialect_of(path: str) -> Dialect:
+    return next((dialect for dialect in DIALECTS if path.startswith(dialect.prefix)), DIALECTS[-1])  # a path may be *
+
+
 async def _no_route(request: Request, error: Exception) -> Response:
     """A path that nothing answers at, or a method that it does not take."""
     assert isinstance(error, HTTPException)
-    dialect = next(d for d in DIALECTS if request.url.path.startswith(d.prefix))
+    path = request.url.path
     what = "there is nothing at this path" if error.status_code == 404 else f"{request.method} is not what this path takes"
-    failure = Failure(status=error.status_code, kind="invalid_request_error", message=f"{request.url.path}: {what}")
-    return dialect.error_reply(failure, "")
+    failure = Failure(status=error.status_code, kind="invalid_request_error", message=f"{path}: {what}")
+    return _dialect_of(request.scope["path"]).error_reply(failure, request.state.request_id)

@@ -18,6 +18,7 @@ from samovar.serving.batch_results import ResultFile
 from samovar.serving.caller import Caller
 from samovar.serving.failures import Failure, openai_error
 from samovar.serving.openai_files import BATCH, FILE, content_path, new_file, open_content
+from samovar.serving.record import Record
 from samovar.serving.server import MAX_PRIORITY_KEY, Server
 
 PRIORITY: Final = -50  # whatever else is asked for goes first
@@ -162,7 +163,9 @@ class BatchRun:
             MAX_PRIORITY_KEY: PRIORITY,
         }
         request = Request(scope, receive)
-        request.state.caller, request.state.request_id = self._caller, f"req_{uuid.uuid4().hex}"
+        request_id = f"req_{uuid.uuid4().hex}"
+        request.state.caller, request.state.request_id = self._caller, request_id
+        request.state.record = Record(request_id=request_id, method="POST", path=endpoint, client="", caller=self._caller)
         return request
 
     async def _write(self, target: ResultFile, number: int, result: bytes) -> None:

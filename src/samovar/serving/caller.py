@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from samovar.errors import SamovarError
 
 
+class NoKey(SamovarError):
+    """A key is needed, and none that is valid came with the request."""
+
+
 class Forbidden(SamovarError):
-    """A caller asks for what its key does not allow."""
+    """What a request asks for is not for its caller, or not for a page of that origin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,3 +29,4 @@ class Caller:
 
 
 LOCAL = Caller(id="local", name="local", is_admin=True)
+ANYONE = Caller(id="anyone", name="anyone")

@@ -1,9 +1,10 @@
 """One chat request, whatever dialect it came in: from the contract that all dialects share to pieces of answers."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from samovar.engine.request import Task
 from samovar.errors import BadRequest, SamovarError
@@ -11,7 +12,7 @@ from samovar.llm import LLM
 from samovar.llm.async_stream import AsyncStream
 from samovar.llm.options import ChatOptions, Options
 from samovar.llm.prepared import Prepared
-from samovar.llm.result import Result
+from samovar.llm.result import Result, Usage
 from samovar.serving.caller import Caller
 from samovar.serving.limits import Limits
 from samovar.serving.registry import Opened, Registry
@@ -48,11 +49,30 @@ class TextAsk:
     n_context: int | None = None
 
 
+@dataclass(slots=True)
+class Pace:
+    """When the pieces of answers came: the first one (time.perf_counter), and the seconds between those of one answer."""
+
+    first: float | None = None
+    gaps_s: list[float] = field(default_factory=list)
+    _last: dict[int, float] = field(default_factory=dict)
+
+    def tick(self, index: int) -> None:
+        """A piece of an answer is there."""
+        now = time.perf_counter()
+        if self.first is None:
+            self.first = now
+        if index in self._last:
+            self.gaps_s.append(now - self._last[index])
+        self._last[index] = now
+
+
 class Answers:
     """The answers to one request as they grow. `async for` gives (index of the answer, delta); `results` are there at the end.
     Answers to the first of several prompts come first, as many to each. `thinking` is `Prepared.thinking`.
 
-    Leaving the iteration early, or `aclose`, gives all pages back within one step.
+    Leaving the iteration early, or `aclose`, gives all pages back within one step. `usages` are there after `aclose`,
+    which tells `on_close`.
     """
 
     def __init__(
@@ -67,11 +87,14 @@ class Answers:
         self.prompts = [one.prompt_ids for one in prepared]
         self.n_prompt = sum(map(len, self.prompts))
         self._stack, self._count, self._is_closed = stack, count, False
+        self.pace, self.usages = Pace(), list[Usage]()
+        self.on_close: Callable[[], None] = lambda: None
         self._streams = streams
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, Delta]]:
         """All deltas as they come. Raises the error that ended an answer, where one did."""
         async for index, delta in merged(self._streams):
+            self.pace.tick(index)
             yield index, delta
 
     @property
@@ -93,7 +116,9 @@ class Answers:
         try:
             await asyncio.gather(*(stream.aclose() for stream in self._streams))
         finally:
-            self._count(self.n_prompt + sum(result.usage.n_completion for result in self.results))
+            self.usages = [result.usage for result in self.results]
+            self._count(self.n_prompt + sum(usage.n_completion for usage in self.usages))
+            self.on_close()
             await self._stack.aclose()
 
 

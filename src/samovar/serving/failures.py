@@ -14,7 +14,9 @@ from samovar.errors import (
     PromptTooLong,
     SamovarError,
 )
-from samovar.serving.caller import Forbidden
+from samovar.serving.bodies import BodyTooLarge, BodyTooSlow, TooBusy
+from samovar.serving.caller import Forbidden, NoKey
+from samovar.serving.drain import ShuttingDown
 from samovar.serving.limits import LimitReached
 from samovar.serving.records import NoSuchRecord
 from samovar.serving.replies import json_reply
@@ -39,6 +41,8 @@ def failure_of(error: Exception) -> Failure:
     if not isinstance(error, SamovarError):
         return Failure(status=500, kind="server_error", message=INTERNAL, code="internal_error")
     message = str(error)
+    if (found := _at_the_gate(error)) is not None:
+        return found
     if isinstance(error, PromptTooLong):
         return Failure(
             status=400, kind="invalid_request_error", message=message, param=error.param, code="context_length_exceeded"
@@ -49,8 +53,6 @@ def failure_of(error: Exception) -> Failure:
         return Failure(status=404, kind="invalid_request_error", message=message, param="model", code="model_not_found")
     if isinstance(error, NoSuchRecord):
         return Failure(status=404, kind="invalid_request_error", message=message, code="not_found")
-    if isinstance(error, Forbidden):
-        return Failure(status=403, kind="permission_error", message=message, code="forbidden")
     if isinstance(error, LimitReached):
         return Failure(status=429, kind="rate_limit_error", message=message, code="rate_limit_exceeded", retry_s=error.retry_s)
     if isinstance(error, Overloaded):
@@ -59,6 +61,24 @@ def failure_of(error: Exception) -> Failure:
         return Failure(status=503, kind="server_error", message=message, code="out_of_memory")
     code = "engine_failed" if isinstance(error, EngineFailed) else "server_error"
     return Failure(status=500, kind="server_error", message=message, code=code)
+
+
+def _at_the_gate(error: SamovarError) -> Failure | None:
+    """What to tell a client that has not come in."""
+    message = str(error)
+    if isinstance(error, NoKey):
+        return Failure(status=401, kind="authentication_error", message=message, code="invalid_api_key")
+    if isinstance(error, Forbidden):
+        return Failure(status=403, kind="permission_error", message=message, code="forbidden")
+    if isinstance(error, BodyTooLarge):
+        return Failure(status=413, kind="invalid_request_error", message=message, code="request_too_large")
+    if isinstance(error, BodyTooSlow):
+        return Failure(status=408, kind="invalid_request_error", message=message, code="request_timeout")
+    if isinstance(error, TooBusy):
+        return Failure(status=503, kind="server_error", message=message, code="overloaded", retry_s=error.wait_s)
+    if isinstance(error, ShuttingDown):
+        return Failure(status=503, kind="server_error", message=message, code="shutting_down", retry_s=5.0)
+    return None
 
 
 def error_body(failure: Failure) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from samovar.errors import BadRequest, ModelNotFound, OutOfMemory
+from samovar.errors import BadRequest, EngineFailed, ModelNotFound, OutOfMemory
 from samovar.llm import LLM
 from samovar.llm.model_card import ModelCard
 
@@ -55,7 +55,7 @@ class Registry:
     """Models by name. All methods belong to the server's event loop; opening and closing happen in threads."""
 
     def __init__(self, models: Mapping[str, Offered]) -> None:
-        self.models = dict(models)
+        self.models, self._is_closed = dict(models), False
 
     @asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Opened]:
@@ -119,12 +119,18 @@ class Registry:
                 await self._close(offered)
 
     async def close(self) -> None:
-        """Close all models."""
+        """Close all models for good. Requests that are open end with EngineFailed."""
+        self._is_closed = True
         for offered in self.models.values():
             await self._close(offered, is_final=True)
 
     async def _opened(self, offered: Offered) -> LLM:
         async with offered.lock:
+            if self._is_closed:
+                raise EngineFailed("the server is shutting down; send the request again")
+            if offered.llm is not None and offered.llm.has_failed:  # for good; whoever asks next gets a new one
+                llm, offered.llm = offered.llm, None
+                await asyncio.to_thread(llm.close)
             if offered.llm is None:
                 offered.llm = await self._open(offered)
                 for name, folder in offered.adapters.items():

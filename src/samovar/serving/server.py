@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -11,12 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from samovar import __version__
-from samovar.errors import BadRequest, SamovarError
+from samovar.errors import BadRequest, EngineFailed, SamovarError
 from samovar.serving.background import Background
 from samovar.serving.caller import Caller, Forbidden
 from samovar.serving.chat import Answers, ChatAsk, TextAsk, start
+from samovar.serving.drain import Drain, ShuttingDown
 from samovar.serving.failures import Failure, failure_of
 from samovar.serving.limits import Limits
+from samovar.serving.metrics import Metrics
+from samovar.serving.record import record_of
 from samovar.serving.records import Records
 from samovar.serving.registry import Opened, Registry
 
@@ -38,12 +41,16 @@ class Server:
     records: Records | None = None
     background: Background = field(default_factory=Background)
     endpoints: dict[str, Handler] = field(default_factory=dict)
+    drain: Drain = field(default_factory=Drain)
+    metrics: Metrics = field(default_factory=Metrics)
     fingerprint: str = field(default_factory=lambda: f"samovar-{hashlib.sha256(__version__.encode()).hexdigest()[:10]}")
 
     async def start(self, request: Request, ask: ChatAsk | TextAsk) -> Answers:
         """Begin a caller's request, within its limits. To be closed with `Answers.aclose`. Raises what `chat.start` does."""
         ask = _with_priority(ask, request.scope.get(MAX_PRIORITY_KEY))
-        return await start(self.registry, self.limits, caller_of(request), ask)
+        answers, record = await start(self.registry, self.limits, caller_of(request), ask), record_of(request)
+        record.answers, answers.on_close = answers, lambda: self.metrics.observe_answers(answers, record.started)
+        return answers
 
     @asynccontextmanager
     async def use(self, request: Request, model: str | None) -> AsyncIterator[tuple[Opened, Callable[[int], None]]]:
@@ -53,7 +60,14 @@ class Server:
         """
         with self.limits.admit(caller_of(request)) as count:
             async with self.registry.use(model) as opened:
-                yield opened, count
+                record = record_of(request)
+                record.model = opened.name
+
+                def counted(n_tokens: int) -> None:
+                    record.n_prompt += n_tokens
+                    count(n_tokens)
+
+                yield opened, counted
 
     def kept(self) -> Records:
         """The server's records. Raises BadRequest where it keeps none."""
@@ -65,6 +79,8 @@ class Server:
         """What to tell a client about an error; a bug of our own goes to the log."""
         if not isinstance(error, SamovarError):
             LOG.error("internal error", exc_info=error)
+        if isinstance(error, EngineFailed) and self.drain.is_over:  # which is why it failed
+            return failure_of(ShuttingDown())
         return failure_of(error)
 
 
@@ -83,11 +99,6 @@ def caller_of(request: Request) -> Caller:
     caller = request.state.caller
     assert isinstance(caller, Caller)
     return caller
-
-
-def log_fields(request: Request, **more: object) -> Mapping[str, object]:
-    """What a line of the log says about a request: never its contents."""
-    return {"request_id": request.state.request_id, "caller": caller_of(request).name, "path": request.url.path, **more}
 
 
 def require_admin(request: Request) -> None:
