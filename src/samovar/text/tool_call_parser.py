@@ -250,10 +250,12 @@ class ToolCallParser:
             return True
         stream = self._object
         self._sound += stream.push(piece)
-        if not stream.is_done and (_is_end(stream.rest) or (self._is_over and not self._is_cut and not stream.is_broken)):
-            self._sound += stream.close() or ""
-        if not stream.is_done and not stream.is_broken and not self._is_over:
-            return False
+        if not stream.is_done:
+            is_end = _is_end(stream.rest) if stream.is_broken else None
+            if is_end is None and not self._is_over:
+                return False
+            if is_end or not (stream.is_broken or self._is_cut):
+                self._sound += stream.close() or ""
         self._raw += self._object_text[: len(self._object_text) - len(stream.rest)]
         self._buffer = stream.rest
         calls = calls_in(self._sound, self._tools) if stream.is_done else None
