@@ -115,6 +115,10 @@ DAMAGED = {
     "no opening tag behind text, Hermes": (f"I look.\n{ARGUMENTS % '{}'}\n</tool_call>", "I look.", [call()]),
     "no tags at all, Hermes": (f"\n{ARGUMENTS % '{}'}\n", "", [call()]),
     "no tags at all, twice": (f"{ARGUMENTS % '{}'}\n{ARGUMENTS % '{}'}", "", [call(), call()]),
+    "fenced as code": (f"\n```json\n{ARGUMENTS % '{}'}\n```\n", "", [call()]),
+    "fenced as code, and pretty": ('```\n{\n  "name": "f",\n  "arguments": {\n    "i": 1\n  }\n}\n```', "",
+                                   [call('{\n    "i": 1\n  }')]),
+    "fenced as code, twice": (f"```json\n{ARGUMENTS % '{}'}\n{ARGUMENTS % '{}'}", "", [call(), call()]),
     "no opening tag, Coder": ((CODER % P % ("s", "x")).removeprefix("<tool_call>\n"), "", [call('{"s": "x"}')]),
     "no opening tag behind text, Coder": ("I look.\n\n<function=f>\n</function>\n</tool_call>", "I look.", [call()]),
     "no tags but the function's": ("<function=f>\n<parameter=s>\nx", "", [call('{"s": "x"}')]),
@@ -123,6 +127,8 @@ DAMAGED = {
     "no closing tag and a call": (f"<tool_call>\n{ARGUMENTS % '{}'}\n" + CODER % "", "", [call(), call()]),
     "the last brace is lost": ('<tool_call>\n{"name": "f", "arguments": {"i": 1}\n</tool_call>', "", [call('{"i": 1}')]),
     "both last braces are lost": ('<tool_call>\n{"name": "f", "arguments": {"a": [1\n</tool_call>.', ".", [call('{"a": [1]}')]),
+    "a list that is open": ('<tool_call>\n[{"name": "g", "arguments": {"k": 2}}</function>\n</tool_call>', "",
+                            [call('{"k": 2}', "g")]),
     "a brace too many": (HERMES % ARGUMENTS % '{"i": 1}}', "", [call('{"i": 1}')]),
     "a comma too many": (HERMES % ARGUMENTS % '{"a": [1, 2, ], }', "", [call('{"a": [1, 2 ] }')]),
     "single quotes": (HERMES % "{'name': 'f', 'arguments': {'s': 'it\\'s \"x\"', 'b': True, 'n': None}}", "",
@@ -161,7 +167,9 @@ TEXTS = [
     "Use <function=f> here", "`<function=f>`", "a\n<function=zz>\n<parameter=s>\nx\n</parameter>\n</function>", "a\n<func",
     "{", "{}",
     '{"answer": 42}', '{"name": "Ann", "age": 3}', f"{ARGUMENTS % '{}'} is a call.", f"So: {ARGUMENTS % '{}'}",
-    f"So:\n{ARGUMENTS % '{}'}", f"```json\n{ARGUMENTS % '{}'}\n```", '{"name": "f", "arguments": {"i": ', "a\n\n  {\n",
+    f"So:\n{ARGUMENTS % '{}'}", f"So:\n```json\n{ARGUMENTS % '{}'}\n```", f"```json\n{ARGUMENTS % '{}'}\n```\nis one.", "```",
+    "```json\n{}\n```",
+    "```json\n{\"name\": 1}\n```", "```python\nx\n```\n", "\n``", '{"name": "f", "arguments": {"i": ', "a\n\n  {\n",
     "5 < 6\n{x}",
     "<tool_call>\n<function=zz>\n</function>\n</tool_call>",
 ]  # fmt: skip
@@ -246,6 +254,12 @@ def test_a_call_that_is_cut_is_what_was_given_of_it(text):
             assert whole.startswith(arguments)
 
 
+def test_where_tags_are_sure_a_call_without_a_name_is_dropped():
+    for text in ('<tool_call>\n{"na', "<tool_call>", "<tool_call>\n<function=f"):
+        assert parse(list("Hm." + text), is_cut=True, finds_bare=False) == ("Hm.", [])
+        assert parse(list("Hm." + text), is_cut=True) == ("Hm." + text, [])
+
+
 @pytest.mark.parametrize("text", [HERMES % ARGUMENTS % '{"s": "x", "i": }', HERMES % ARGUMENTS % '{"i": 1 oops}'])
 def test_arguments_that_turn_out_unsound_stay_and_the_rest_is_text(text):
     content, ((name, arguments),) = every_way(text)
@@ -284,7 +298,8 @@ FRAGMENTS = [
     "'", "\\", "é",
     "<function=f>", "<function=zz>", "<function=f", "<parameter=s>", "<parameter=i>", "<parameter=n>", "<parameter=o>",
     "</parameter>",
-    "</function>", "text", "null", "12", "true", "=", ">", "<", '{"name": "', '"s": "x"', '{"arguments": {}, "name": "g"}',
+    "</function>", "```json\n", "```", "text", "null", "12", "true", "=", ">", "<", '{"name": "', '"s": "x"',
+    '{"arguments": {}, "name": "g"}',
 ]  # fmt: skip
 
 
@@ -296,14 +311,14 @@ def cut_texts(draw):
     return text, [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(cut_texts(), st.booleans(), st.sampled_from([{}, {"finds_bare": False}, {"max_calls": 1}]))
 def test_how_a_text_is_cut_makes_no_difference(cut, is_cut, options):
     text, pieces = cut
     whole = parse([text], is_cut=is_cut, **options)
     assert parse(pieces, is_cut=is_cut, **options) == whole
     assert parse(list(text), is_cut=is_cut, **options) == whole
-    if not whole[1]:
+    if not whole[1] and not (is_cut and "finds_bare" in options):
         assert whole[0] == text
 
 

@@ -4,12 +4,12 @@ Two formats are known whatever the template says: Hermes' `<tool_call>\\n{"name"
 Qwen3-Coder's `<tool_call>\\n<function=...>` (see `text.xml_arguments`).
 """
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from samovar.text.json_stream import JsonStream, sound_json
+from samovar.text.call_objects import calls_in
+from samovar.text.json_stream import JsonStream
 from samovar.text.output_parser import Delta
 from samovar.text.tools import Tool
 from samovar.text.xml_arguments import CLOSE_MARK, CLOSE_TAG, OPEN_MARK, OPEN_TAG, XmlArguments, n_begun, restored
@@ -20,10 +20,10 @@ _MAX_HEADER: Final = 300
 _MAX_HEAD: Final = 512  # characters of a Hermes call until its arguments begin
 _HEAD: Final = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
 _HEADER: Final = re.compile(r"""<function=[ \t]*["']?([^\s<>"']+)["']?[ \t]*(?:>|(?=[\s<{]))""")
+_FENCE: Final = re.compile(r"\s*```(?:json)?[ \t]*\n\s*(?=\{)")
+_FENCE_BEGUN: Final = re.compile(r"\s*(?:`{0,2}|```(?:j|js|jso|json)?[ \t]*(?:\n\s*)?)")
 _START: Final = re.compile(rf"{OPEN_MARK}|\n[ \t]*(?=<function=|\{{)")
 _BLANK_LINES: Final = re.compile(r"(?:[ \t\r]*\n)+")
-_SEPARATORS: Final = re.compile(r"[\s,:]*")
-_JSON: Final = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 class ToolCallParser:
@@ -31,8 +31,9 @@ class ToolCallParser:
 
     Where the tokenizer has `<tool_call>` as a control token, only that token opens a call, and a text that quotes it does not.
     With `finds_bare`, calls that lack it are found at the beginning of a line: of the Coder format, and of Hermes' where
-    `</tool_call>` follows or the answer holds nothing else. What turns out to be no call of a tool in `tools` is content.
-    After `max_calls` calls `is_full` says so, and whatever follows is dropped.
+    `</tool_call>` follows or the answer holds nothing else, be it fenced as code. Without it, tags are sure to be there: a call
+    that is cut before its name is complete is dropped. What turns out to be no call of a tool in `tools` is content. After
+    `max_calls` calls `is_full` says so, and whatever follows is dropped.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ToolCallParser:
         self._name = ""  # of the tool that was called last
         self._found: list[tuple[str, str]] = []  # calls without a tag, which are calls if the answer ends behind them
         self._is_bare = self._is_alone = False  # that call: without an opening tag, with nothing before it
+        self._is_fenced = False  # as code
         self._deltas: list[Delta] = []
         self._last = ""  # character of the content
         self._is_after_call = False
@@ -102,6 +104,8 @@ class ToolCallParser:
     def _content(self) -> bool:
         """Text outside calls, up to the next one; whether one may have begun."""
         lead = "\n" if self._last in ("", "\n") or self._is_after_call else "x"
+        if self._finds_bare and not self._last and not self.n_calls and (is_fence := self._fence()) is not False:
+            return bool(is_fence)
         text, at = lead + self._buffer, 0
         while found := _START.search(text, at):
             verdict = found[0] == OPEN_MARK or self._is_bare_start(text[found.end() :])
@@ -119,6 +123,17 @@ class ToolCallParser:
             self._put_content(self._buffer)
             self._buffer = ""
         return False
+
+    def _fence(self) -> bool | None:
+        """Begin a call that is fenced as code, where the answer begins with one; None where that is open."""
+        fence = _FENCE.match(self._buffer)
+        if fence is None:
+            return None if not self._is_over and _FENCE_BEGUN.fullmatch(self._buffer) else False
+        verdict = self._may_be_call(self._buffer[fence.end() :])
+        if verdict:
+            self._is_bare = self._is_alone = self._is_fenced = True
+            self._raw, self._buffer, self._step = fence[0], self._buffer[fence.end() :], self._opened
+        return verdict
 
     def _n_begun(self, text: str) -> int:
         """How many characters at the end may begin a call without its tag."""
@@ -151,7 +166,7 @@ class ToolCallParser:
 
     def _begin(self, text: str, found: re.Match[str]) -> None:
         """A call begins. Blank lines before it belong to neither."""
-        self._is_bare = found[0] != OPEN_MARK
+        self._is_bare, self._is_fenced = found[0] != OPEN_MARK, False
         before = text[1 : found.end() if self._is_bare else found.start()]
         shown = before.rstrip()
         is_blank = "\n" in before[len(shown) :] or (not shown and (not self._last or self._is_after_call))
@@ -176,6 +191,10 @@ class ToolCallParser:
     def _give_back(self) -> bool:
         """What was read of a call is content."""
         raw, self._raw, self._step = self._raw, "", self._content
+        self._found.clear()
+        if self._is_cut and not self._finds_bare:
+            self._buffer = ""
+            return True
         self._put_content(raw)
         return True
 
@@ -231,13 +250,15 @@ class ToolCallParser:
             return True
         stream = self._object
         self._sound += stream.push(piece)
-        if not stream.is_done and (_is_end(stream.rest) or (self._is_over and not self._is_cut and not stream.is_broken)):
-            self._sound += stream.close() or ""
-        if not stream.is_done and not stream.is_broken and not self._is_over:
-            return False
+        if not stream.is_done:
+            is_end = _is_end(stream.rest) if stream.is_broken else None
+            if is_end is None and not self._is_over:
+                return False
+            if is_end or not (stream.is_broken or self._is_cut):
+                self._sound += stream.close() or ""
         self._raw += self._object_text[: len(self._object_text) - len(stream.rest)]
         self._buffer = stream.rest
-        calls = _calls(self._sound, self._tools) if stream.is_done else None
+        calls = calls_in(self._sound, self._tools) if stream.is_done else None
         if calls is None:
             return self._give_back()
         self._found += calls
@@ -247,6 +268,10 @@ class ToolCallParser:
     def _bare_end(self) -> bool:
         """Behind an object that is a call if a closing tag follows, or if nothing else is there."""
         text = self._buffer.lstrip()
+        if self._is_fenced and ("```".startswith(text) or not text.removeprefix("```").strip()):
+            if not self._is_over:
+                return False
+            self._buffer = text = ""
         if text.startswith(CLOSE_MARK) or (self._is_alone and self._is_over and not text):
             return self._put_found()
         if not text and not self._is_over:
@@ -349,39 +374,3 @@ def _is_end(rest: str) -> bool | None:
     if text.startswith((OPEN_MARK, CLOSE_MARK, _END_FUNCTION)):
         return True
     return None if _END_FUNCTION.startswith(text) else False
-
-
-def _calls(text: str, tools: Mapping[str, Tool]) -> list[tuple[str, str]] | None:
-    """Names and arguments in sound JSON: of a call, or a list of them. None for what is none, or calls no known tool."""
-    try:
-        calls = [_call(part) for part in (_parts(text) if text.startswith("[") else [text])]
-    except (ValueError, RecursionError):
-        return None
-    found = [call for call in calls if call is not None and call[0] in tools]
-    return found if found and len(found) == len(calls) else None
-
-
-def _call(text: str) -> tuple[str, str] | None:
-    members = _members(text)
-    if members.get("function", "").startswith("{"):
-        members = _members(members["function"])
-    name = json.loads(members.get("name", "null"))
-    arguments = members.get("arguments", members.get("parameters", "{}"))
-    if arguments.startswith('"'):  # an object as text
-        arguments = sound_json(json.loads(arguments) or "{}") or ""
-    arguments = "{}" if arguments == "null" else arguments
-    return (name, arguments) if isinstance(name, str) and arguments.startswith("{") else None
-
-
-def _members(text: str) -> dict[str, str]:
-    """The members of a sound object, their values as they are written. Raises ValueError for anything else."""
-    parts = list(_parts(text)) if text.startswith("{") else []
-    return {json.loads(key): value for key, value in zip(parts[::2], parts[1::2], strict=True)}
-
-
-def _parts(text: str) -> Iterator[str]:
-    """The values in a sound list, or the keys and values in a sound object, as they are written."""
-    at = 1
-    while (start := _SEPARATORS.match(text, at).end()) < len(text) - 1:  # type: ignore[union-attr]
-        _, at = _JSON.raw_decode(text, start)
-        yield text[start:at]
