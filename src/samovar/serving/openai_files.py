@@ -73,7 +73,7 @@ async def get_content(server: Server, request: Request) -> Response:
     """A file's bytes."""
     read_query(request, [])
     file = await _file(server, request)
-    content = await asyncio.to_thread(open_content, server.kept(), file["id"])
+    content = open_content(server.kept(), file["id"])
 
     async def close() -> None:
         await asyncio.to_thread(content.close)
