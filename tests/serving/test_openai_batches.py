@@ -304,7 +304,8 @@ def test_a_batch_goes_on_after_a_restart_without_doing_a_line_twice(hybrid, tmp_
             file = (await http.post("/v1/files", files=form)).json()
             body = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
             batch = (await http.post("/v1/batches", json=body)).json()
-            await asyncio.sleep(0.3)
+            while not any(b'"status_code":200' in p.read_bytes() for p in (tmp_path / "files").iterdir()):
+                await asyncio.sleep(0.01)
         return batch["id"]
 
     async def second(batch_id):

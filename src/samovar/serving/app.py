@@ -26,9 +26,10 @@ from samovar.serving.openai_chat import chat_completions
 from samovar.serving.openai_files import ROUTES as FILES
 from samovar.serving.openai_responses import ROUTES as RESPONSES
 from samovar.serving.openai_routes import OPENAI_ROUTES
+from samovar.serving.openapi import describe
 from samovar.serving.operations import closing_idle, health, metrics
 from samovar.serving.record import record_of
-from samovar.serving.replies import ClientGone
+from samovar.serving.replies import ClientGone, json_reply
 from samovar.serving.server import Handler, Server, Table
 from samovar.serving.watch import Watch
 
@@ -40,6 +41,11 @@ class Dialect:
     prefix: str
     routes: Table
     error_reply: Callable[[Failure, str], Response]
+
+
+async def openapi(_: Server, __: Request) -> Response:
+    """This interface, described for machines."""
+    return json_reply(describe([dialect.routes for dialect in DIALECTS]))
 
 
 # Of two prefixes that fit a path, the first one says how errors look.
@@ -55,6 +61,7 @@ DIALECTS: Final[Sequence[Dialect]] = (
         routes=(
             ("GET", "/health", health),
             ("GET", "/metrics", metrics),
+            ("GET", "/openapi.json", openapi),
             ("POST", "/v1/chat/completions", chat_completions),
             *OPENAI_ROUTES,
             *RESPONSES,

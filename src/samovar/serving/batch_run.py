@@ -77,7 +77,7 @@ class BatchRun:
             await self._expire()
 
     async def _work(self) -> None:
-        file = open_content(self._records, self._batch["input_file_id"])
+        file = open_content(self._records, self._batch["input_file_id"])  # at once: nothing may come between it and its closing
         try:
             if self._batch["status"] == "validating" and not await self._validate(file):
                 return
@@ -183,7 +183,7 @@ class BatchRun:
     async def _expire(self) -> None:
         """Say of each line without a result that its time is over."""
         failure = Failure(status=400, kind="invalid_request_error", message="the batch's time was over first")
-        file = open_content(self._records, self._batch["input_file_id"])
+        file = open_content(self._records, self._batch["input_file_id"])  # at once: nothing may come between it and its closing
         try:
             async for line in read_lines(file, self._batch["endpoint"]):
                 if line.number not in self._good.numbers and line.number not in self._bad.numbers:
