@@ -16,6 +16,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ from benchmarks.vs_peers import ROOT, prepare
 from samovar.kernels.cores import usable_cores
 
 START_S = 120.0
+TEMPLATE = (  # ChatML: random models carry no template
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,22 +122,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     model, port = prepare(args.model, args.folder, None).gguf, free_port()
-    command = [
-        Path(sys.executable).with_name("samovar"),
-        "serve",
-        str(model),
-        "--port",
-        str(port),
-        "--threads",
-        str(args.threads),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_until_up(port, process)
-            asyncio.run(run_round(process.pid, port, 2, 8))  # untimed: what is imported and compiled at its first use
-            rounds = [asyncio.run(run_round(process.pid, port, args.streams, args.tokens)) for _ in range(args.rounds)]
-        finally:
-            process.terminate()
+    with tempfile.TemporaryDirectory() as folder:
+        (template := Path(folder) / "chat.jinja").write_text(TEMPLATE)
+        command = [Path(sys.executable).with_name("samovar"), "serve", str(model), "--chat-template-file", str(template)]
+        command += ["--port", str(port), "--threads", str(args.threads), "--records", folder]
+        rounds = run(args, command, port)
     if args.json:
         print(json.dumps([asdict(r) for r in rounds]))
         return 0
@@ -142,6 +136,17 @@ def main() -> int:
         values = [getattr(r, name) for r in rounds]
         print(f"  {name:20} {statistics.median(values):9.4g}  ({min(values):.4g} to {max(values):.4g})")
     return 0
+
+
+def run(args: argparse.Namespace, command: list[str | Path], port: int) -> list[Round]:
+    """All rounds, with one server."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until_up(port, process)
+            asyncio.run(run_round(process.pid, port, 2, 8))  # untimed: what is imported and compiled at its first use
+            return [asyncio.run(run_round(process.pid, port, args.streams, args.tokens)) for _ in range(args.rounds)]
+        finally:
+            process.terminate()
 
 
 if __name__ == "__main__":
