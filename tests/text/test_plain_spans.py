@@ -88,7 +88,7 @@ def test_tools_and_calls_hold_no_control_tokens(name, token):
     definition = {
         "type": "function",
         "function": {
-            "name": f"f{token}",
+            "name": "f",
             "description": f"{token} a",
             "parameters": {
                 "type": "object",
