@@ -6,17 +6,19 @@ import sys
 from qwen_agent.agents import Assistant
 from qwen_agent.tools.base import BaseTool, register_tool
 
+PARAMETERS = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "description": "Name of the city"}},
+    "required": ["city"],
+}
+
 
 @register_tool("get_weather")
 class Weather(BaseTool):
     """Says the weather, and that it was asked."""
 
     description = "The weather of today in a city."
-    parameters = {
-        "type": "object",
-        "properties": {"city": {"type": "string", "description": "Name of the city"}},
-        "required": ["city"],
-    }
+    parameters = PARAMETERS
 
     def call(self, params: str | dict, **_) -> str:
         """The same for every city."""
