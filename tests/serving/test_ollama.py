@@ -262,6 +262,8 @@ def test_errors_are_those_that_the_official_client_knows(client, server):
     assert server.client.post("/api/chat", content=b"{").json().keys() == {"error"}
     assert server.client.get("/api/nothing").json().keys() == {"error"}
     assert server.client.get("/api/chat").status_code == 405
+    for path, methods in (("/api/chat", "POST"), ("/v1/responses/a", "DELETE, GET, HEAD")):
+        assert server.client.request("PATCH", path).headers["allow"] == methods
 
 
 ODD = (

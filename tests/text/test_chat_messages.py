@@ -37,6 +37,16 @@ def test_both_forms_of_a_call_are_kept_as_they_are():
     assert message["tool_calls"] == [call("f", "{}", id="1", index=0), bare]
 
 
+@pytest.mark.parametrize("words", [{"tool_call_id": "c"}, {"id": "c", "extra": {"function_id": "c"}}, {"id": "c", "extra": {}}])
+def test_a_result_names_its_call_in_the_words_of_openai_or_qwen_agent(words):
+    result = {"role": "tool", "content": "sun"}
+    assert read(result | words) == [result | {"tool_call_id": "c"}]
+    with pytest.raises(BadRequest, match="they differ"):
+        read(result | {"id": "c", "tool_call_id": "d"})
+    with pytest.raises(BadRequest, match=r"extra is .*; expected an object with function_id alone"):
+        read(result | {"id": "c", "extra": {"function_id": "c", "weight": 1}})
+
+
 def test_what_is_read_is_a_copy():
     arguments = {"a": [1]}
     (message,) = read({"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": arguments}]})

@@ -130,7 +130,7 @@ def read_model_text(checkpoint: Checkpoint, cache: CacheStore | None = None) -> 
 
     Raises FormatError where one is unsound.
     """
-    origin = str(checkpoint.path)
+    origin = str(checkpoint.path)  # for whoever loads it; those who ask the model are told its name
     if isinstance(checkpoint, GgufCheckpoint):
         tokenizer = Tokenizer.from_gguf(
             checkpoint.metadata, origin=origin, identity=checkpoint.identity if cache else "", cache=cache
@@ -153,7 +153,7 @@ def read_model_text(checkpoint: Checkpoint, cache: CacheStore | None = None) -> 
         eos_ids=tuple(eos_ids),
         generation_config=generation_config,
         metadata=metadata,
-        origin=origin,
+        origin=checkpoint.path.resolve().name,
     )
 
 

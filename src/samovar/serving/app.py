@@ -143,4 +143,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     path = request.url.path
     what = "there is nothing at this path" if error.status_code == 404 else f"{request.method} is not what this path takes"
     failure = Failure(status=error.status_code, kind="invalid_request_error", message=f"{path}: {what}")
-    return _dialect_of(request.scope["path"]).error_reply(failure, request.state.request_id)
+    reply = _dialect_of(request.scope["path"]).error_reply(failure, request.state.request_id)
+    if error.status_code == 405:
+        taken = (route.methods or () for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE)
+        reply.headers["allow"] = ", ".join(sorted({method for methods in taken for method in methods}))
+    return reply

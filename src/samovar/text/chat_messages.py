@@ -14,7 +14,7 @@ _KEYS: Final = {
     "system": ("role", "content", "name"),
     "user": ("role", "content", "name"),
     "assistant": ("role", "content", "name", "tool_calls", "reasoning_content", "reasoning", "refusal"),
-    "tool": ("role", "content", "name", "tool_call_id"),
+    "tool": ("role", "content", "name", "tool_call_id", "id", "extra"),
 }
 _MAX_DEPTH: Final = 64
 _TOOL_NAME: Final = re.compile(r"""[^\s"'<>=\\]{1,256}""")  # that both formats of calls can hold
@@ -75,9 +75,10 @@ def _message(where: str, message: Mapping[str, object], parse_arguments: bool) -
     if unknown := [str(key) for key in message if key not in _KEYS[role]]:
         _refuse(f"{where} has keys that a message of role {role} does not take: {', '.join(sorted(unknown))}")
     read: Message = {"role": role, "content": _content(f"{where}.content", message.get("content"))}
-    for key in ("name", "tool_call_id"):
-        if message.get(key) is not None:
-            read[key] = _text(f"{where}.{key}", message[key])
+    if message.get("name") is not None:
+        read["name"] = _text(f"{where}.name", message["name"])
+    if (call_id := _call_id(where, message)) is not None:
+        read["tool_call_id"] = call_id
     if message.get("refusal") is not None:
         _refuse(f"{where}.refusal is set, which is not supported; give the text as content")
     calls = message.get("tool_calls")
@@ -91,6 +92,22 @@ def _message(where: str, message: Mapping[str, object], parse_arguments: bool) -
     if read["content"] is None and not calls:
         read["content"] = ""
     return read
+
+
+def _call_id(where: str, message: Mapping[str, object]) -> str | None:
+    """Which call a result is for: `tool_call_id`, or as qwen-agent has it, `id` and `extra.function_id`."""
+    extra = message.get("extra") or {}
+    if not isinstance(extra, Mapping) or not {*extra} <= {"function_id"}:
+        _refuse(f"{where}.extra is {extra!r}; expected an object with function_id alone")
+    words = {
+        "tool_call_id": message.get("tool_call_id"),
+        "id": message.get("id"),
+        "extra.function_id": extra.get("function_id"),
+    }
+    given = {name: _text(f"{where}.{name}", value) for name, value in words.items() if value is not None}
+    if len(set(given.values())) > 1:
+        _refuse(f"{where} has {' and '.join(given)}, and they differ; give one")
+    return next(iter(given.values()), None)
 
 
 def _content(where: str, content: object) -> str | None:
