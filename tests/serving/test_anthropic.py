@@ -217,6 +217,8 @@ def test_a_schema_is_followed_in_both_places_that_clients_give_it(server, hybrid
         ({"tools": [{"name": "look", "input_schema": {}, "defer_loading": True}]}, "tools[0]: defer_loading"),
         ({"system": [{"type": "image"}]}, "system[0].type"),
         ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}] * 10_001}, "there are 10001 messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 20_001}]}, "20001 content blocks"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages[0].content[0].type"),

@@ -201,6 +201,7 @@ def test_log_probabilities_cover_every_token_once(client, server, hybrid):
         ("chat", {"messages": [{"role": "user", "content": "a", "images": ["aGk="]}]}, "messages[0].images"),
         ("chat", {"messages": [{"role": "user", "content": "a", "thinking": "b"}]}, "messages[0].thinking"),
         ("chat", {"messages": [{"role": "bot", "content": "a"}]}, "messages[0].role"),
+        ("chat", {"messages": [{"role": "user", "content": "a"}] * 10_001}, "there are 10001 messages"),
         ("chat", {"options": {"foo": 1}}, "foo"),
         ("chat", {"options": {"num_gpu": 99}}, "num_gpu"),
         ("chat", {"options": {"repeat_last_n": 64}}, "repeat_last_n"),

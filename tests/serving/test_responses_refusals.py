@@ -31,6 +31,7 @@ def said(llm, text):
         ({"background": True, "store": False}, "store"),
         ({"metadata": {"k" * 65: ""}}, "metadata"),
         ({"input": []}, "messages"),
+        ({"input": [{"role": "user", "content": "x"}] * 10_001}, "input"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input"),
         ({"input": [{"type": "function_call_output", "call_id": "a", "output": "x"}]}, "input"),
         ({"tool_choice": {"type": "mcp"}}, "tool_choice"),
