@@ -252,6 +252,7 @@ def test_a_path_or_method_that_is_not_there_is_told_in_anthropics_words(server):
         reply = server.client.request(method, path)
         assert reply.status_code == status
         assert reply.json()["type"] == "error"
+        assert reply.headers.get("allow") == ("POST" if status == 405 else None)
 
 
 def test_a_full_queue_is_overload_and_says_when_to_return(models):

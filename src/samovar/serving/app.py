@@ -143,4 +143,6 @@ async def _no_route(request: Request, error: Exception) -> Response:
     path = request.url.path
     what = "there is nothing at this path" if error.status_code == 404 else f"{request.method} is not what this path takes"
     failure = Failure(status=error.status_code, kind="invalid_request_error", message=f"{path}: {what}")
-    return _dialect_of(request.scope["path"]).error_reply(failure, request.state.request_id)
+    reply = _dialect_of(request.scope["path"]).error_reply(failure, request.state.request_id)
+    reply.headers.update(error.headers or {})  # which methods it does take
+    return reply

@@ -16,6 +16,7 @@ from samovar.errors import BadRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
+_MISSING: Final = re.compile(r"missing required field `([^`]*)`")
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`")
 
 
@@ -63,7 +64,10 @@ def naming(**fields: str) -> Iterator[None]:
     try:
         yield
     except BadRequest as error:
-        error.param = fields.get(error.param or "", error.param)
+        ours, message = error.param or "", str(error)
+        if (name := fields.get(ours)) is not None:
+            told = f"{name}{message.removeprefix(ours)}" if message.startswith(f"{ours} ") else message
+            error.args, error.param = (told if name in told else f"{name}: {told}",), name
         raise
 
 
@@ -74,4 +78,7 @@ def _refused(message: str) -> BadRequest:
     name = ".".join(filter(None, (path, unknown[1]))) if unknown else path
     if unknown:
         return BadRequest(f"{name} is no field that is known here", param=name)
+    if missing := _MISSING.search(message):
+        name = ".".join(filter(None, (path, missing[1])))
+        return BadRequest(f"{name} is missing, which is required", param=name)
     return BadRequest(f"{name or 'the body'}: {_PATH.sub('', message)}", param=name or None)

@@ -108,9 +108,8 @@ def _in_order_of_calls(messages: list[Message]) -> list[Message]:
             continue
         call_id = message.get("tool_call_id")
         if places and call_id is not None and call_id not in places:
-            _refuse(
-                f"messages[{i}].tool_call_id is {call_id!r}, which is none of the calls before it: {', '.join(map(str, places))}"
-            )
+            known = ", ".join(map(str, places))
+            _refuse(f"messages[{i}].tool_call_id is {call_id!r}, which is none of the calls before it: {known}")
         at = len(ordered)
         while call_id in places and places.get(ordered[at - 1].get("tool_call_id"), -1) > places[call_id]:
             at -= 1
