@@ -130,6 +130,14 @@ def test_an_option_is_refused_under_the_name_that_the_request_has_for_it(server,
     assert param in error["message"]
 
 
+def test_a_body_of_too_many_objects_is_refused_before_it_is_gone_through_and_braces_in_texts_are_none(server, hybrid):
+    refused = server.post("/v1/chat/completions", messages=QUESTION, tools=[{"type": "function"}] * 60_000)
+    assert refused.status_code == 400
+    assert "more than 50000 JSON objects" in refused.json()["error"]["message"]
+    long = server.post("/v1/chat/completions", messages=[{"role": "user", "content": '{"a": { "' * 60_000}])
+    assert long.json()["error"]["code"] == "context_length_exceeded"
+
+
 def test_a_model_without_thoughts_says_so_and_not_where_it_lies(models):
     plain = models.load("never")
     try:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -17,6 +18,8 @@ from samovar.errors import BadRequest
 T = TypeVar("T", bound=msgspec.Struct)
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
 _MISSING: Final = re.compile(r"missing required field `([^`]*)`")
+_OBJECT: Final = re.compile(rb'\{\s*"')  # no text in JSON holds it, as its quotes are escaped
+_MAX_OBJECTS: Final = 50_000  # they are gone through on the event loop
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`")
 
 
@@ -33,7 +36,10 @@ class Fields(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 
 
 def read_body(kind: type[T], body: bytes, unsupported: Mapping[str, Unsupported]) -> T:
-    """The fields in a body. Raises BadRequest for what is no JSON object, for an unknown field, or a value of a wrong type."""
+    """The fields in a body. Raises BadRequest for what is no JSON object, for one that holds too many, for an unknown field,
+    or a value of a wrong type."""
+    if next(islice(_OBJECT.finditer(body), _MAX_OBJECTS, None), None) is not None:
+        raise BadRequest(f"the body holds more than {_MAX_OBJECTS} JSON objects; send fewer messages, parts or tools")
     try:
         raw: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
