@@ -16,6 +16,8 @@ from tests.cli.fakes import samovar, streams
         (["--port", "70000"], "--port is 70000"),
         (["--tls-key", "key.pem"], "without --tls-cert"),
         (["--cors-origin", "*"], "name the origins"),
+        (["--cors-origin", "https://chat.example.org/"], "expected an origin"),
+        (["--cors-origin", "chat.example.org"], "expected an origin"),
         (["--trusted-proxy", "*"], "no *"),
         (["--trusted-proxy", "10.0.0.1,"], "no *"),
         (["--allow-host", ""], "no *"),
@@ -46,6 +48,12 @@ def test_a_server_that_others_may_reach_does_not_start_without_a_key(argv, store
     if "--host" not in argv:  # which a test may not
         ended = samovar("serve", "nowhere.gguf", "--port", "0", *argv)  # it goes on to the model
         assert "nowhere.gguf: no such file" in ended.err
+
+
+def test_each_of_several_models_has_to_be_there_when_the_server_starts(store):
+    ended = samovar("serve", "nowhere.gguf", "other=elsewhere.gguf", "--port", "0")
+    assert ended.code == 1
+    assert "nowhere.gguf: no such file" in ended.err
 
 
 def guard(environ, *argv):

@@ -114,7 +114,7 @@ def test_without_thinking_everything_is_the_answer(thinking_llm, monkeypatch):
 def test_thinking_is_refused_where_the_template_has_no_such_mode(tiny_llm, tiny_folder):
     with pytest.raises(BadRequest, match="no thinking mode") as caught:
         tiny_llm.chat(QUESTION, thinking=True)
-    assert str(caught.value).startswith(f"{tiny_folder.name}: "), "who asks a model is not told where it lies"
+    assert str(tiny_folder) not in str(caught.value), "who asks a model is not told where it lies"
     assert tiny_llm.chat(QUESTION, thinking=False, max_tokens=2).reasoning is None
 
 

@@ -217,6 +217,8 @@ def test_a_schema_is_followed_in_both_places_that_clients_give_it(server, hybrid
         ({"tools": [{"name": "look", "input_schema": {}, "defer_loading": True}]}, "tools[0]: defer_loading"),
         ({"system": [{"type": "image"}]}, "system[0].type"),
         ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}] * 10_001}, "there are 10001 messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 20_001}]}, "20001 content blocks"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages[0].content[0].type"),
@@ -250,6 +252,7 @@ def test_a_path_or_method_that_is_not_there_is_told_in_anthropics_words(server):
         reply = server.client.request(method, path)
         assert reply.status_code == status
         assert reply.json()["type"] == "error"
+        assert reply.headers.get("allow") == ("POST" if status == 405 else None)
 
 
 def test_a_full_queue_is_overload_and_says_when_to_return(models):

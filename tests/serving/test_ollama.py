@@ -120,7 +120,12 @@ def test_a_last_message_of_the_assistant_is_continued(client, hybrid):
 
 
 def test_a_schema_and_json_hold_for_the_answer(client, hybrid):
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer", "maximum": 9}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
     with scripted(hybrid, said(hybrid, '<think>\nHm.\n</think>\n\nno {"n": 5}')):
         reply = client.chat(MODEL, QUESTION, format=schema, options={"num_predict": 200})
         assert set(json.loads(reply.message.content)) == {"n"}
@@ -201,6 +206,7 @@ def test_log_probabilities_cover_every_token_once(client, server, hybrid):
         ("chat", {"messages": [{"role": "user", "content": "a", "images": ["aGk="]}]}, "messages[0].images"),
         ("chat", {"messages": [{"role": "user", "content": "a", "thinking": "b"}]}, "messages[0].thinking"),
         ("chat", {"messages": [{"role": "bot", "content": "a"}]}, "messages[0].role"),
+        ("chat", {"messages": [{"role": "user", "content": "a"}] * 10_001}, "there are 10001 messages"),
         ("chat", {"options": {"foo": 1}}, "foo"),
         ("chat", {"options": {"num_gpu": 99}}, "num_gpu"),
         ("chat", {"options": {"repeat_last_n": 64}}, "repeat_last_n"),

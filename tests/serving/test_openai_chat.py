@@ -8,6 +8,7 @@ import pytest
 
 from tests.engine.scripted import by_position
 from tests.llm.scripted import is_idle, scripted
+from tests.serving.served import served
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,43 @@ def test_what_cannot_be_honoured_is_refused_by_name(server, fields, param):
     assert reply.status_code == 400
     assert reply.json()["error"]["param"] == param
     assert reply.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"timeout_s": -1}, "timeout_s"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"logprobs": True, "top_logprobs": 30}, "top_logprobs"),
+        ({"guided_regex": "("}, "guided_regex"),
+        ({"continue_final_message": True, "reasoning_effort": "low"}, "reasoning_effort"),
+        ({}, "messages"),
+    ],
+)
+def test_an_option_is_refused_under_the_name_that_the_request_has_for_it(server, fields, param):
+    reply = server.post("/v1/chat/completions", **(fields | ({"messages": QUESTION} if fields else {})))
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"]) == (400, param)
+    assert param in error["message"]
+
+
+def test_a_body_of_too_many_objects_is_refused_before_it_is_gone_through_and_braces_in_texts_are_none(server, hybrid):
+    refused = server.post("/v1/chat/completions", messages=QUESTION, tools=[{"type": "function"}] * 60_000)
+    assert refused.status_code == 400
+    assert "more than 50000 JSON objects" in refused.json()["error"]["message"]
+    long = server.post("/v1/chat/completions", messages=[{"role": "user", "content": '{"a": { "' * 60_000}])
+    assert long.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_model_without_thoughts_says_so_and_not_where_it_lies(models):
+    plain = models.load("never")
+    try:
+        with served({"plain": plain}) as running:
+            error = running.post("/v1/chat/completions", messages=QUESTION, enable_thinking=True).json()["error"]
+    finally:
+        plain.close()
+    assert error["param"] == "enable_thinking"
+    assert error["message"] == "enable_thinking: this model has no thinking mode in its template"
 
 
 def test_errors_are_those_that_the_official_client_knows(client):

@@ -63,7 +63,7 @@ def test_an_adapter_is_loaded_named_as_a_model_and_unloaded(server, client, hybr
         ("/v1/load_lora_adapter", {"lora_name": "red", "lora_path": ""}, 400, "lora_path"),
         ("/v1/load_lora_adapter", {"lora_name": "red", "lora_path": "x" * 5000}, 400, "lora_path"),
         ("/v1/load_lora_adapter", {"lora_name": "", "lora_path": "/none"}, 400, "lora_name"),
-        ("/v1/load_lora_adapter", {"lora_name": "red"}, 400, None),
+        ("/v1/load_lora_adapter", {"lora_name": "red"}, 400, "lora_path"),
         ("/v1/load_lora_adapter", {"lora_name": "red", "lora_path": "/x", "lora_int_id": 4}, 400, "lora_int_id"),
         ("/v1/load_lora_adapter", {"lora_name": "red", "lora_path": "/x", "base_model_name": "no"}, 404, "model"),
         ("/v1/unload_lora_adapter", {"lora_name": "hybrid"}, 400, "lora_name"),

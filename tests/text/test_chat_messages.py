@@ -26,6 +26,18 @@ def test_reasoning_comes_under_the_names_that_templates_read():
         assert message == {"role": "assistant", "content": "b", "reasoning_content": "hm", "thinking": "hm"}
 
 
+def test_keys_that_say_nothing_are_those_of_a_client_that_sends_its_own_object_back():
+    said = {"role": "assistant", "content": "b", "audio": None, "function_call": None, "annotations": [], "tool_calls": None}
+    assert read(said) == [{"role": "assistant", "content": "b"}]
+
+
+def test_results_come_in_the_order_of_their_calls():
+    calls = {"role": "assistant", "tool_calls": [call("f", "{}", id=name) for name in "abc"]}
+    results = [{"role": "tool", "content": name.upper(), "tool_call_id": name} for name in "cab"]
+    contents = [message["content"] for message in read(calls, *results, USER, calls, *reversed(results))]
+    assert contents == [None, "A", "B", "C", USER["content"], None, "A", "B", "C"]
+
+
 def test_content_of_a_call_may_be_missing_and_that_of_an_answer_is_empty_then():
     assert read({"role": "assistant", "tool_calls": [call("f", "{}")]})[0]["content"] is None
     assert read({"role": "assistant", "content": None})[0]["content"] == ""
@@ -79,6 +91,10 @@ BAD_MESSAGES = {
     "part without text": ([{"role": "user", "content": [{"type": "text"}]}], r"content\[0\].text is a NoneType"),
     "part with more": ([{"role": "user", "content": [{"type": "text", "text": "a", "x": 1}]}], "text part does not take: x"),
     "name number": ([USER | {"name": 1}], "name is a int"),
+    "result of no call": (
+        [{"role": "assistant", "tool_calls": [call("f", {}, id="a")]}, {"role": "tool", "content": "", "tool_call_id": "b"}],
+        r"messages\[1\].tool_call_id is 'b', which is none of the calls before it: a",
+    ),
     "refusal": ([{"role": "assistant", "content": "a", "refusal": "no"}], "refusal is set"),
     "two thoughts": ([{"role": "assistant", "content": "a", "reasoning": "b", "reasoning_content": "c"}], "they differ"),
     "thoughts number": ([{"role": "assistant", "content": "a", "reasoning": 1}], "reasoning is a int"),

@@ -158,7 +158,7 @@ def test_a_hostile_template_is_stopped_with_one_line(name):
     with pytest.raises(TemplateError) as caught:
         ours(source).render(HI)
     assert message in str(caught.value)
-    assert str(caught.value).startswith("model.gguf: the chat template")
+    assert str(caught.value).startswith("the model's chat template")
     assert "\n" not in str(caught.value)
 
 

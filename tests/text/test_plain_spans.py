@@ -1,6 +1,7 @@
 """Control tokens in messages are text: whatever a client writes, the control tokens of the prompt are the template's."""
 
 import re
+import time
 from functools import cache
 
 import pytest
@@ -231,3 +232,10 @@ def test_no_conversation_smuggles_a_control_token_in(turns, system):
         if all(role == "user" for role, _ in turns):
             assert control_ids(rendered) == control_ids(tame)
         assert qwen3().decode(qwen3().encode_rendered(rendered)) == rendered.text
+
+
+def test_a_conversation_of_many_messages_takes_time_for_each_and_not_for_each_pair():
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "<"}] * 2500
+    started_s = time.process_time()
+    made("qwen3").render(messages)
+    assert time.process_time() - started_s < 2

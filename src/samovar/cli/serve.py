@@ -1,6 +1,7 @@
 """`samovar serve`: answer over HTTP, in the OpenAI, Anthropic and Ollama dialects."""
 
 import argparse
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from samovar.cli.loading import load_llm
 from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams, one_line
 from samovar.errors import BadRequest
-from samovar.formats.hub import EMBEDDED_DEFAULT, default_store
+from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, resolve
 from samovar.llm import LLM
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ the server does not start without any. On this machine alone they are asked for 
 SIGTERM and Ctrl-C let open answers end (--drain-timeout); a second one ends all at once.
 """
 _MIN_KEY_CHARS = 20
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -118,7 +120,7 @@ def _add_access_options(group: "argparse._ArgumentGroup") -> None:
         help="an origin whose pages may use the server, as in https://chat.example.org; repeatable",
     )
     group.add_argument(
-        "--max-body", type=size_bytes, default=32 << 20, metavar="SIZE", help="largest request (default: 32MiB; files 512MiB)"
+        "--max-body", type=size_bytes, default=32 << 20, metavar="SIZE", help="largest request (default: 32MiB; files 256MiB)"
     )
     group.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="form of the log on standard error (default: text)"
@@ -138,6 +140,8 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     start_log(streams.stderr, args.log_format)
     offered, guard = _offered(args, model_settings, streams), _guard(args, streams)
     tls = None if args.tls_cert is None else tls_context(args.tls_cert, args.tls_key)
+    for given in args.model:  # a missing one is said at once, and not to its first client
+        resolve(_named(given)[1], default_store())
     with bind(args.host, args.port) as bound:  # an address in use is said before a large model is opened
         if len(offered) == 1:
             (only,) = offered.values()
@@ -161,6 +165,9 @@ def _check(args: argparse.Namespace) -> ModelArguments:
         args.parser.error(f"--drain-timeout is {args.drain_timeout}; expected 0 or more")
     if "*" in args.cors_origin:
         args.parser.error("--cors-origin * would let every page of the web use the server; name the origins")
+    for origin in args.cors_origin:
+        if not _ORIGIN.fullmatch(origin):  # browsers send nothing else, and anything else would fit no page
+            args.parser.error(f"--cors-origin is {origin!r}; expected an origin, as in https://chat.example.org")
     if any(name in ("", "*") for name in (*args.allow_host, *args.trusted_proxy)):
         args.parser.error("--allow-host and --trusted-proxy take names and addresses, and no *")
     for name in ("max_streams", "max_body"):

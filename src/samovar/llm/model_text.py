@@ -61,7 +61,7 @@ class ModelText:
         from samovar.text.chat_template import ChatTemplate
 
         if self.template_source is None:
-            raise BadRequest(f"{self.origin}: the model carries no chat template; use generate, or an instruct model")
+            raise BadRequest("the model carries no chat template; use generate, or an instruct model")
         return ChatTemplate(
             self.template_source,
             special_tokens=self.tokenizer.special_tokens,
@@ -93,12 +93,10 @@ class ModelText:
         tail = rendered.text.rstrip()
         is_open = tail.endswith(_OPEN)
         if thinking is False and is_open:
-            raise BadRequest(
-                f"{self.origin}: this model always thinks; its template has no way to switch it off", param="thinking"
-            )
+            raise BadRequest("this model always thinks; its template has no way to switch it off", param="thinking")
         can_think = is_open or self.has_thinking_switch
         if thinking is True and not can_think:
-            raise BadRequest(f"{self.origin}: this model has no thinking mode in its template", param="thinking")
+            raise BadRequest("this model has no thinking mode in its template", param="thinking")
         is_thinking = can_think and not tail.endswith(_CLOSE)
         return Prompt(text=rendered.text, ids=ids, is_thinking=is_thinking, is_open=is_open, can_think=can_think)
 
@@ -116,7 +114,7 @@ class ModelText:
         rendered = self.rendered(marked, settings, is_continued=True)
         end = rendered.text.rfind(_END.strip())
         if end < 0:
-            raise BadRequest(f"{self.origin}: the chat template leaves the last message out", param="messages")
+            raise BadRequest("the chat template leaves the last message out", param="messages")
         if not rendered.text.startswith(_END, end):  # the template trims messages
             end = len(rendered.text[:end].rstrip())
         spans = tuple((start, min(stop, end)) for start, stop in rendered.plain_spans if start < end)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from samovar.errors import BadRequest
+from samovar.llm.dialogue import MAX_MESSAGES
 from samovar.serving.anthropic_blocks import (
     Block,
     RedactedThinking,
@@ -23,6 +24,7 @@ Turn = tuple[str, list[tuple[str, Block]]]  # a role, and blocks with the place 
 # Claude Code begins its system blocks with a line for Anthropic's accounting, which is no part of the prompt. It differs in
 # every request: as text it would keep the cache from finding anything.
 _BILLING: Final = "x-anthropic-billing-header:"
+_MAX_BLOCKS: Final = 2 * MAX_MESSAGES
 _SAYS_ERROR: Final = ("Error", "<tool_use_error>")
 
 
@@ -34,6 +36,7 @@ def read_conversation(system: str | Sequence[Any] | None, messages: Sequence[dic
     """
     if not messages:
         raise BadRequest("messages is empty; expected one message at least", param="messages")
+    _check_size(system, messages)
     found = [Text(type="text", text=system)] if isinstance(system, str) else []
     blocks = [
         read_block(f"system[{i}]", raw, "system") for i, raw in enumerate(() if isinstance(system, str) else system or ())
@@ -76,6 +79,15 @@ def read_tools(tools: Sequence[dict[str, Any]]) -> list[dict[str, object]] | Non
             function["strict"] = True
         read.append({"type": "function", "function": function})
     return read or None
+
+
+def _check_size(system: str | Sequence[Any] | None, messages: Sequence[dict[str, Any]]) -> None:
+    """Raises BadRequest for more messages or blocks than there may be: they are gone through on the event loop."""
+    contents = [message.get("content") for message in messages]
+    n_blocks = sum(len(blocks) for blocks in (system, *contents) if isinstance(blocks, list))
+    for what, found, most in (("messages", len(messages), MAX_MESSAGES), ("content blocks", n_blocks, _MAX_BLOCKS)):
+        if found > most:
+            raise BadRequest(f"messages: there are {found} {what}; expected at most {most}", param="messages")
 
 
 def _turns(messages: Sequence[dict[str, Any]]) -> list[Turn]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -16,6 +17,9 @@ from samovar.errors import BadRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
+_MISSING: Final = re.compile(r"missing required field `([^`]*)`")
+_OBJECT: Final = re.compile(rb'\{\s*"')  # no text in JSON holds it, as its quotes are escaped
+_MAX_OBJECTS: Final = 50_000  # they are gone through on the event loop
 _PATH: Final = re.compile(r" - at `\$\.?([^`]*)`")
 
 
@@ -32,7 +36,10 @@ class Fields(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 
 
 def read_body(kind: type[T], body: bytes, unsupported: Mapping[str, Unsupported]) -> T:
-    """The fields in a body. Raises BadRequest for what is no JSON object, for an unknown field, or a value of a wrong type."""
+    """The fields in a body. Raises BadRequest for what is no JSON object, for one that holds too many, for an unknown field,
+    or a value of a wrong type."""
+    if next(islice(_OBJECT.finditer(body), _MAX_OBJECTS, None), None) is not None:
+        raise BadRequest(f"the body holds more than {_MAX_OBJECTS} JSON objects; send fewer messages, parts or tools")
     try:
         raw: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -63,7 +70,10 @@ def naming(**fields: str) -> Iterator[None]:
     try:
         yield
     except BadRequest as error:
-        error.param = fields.get(error.param or "", error.param)
+        ours, message = error.param or "", str(error)
+        if (name := fields.get(ours)) is not None:
+            told = f"{name}{message.removeprefix(ours)}" if message.startswith(f"{ours} ") else message
+            error.args, error.param = (told if name in told else f"{name}: {told}",), name
         raise
 
 
@@ -74,4 +84,7 @@ def _refused(message: str) -> BadRequest:
     name = ".".join(filter(None, (path, unknown[1]))) if unknown else path
     if unknown:
         return BadRequest(f"{name} is no field that is known here", param=name)
+    if missing := _MISSING.search(message):
+        name = ".".join(filter(None, (path, missing[1])))
+        return BadRequest(f"{name} is missing, which is required", param=name)
     return BadRequest(f"{name or 'the body'}: {_PATH.sub('', message)}", param=name or None)

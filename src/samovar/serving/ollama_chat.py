@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from samovar.errors import BadRequest
+from samovar.llm.dialogue import MAX_MESSAGES
 from samovar.llm.options import ChatOptions
 from samovar.serving.body import Fields, Unsupported, read_body
 from samovar.serving.chat import ChatAsk
@@ -73,6 +74,8 @@ async def chat(server: Server, request: Request) -> Response:
 def chat_ask(fields: ChatFields) -> ChatAsk:
     """The request in the terms that all dialects share; a last message of the assistant is continued. Raises BadRequest."""
     given, asked = read_options(fields.options), thinking_ask(fields.think)
+    if (n_messages := len(fields.messages or ())) > MAX_MESSAGES:  # they are gone through on the event loop
+        raise BadRequest(f"there are {n_messages} messages; expected at most {MAX_MESSAGES}", param="messages")
     messages = [_message(f"messages[{at}]", one) for at, one in enumerate(fields.messages or [])]
     last = fields.messages[-1] if fields.messages else None
     is_begun = last is not None and last.role == "assistant" and bool((last.content or "").strip()) and not last.tool_calls

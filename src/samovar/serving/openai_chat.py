@@ -11,7 +11,7 @@ from starlette.responses import Response
 from samovar.errors import BadRequest
 from samovar.llm.options import ChatOptions
 from samovar.llm.result import Result
-from samovar.serving.body import Fields, Unsupported, read_body
+from samovar.serving.body import Fields, Unsupported, naming, read_body
 from samovar.serving.chat import Answers, ChatAsk
 from samovar.serving.failures import error_body
 from samovar.serving.openai_options import (
@@ -21,6 +21,7 @@ from samovar.serving.openai_options import (
     common_options,
     finish_details,
     finish_reason,
+    option_names,
     prompt_logprobs,
     usage,
     with_seed,
@@ -86,7 +87,9 @@ class ChatFields(CommonFields, kw_only=True, frozen=True):
 async def chat_completions(server: Server, request: Request) -> Response:
     """Answer a conversation."""
     fields = read_body(ChatFields, await request.body(), UNSUPPORTED)
-    answers = await server.start(request, chat_ask(fields))
+    ask = chat_ask(fields)
+    with naming(**_option_names(fields)):
+        answers = await server.start(request, ask)
     shape = _Shape(server, answers, fields)
     if fields.stream:
         return sse_reply(shape.events(), close=answers.aclose)
@@ -124,6 +127,18 @@ def chat_ask(fields: ChatFields) -> ChatAsk:
         "logprobs": (fields.top_logprobs or 0) if fields.logprobs else None,
     }
     return ChatAsk(model=fields.model, messages=fields.messages, options=options, cache_salt=fields.cache_salt)
+
+
+def _option_names(fields: ChatFields) -> dict[str, str]:
+    """The fields that options come from, where they are called otherwise."""
+    names = option_names(fields) | {"continue_final": "continue_final_message"}
+    if (word := _thinking(fields).word) is not None:
+        names |= {"thinking": word, "thinking_budget": word}
+    if fields.max_tokens is None and fields.max_completion_tokens is not None:
+        names["max_tokens"] = "max_completion_tokens"
+    if fields.top_logprobs is not None:
+        names["logprobs"] = "top_logprobs"
+    return names
 
 
 def _thinking(fields: ChatFields) -> ThinkingAsk:

@@ -11,7 +11,7 @@ from samovar.llm.options import Options
 from samovar.serving.body import Unsupported, naming, read_body
 from samovar.serving.chat import TextAsk
 from samovar.serving.openai_completion_shape import CompletionShape
-from samovar.serving.openai_options import COMMON_UNSUPPORTED, CommonFields, common_options
+from samovar.serving.openai_options import COMMON_UNSUPPORTED, CommonFields, common_options, option_names
 from samovar.serving.replies import json_reply, sse_reply, unless_gone
 from samovar.serving.server import Server
 
@@ -39,7 +39,7 @@ async def completions(server: Server, request: Request) -> Response:
     fields = read_body(CompletionFields, await request.body(), UNSUPPORTED)
     prompts = read_prompts(fields.prompt, "prompt")
     ask = completion_ask(fields, prompts)
-    with naming(messages="prompt", deadline_s="timeout_s"):
+    with naming(messages="prompt", **option_names(fields)):
         answers = await server.start(request, ask)
     shape = CompletionShape(
         server,

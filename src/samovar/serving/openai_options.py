@@ -114,6 +114,12 @@ def common_options(fields: CommonFields) -> Options:
     return options
 
 
+def option_names(fields: CommonFields) -> dict[str, str]:
+    """The fields that options come from, where they are called otherwise: see `body.naming`."""
+    grammars = {option: name for name, grammar in _grammars(fields) for option in grammar if grammar[option] is not None}
+    return {"deadline_s": "timeout_s", **grammars}
+
+
 def response_format(given: Mapping[str, Any], param: str = "response_format") -> dict[str, Any]:
     """`response_format` as options. Raises BadRequest for what it does not know."""
     kind = given.get("type")

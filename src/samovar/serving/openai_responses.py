@@ -10,13 +10,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from samovar.errors import BadRequest
-from samovar.serving.body import read_body
+from samovar.serving.body import naming, read_body
 from samovar.serving.chat import Answers, ChatAsk
 from samovar.serving.openai_options import token_logprob
 from samovar.serving.paging import page_body, read_page, read_query, read_whole
 from samovar.serving.records import NoSuchRecord, Records
 from samovar.serving.replies import json_reply, sse, sse_reply, unless_gone
-from samovar.serving.responses_fields import LOGPROBS, SEALED, UNSUPPORTED, ResponseFields, chat_options, echoed, has_summary
+from samovar.serving.responses_fields import (
+    LOGPROBS,
+    SEALED,
+    UNSUPPORTED,
+    ResponseFields,
+    chat_options,
+    echoed,
+    has_summary,
+    option_names,
+)
 from samovar.serving.responses_items import Item, messages_of, read_items
 from samovar.serving.responses_logprobs import TextTokens
 from samovar.serving.responses_stream import Event, Growing, response_id_of
@@ -43,7 +52,8 @@ async def create_response(server: Server, request: Request) -> Response:
     if fields.instructions:
         messages.insert(0, {"role": "system", "content": fields.instructions})
     ask = ChatAsk(model=fields.model, messages=messages, options=options, cache_salt=fields.cache_salt)
-    answers = await server.start(request, ask)
+    with naming(**option_names(fields)):
+        answers = await server.start(request, ask)
     making = _Making(server, answers, fields, items, owner if is_stored else None)
     if fields.background:
         return await _in_background(server, making, fields)

@@ -7,7 +7,7 @@ from samovar.errors import BadRequest
 from samovar.llm.options import ChatOptions
 from samovar.serving.body import Fields, Unsupported, read_fields
 from samovar.serving.openai_options import response_format
-from samovar.serving.thinking_words import read_thinking
+from samovar.serving.thinking_words import ThinkingAsk, read_thinking
 
 UNSUPPORTED: Final[Mapping[str, Unsupported]] = {
     "truncation": Unsupported("prompts are never cut", ("disabled",)),
@@ -121,22 +121,15 @@ class ResponseFields(Fields, kw_only=True, frozen=True):
 
 def chat_options(fields: ResponseFields) -> ChatOptions:
     """The options of a chat. Raises BadRequest for fields that contradict each other, or cannot be honoured."""
-    has_logprobs, reasoning = LOGPROBS in (fields.include or ()), _reasoning(fields)
+    has_logprobs = LOGPROBS in (fields.include or ())
     if fields.top_logprobs and not has_logprobs:
         raise BadRequest(f'top_logprobs is given; expected include: ["{LOGPROBS}"] with it', param="top_logprobs")
     if fields.stream_options is not None and not fields.stream:
         raise BadRequest("stream_options is given, and stream is off; expected stream: true with it", param="stream_options")
     check_metadata(fields.metadata)
-    template_options = dict(fields.chat_template_kwargs or {})
-    asked = read_thinking(
-        {
-            "reasoning.effort": reasoning.effort,
-            "enable_thinking": fields.enable_thinking,
-            "thinking_budget": fields.thinking_budget,
-            "chat_template_kwargs.enable_thinking": template_options.pop("enable_thinking", None),
-            "chat_template_kwargs.thinking_budget": template_options.pop("thinking_budget", None),
-        }
-    )
+    template_options, asked = dict(fields.chat_template_kwargs or {}), _thinking(fields)
+    for name in ("enable_thinking", "thinking_budget"):
+        template_options.pop(name, None)
     options: ChatOptions = {
         "temperature": fields.temperature,
         "top_p": fields.top_p,
@@ -160,6 +153,15 @@ def chat_options(fields: ResponseFields) -> ChatOptions:
     }
     options.update(_format(fields))  # type: ignore[typeddict-item]
     return options
+
+
+def option_names(fields: ResponseFields) -> dict[str, str]:
+    """The fields that options come from, where they are called otherwise: see `body.naming`."""
+    names = {"max_tokens": "max_output_tokens", "deadline_s": "timeout_s", "logprobs": "top_logprobs", "messages": "input"}
+    names |= dict.fromkeys(("json_schema", "json_object"), "text.format")
+    if (word := _thinking(fields).word) is not None:
+        names |= {"thinking": word, "thinking_budget": word}
+    return names
 
 
 def has_summary(fields: ResponseFields) -> bool:
@@ -203,6 +205,19 @@ def echoed(fields: ResponseFields) -> dict[str, Any]:
         "safety_identifier": fields.safety_identifier,
         "prompt_cache_key": fields.prompt_cache_key,
     }
+
+
+def _thinking(fields: ResponseFields) -> ThinkingAsk:
+    kwargs = fields.chat_template_kwargs or {}
+    return read_thinking(
+        {
+            "reasoning.effort": _reasoning(fields).effort,
+            "enable_thinking": fields.enable_thinking,
+            "thinking_budget": fields.thinking_budget,
+            "chat_template_kwargs.enable_thinking": kwargs.get("enable_thinking"),
+            "chat_template_kwargs.thinking_budget": kwargs.get("thinking_budget"),
+        }
+    )
 
 
 def _reasoning(fields: ResponseFields) -> ReasoningFields:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from samovar.errors import BadRequest
+from samovar.llm.dialogue import MAX_MESSAGES
 from samovar.serving.body import Fields, Unsupported, read_fields
 
 Item = dict[str, Any]
@@ -75,6 +76,8 @@ def read_items(given: str | Sequence[Item]) -> list[Item]:
     """The items of an input in their full form, as they are kept. Raises BadRequest naming the item at fault."""
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
+    if len(given) > MAX_MESSAGES:  # they are gone through on the event loop
+        raise BadRequest(f"input has {len(given)} items; expected at most {MAX_MESSAGES}", param="input")
     return [_item(f"input[{at}]", item) for at, item in enumerate(given)]
 
 

@@ -20,10 +20,12 @@ EFFORTS: Final[Mapping[str, int | None]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThinkingAsk:
-    """`thinking` on, off, or as the model's template has it (None); `budget` in tokens, None unbounded."""
+    """`thinking` on, off, or as the model's template has it (None); `budget` in tokens, None unbounded. `word` is the
+    field that says so, None for none."""
 
     thinking: bool | None = None
     budget: int | None = None
+    word: str | None = None
 
 
 def read_thinking(words: Mapping[str, object]) -> ThinkingAsk:
@@ -56,8 +58,9 @@ def read_thinking(words: Mapping[str, object]) -> ThinkingAsk:
     if switch is None:
         return ThinkingAsk()
     if budget is not None and budget[1] == 0 and "effort" not in budget[0]:
-        return ThinkingAsk(budget=0)  # models that always think are told to close their thoughts at once
-    return ThinkingAsk(thinking=switch[1], budget=budget[1] if budget is not None and switch[1] else None)
+        return ThinkingAsk(budget=0, word=budget[0])  # models that always think are told to close their thoughts at once
+    tokens = budget[1] if budget is not None and switch[1] else None
+    return ThinkingAsk(thinking=switch[1], budget=tokens, word=switch[0] if budget is None else budget[0])
 
 
 def _expected(name: str) -> str:

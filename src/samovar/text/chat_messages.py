@@ -16,6 +16,7 @@ _KEYS: Final = {
     "assistant": ("role", "content", "name", "tool_calls", "reasoning_content", "reasoning", "refusal"),
     "tool": ("role", "content", "name", "tool_call_id", "id", "extra"),
 }
+_OFTEN_EMPTY: Final = frozenset(("annotations", "audio", "function_call"))
 _MAX_DEPTH: Final = 64
 _TOOL_NAME: Final = re.compile(r"""[^\s"'<>=\\]{1,256}""")  # that both formats of calls can hold
 
@@ -23,7 +24,8 @@ _TOOL_NAME: Final = re.compile(r"""[^\s"'<>=\\]{1,256}""")  # that both formats 
 def read_messages(messages: Sequence[Mapping[str, object]], *, parse_arguments: bool) -> list[Message]:
     """Check a conversation and return a copy of it for a template.
 
-    `developer` becomes `system`, text parts become one text (a line each), `reasoning` becomes `reasoning_content`. The
+    `developer` becomes `system`, text parts become one text (a line each), `reasoning` becomes `reasoning_content`. Results of
+    tools come in the order of their calls, by which templates tell them apart. The
     arguments of tool calls, where they are a JSON text, are parsed with `parse_arguments` and else left as they are. Raises
     BadRequest for whatever else is found, naming it.
     """
@@ -31,7 +33,7 @@ def read_messages(messages: Sequence[Mapping[str, object]], *, parse_arguments: 
         _refuse(f"messages is a {type(messages).__name__}; expected a list of messages")
     if not messages:
         _refuse("messages is empty; expected one message at least")
-    return [_message(f"messages[{i}]", message, parse_arguments) for i, message in enumerate(messages)]
+    return _in_order_of_calls([_message(f"messages[{i}]", message, parse_arguments) for i, message in enumerate(messages)])
 
 
 def read_tools(tools: Sequence[Mapping[str, object]] | None) -> list[Json] | None:
@@ -72,7 +74,7 @@ def _message(where: str, message: Mapping[str, object], parse_arguments: bool) -
     role = "system" if role == "developer" else role
     if not isinstance(role, str) or role not in _KEYS:
         _refuse(f"{where}.role is {role!r}; expected system, developer, user, assistant or tool")
-    if unknown := [str(key) for key in message if key not in _KEYS[role]]:
+    if unknown := [str(key) for key in message if key not in _KEYS[role] and not _is_empty(role, key, message[key])]:
         _refuse(f"{where} has keys that a message of role {role} does not take: {', '.join(sorted(unknown))}")
     read: Message = {"role": role, "content": _content(f"{where}.content", message.get("content"))}
     if message.get("name") is not None:
@@ -108,6 +110,33 @@ def _call_id(where: str, message: Mapping[str, object]) -> str | None:
     if len(set(given.values())) > 1:
         _refuse(f"{where} has {' and '.join(given)}, and they differ; give one")
     return next(iter(given.values()), None)
+
+
+def _in_order_of_calls(messages: list[Message]) -> list[Message]:
+    """Sort the results of calls that were made together by the place of each one's call, as far as calls have ids."""
+    ordered: list[Message] = []
+    places: dict[Json, int] = {}
+    for i, message in enumerate(messages):
+        if message["role"] != "tool":
+            calls = message.get("tool_calls")
+            ids = [call.get("id") if isinstance(call, dict) else None for call in calls] if isinstance(calls, list) else []
+            places = {call_id: at for at, call_id in enumerate(ids)} if all(type(one) is str for one in ids) else {}
+            ordered.append(message)
+            continue
+        call_id = message.get("tool_call_id")
+        if places and call_id is not None and call_id not in places:
+            known = ", ".join(map(str, places))
+            _refuse(f"messages[{i}].tool_call_id is {call_id!r}, which is none of the calls before it: {known}")
+        at = len(ordered)
+        while call_id in places and places.get(ordered[at - 1].get("tool_call_id"), -1) > places[call_id]:
+            at -= 1
+        ordered.insert(at, message)
+    return ordered
+
+
+def _is_empty(role: str, key: str, value: object) -> bool:
+    """Whether a key says nothing: clients send back all the keys that their own objects have."""
+    return role == "assistant" and key in _OFTEN_EMPTY and value in (None, [])
 
 
 def _content(where: str, content: object) -> str | None:

@@ -41,7 +41,7 @@ class ChatTemplate:
         Templates see `special_tokens` by their names (bos_token, eos_token); `control_tokens` are the texts that count in
         messages as plain text only; `origin` is where the template is from, for messages.
         """
-        self.source, self._origin, self._clock = source, origin, clock
+        self.source, self._clock = source, clock
         self._special_tokens = dict(special_tokens)
         self._tokens = token_pattern(control_tokens)
         self._sandbox = TemplateSandbox()
@@ -100,16 +100,16 @@ class ChatTemplate:
     def _refuse_unread(self, conversation: Conversation) -> None:
         """Refuse tools, and calls of tools, that the template would drop in silence."""
         if conversation.tools and "tools" not in self.variables:
-            raise BadRequest(f"{self._origin}: this model's chat template has no place for tools", param="tools")
+            raise BadRequest("this model's chat template has no place for tools", param="tools")
         if "tool_calls" not in self.source and any("tool_calls" in message for message in conversation.messages):
-            raise BadRequest(f"{self._origin}: this model's chat template has no place for tool_calls", param="messages")
+            raise BadRequest("this model's chat template has no place for tool_calls", param="messages")
 
     def _failure(self, error: BaseException) -> TemplateError:
         if isinstance(error, SecurityError):
-            return TemplateError(f"{self._origin}: the chat template was stopped: {_line(error)}")
+            return TemplateError(f"the model's chat template was stopped: {_line(error)}")
         if type(error) is jinja2.TemplateError:  # raised by the template on purpose
             return TemplateError(f"the model's chat template refuses these messages: {_line(error)}", param="messages")
-        return TemplateError(f"{self._origin}: the chat template fails on these messages: {_line(error)}", param="messages")
+        return TemplateError(f"the model's chat template fails on these messages: {_line(error)}", param="messages")
 
 
 def _line(error: BaseException) -> str:

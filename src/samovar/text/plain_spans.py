@@ -7,6 +7,7 @@ A second rendering is only needed where a message does hold the text of a contro
 
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,7 +87,7 @@ def _whole_tokens(text: str, conversation: Conversation, render: Render, tokens:
         marked = conversation.edited(partial(_marked, tokens=tokens, side=side, after=after, before=before))
         places = _places(render(marked), text, {*after.values(), *before.values()})
         if places is not None:
-            ends = {(p - len(t), p) for t, mark in after.items() for p in places[mark] if text[:p].endswith(t)}
+            ends = {(p - len(t), p) for t, mark in after.items() for p in places[mark] if text.endswith(t, 0, p)}
             starts = {(p, p + len(t)) for t, mark in before.items() for p in places[mark] if text.startswith(t, p)}
             return ends | starts
     raise TemplateError(f"a message holds the text of a control token, {min(found)!r}, {_LOST}", param="messages")
@@ -123,8 +124,9 @@ def _completed_tokens(
     places = _places(render(marked), text, {first, last})
     if places is None:
         raise TemplateError(f"a message holds {min(suspects)!r}, a part of a control token, {_LOST}", param="messages")
-    reaching_in = {(start, end) for _, start, end in printed if any(start < place <= end for place in places[first])}
-    return reaching_in | {(start, end) for _, start, end in printed if any(start <= place < end for place in places[last])}
+    firsts, lasts = sorted(places[first]), sorted(places[last])  # as many as there are messages, and so are the tokens
+    reaching_in = {(start, end) for _, start, end in printed if bisect_right(firsts, start) < bisect_right(firsts, end)}
+    return reaching_in | {(start, end) for _, start, end in printed if bisect_left(lasts, start) < bisect_left(lasts, end)}
 
 
 def _marked_edges(leaf: str, first: str, last: str) -> str:
