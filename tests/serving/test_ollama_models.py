@@ -1,5 +1,6 @@
 """What Ollama's clients ask about models, how long these stay open, and vectors; against the official client."""
 
+import math
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -7,9 +8,12 @@ from functools import partial
 import numpy as np
 import ollama
 import pytest
+from starlette.requests import Request
 
 from samovar.llm.model_card import card_at
+from samovar.serving.caller import Caller, Forbidden
 from samovar.serving.ollama_models import API_VERSION
+from samovar.serving.ollama_options import check_keep_alive
 from samovar.serving.registry import Offered
 from tests.llm.scripted import is_idle
 from tests.serving.served import served
@@ -181,3 +185,15 @@ def test_models_are_not_fetched_or_changed_over_http(client, server):
         assert caught.value.status_code == 400
     assert server.client.post("/api/blobs/sha256:00", content=b"x").status_code == 400
     assert server.client.head("/api/blobs/sha256:00").status_code == 400
+
+
+@pytest.mark.parametrize("seconds", [0, math.inf])
+def test_only_an_admin_closes_a_model_that_others_use_or_keeps_it_for_ever(seconds):
+    def asked_by(*, is_admin):
+        caller = Caller(id="k", name="k", is_admin=is_admin)
+        return Request({"type": "http", "state": {"caller": caller}})
+
+    check_keep_alive(asked_by(is_admin=True), seconds)
+    check_keep_alive(asked_by(is_admin=False), 600)
+    with pytest.raises(Forbidden, match="admin's key"):
+        check_keep_alive(asked_by(is_admin=False), seconds)

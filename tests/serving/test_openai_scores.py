@@ -122,3 +122,16 @@ def test_a_client_that_leaves_stops_the_work(server, hybrid, monkeypatch, path):
     assert is_idle(hybrid)
     assert time.monotonic() - started < 2
     assert steps
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/embeddings", {"input": ["a"] * 2049}, "input"),
+        ("/v1/rerank", {"query": "q", "documents": ["a"] * 2049}, "documents"),
+        ("/v1/score", {"text_1": "q", "text_2": ["a"] * 2049}, "text_2"),
+    ],
+)
+def test_the_texts_of_a_request_are_bounded(server, path, body, param):
+    reply = server.post(path, **body)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)

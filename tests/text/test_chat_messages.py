@@ -148,3 +148,17 @@ def test_half_a_surrogate_pair_is_refused_with_its_message_and_place():
     with pytest.raises(BadRequest, match=r"tools\[0\]\.function\.name has half a surrogate pair") as caught:
         read_tools([{"type": "function", "function": {"name": "\ud83d"}}])
     assert caught.value.param == "tools"
+
+
+def test_thoughts_are_taken_back_as_openrouter_sends_them():
+    parts = [{"type": "reasoning.text", "text": "Light "}, {"type": "reasoning.encrypted", "data": "x"}]
+    details = [*parts, {"type": "reasoning.text", "text": "scatters."}]
+    messages = [{"role": "assistant", "content": "Blue.", "reasoning_details": details}]
+    assert read_messages(messages, parse_arguments=False)[0]["reasoning_content"] == "Light scatters."
+
+
+def test_a_call_without_arguments_has_none():
+    call = {"id": "1", "type": "function", "function": {"name": "now", "arguments": ""}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    assert read_messages(messages, parse_arguments=False)[0]["tool_calls"][0]["function"]["arguments"] == "{}"
+    assert read_messages(messages, parse_arguments=True)[0]["tool_calls"][0]["function"]["arguments"] == {}

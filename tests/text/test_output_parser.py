@@ -85,6 +85,11 @@ def test_a_tag_that_is_only_quoted_does_not_count_where_tags_are_tokens():
     assert by_token(STARTS["start"], quoted)[:2] == ("", "<think>a</think>b")
 
 
+def test_thoughts_that_are_closed_twice_leave_no_tag_in_the_answer():
+    ids = qwen3().encode("hm\n</think>\n\n</think>\n\n</think>\n\nParis </think>")
+    assert by_token(STARTS["thinking"], ids)[:2] == ("hm", "Paris </think>")
+
+
 def test_a_tool_call_ends_thoughts_that_are_open():
     ids = qwen3().encode('I call\n<tool_call>\n{"name": "f"}\n</tool_call>')
     assert by_token(STARTS["thinking"], ids)[:2] == ("I call", '<tool_call>\n{"name": "f"}\n</tool_call>')

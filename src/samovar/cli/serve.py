@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -211,6 +212,7 @@ def _guard(args: argparse.Namespace, streams: Streams) -> "Guard":
 
 def _offered(args: argparse.Namespace, settings: ModelArguments, streams: Streams) -> "dict[str, Offered]":
     """The models by name, none of them open. Raises BadRequest for a name that is given twice, or an adapter of no model."""
+    from samovar.llm.model_card import card_at
     from samovar.serving.registry import Offered
 
     offered: dict[str, Offered] = {}
@@ -219,7 +221,12 @@ def _offered(args: argparse.Namespace, settings: ModelArguments, streams: Stream
         if name in offered:
             raise BadRequest(f"two models are named {name}; give each a name of its own, as in NAME=MODEL")
         keep_alive_s = None if args.keep_alive < 0 or len(args.model) < 2 else args.keep_alive
-        offered[name] = Offered(name=name, open_model=_opener(replace(settings, name=path), streams), keep_alive_s=keep_alive_s)
+        offered[name] = Offered(
+            name=name,
+            open_model=_opener(replace(settings, name=path), streams),
+            keep_alive_s=keep_alive_s,
+            read_card=lru_cache(partial(card_at, path)),
+        )
     for given in args.adapter:
         target, equals, folder = given.partition("=")
         name, at, model = target.partition("@")

@@ -12,7 +12,15 @@ from samovar.llm.dialogue import MAX_MESSAGES
 from samovar.llm.options import ChatOptions
 from samovar.serving.body import Fields, Unsupported, read_body
 from samovar.serving.chat import ChatAsk
-from samovar.serving.ollama_options import RunFields, keep_alive, keep_alive_s, read_options, run_options, thinking_ask
+from samovar.serving.ollama_options import (
+    RunFields,
+    check_keep_alive,
+    keep_alive,
+    keep_alive_s,
+    read_options,
+    run_options,
+    thinking_ask,
+)
 from samovar.serving.ollama_replies import Call, Shape, load_or_unload, reply
 from samovar.serving.server import Server
 
@@ -63,6 +71,7 @@ async def chat(server: Server, request: Request) -> Response:
     started_s = time.perf_counter()
     fields = read_body(ChatFields, await request.body(), UNSUPPORTED)
     ask, seconds = chat_ask(fields), keep_alive_s(fields.keep_alive)
+    check_keep_alive(request, seconds)
     if not fields.messages:
         return await load_or_unload(server, request, fields.model, message, seconds)
     answers = await server.start(request, ask)

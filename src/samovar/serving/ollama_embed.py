@@ -17,7 +17,7 @@ from starlette.responses import Response
 from samovar.errors import BadRequest
 from samovar.llm import LLM
 from samovar.serving.body import Fields, Unsupported, read_body
-from samovar.serving.ollama_options import OptionFields, keep_alive, keep_alive_s, read_options
+from samovar.serving.ollama_options import OptionFields, check_keep_alive, keep_alive, keep_alive_s, read_options
 from samovar.serving.replies import json_reply, unless_gone
 from samovar.serving.server import Server, caller_of
 from samovar.text.tokenizer import Tokenizer
@@ -86,6 +86,7 @@ async def embeddings(server: Server, request: Request) -> Response:
 
 async def _embed(server: Server, request: Request, fields: EmbedFields) -> _Vectors:
     options, seconds = _options(fields.options), keep_alive_s(fields.keep_alive)
+    check_keep_alive(request, seconds)
     texts = fields.input if isinstance(fields.input, list) else [fields.input] if fields.input else []
     caller, started_s = caller_of(request), time.perf_counter()
     async with server.use(request, fields.model) as (opened, count):

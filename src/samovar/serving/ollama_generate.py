@@ -11,7 +11,15 @@ from samovar.errors import BadRequest
 from samovar.serving.body import Unsupported, read_body
 from samovar.serving.chat import ChatAsk, TextAsk
 from samovar.serving.ollama_chat import NO_IMAGES
-from samovar.serving.ollama_options import RunFields, keep_alive, keep_alive_s, read_options, run_options, thinking_ask
+from samovar.serving.ollama_options import (
+    RunFields,
+    check_keep_alive,
+    keep_alive,
+    keep_alive_s,
+    read_options,
+    run_options,
+    thinking_ask,
+)
 from samovar.serving.ollama_replies import Call, Shape, load_or_unload, reply
 from samovar.serving.server import Server
 
@@ -42,6 +50,7 @@ async def generate(server: Server, request: Request) -> Response:
     started_s = time.perf_counter()
     fields = read_body(GenerateFields, await request.body(), UNSUPPORTED)
     ask, seconds = generate_ask(fields), keep_alive_s(fields.keep_alive)
+    check_keep_alive(request, seconds)
     if not fields.prompt and not fields.suffix:
         return await load_or_unload(server, request, fields.model, response, seconds)
     answers = await server.start(request, ask)

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
+from starlette.requests import Request
 
 from samovar.errors import BadRequest
 from samovar.llm.options import ChatOptions
 from samovar.serving.body import Fields, Unsupported, read_fields
+from samovar.serving.caller import Forbidden
 from samovar.serving.registry import Registry
+from samovar.serving.server import caller_of
 from samovar.serving.thinking_words import EFFORTS, ThinkingAsk, read_thinking
 
 _AT_START: Final = "it is set when the server starts, for all requests"
@@ -121,6 +124,12 @@ def keep_alive_s(value: float | str | None) -> float | None:
         return None
     seconds = _seconds(value) if isinstance(value, str) else value
     return math.inf if seconds < 0 or seconds > _FOR_EVER_S else seconds
+
+
+def check_keep_alive(request: Request, seconds: float | None) -> None:
+    """Raises Forbidden where a caller without an admin's key would close a model that others use, or keep it for ever."""
+    if seconds is not None and (seconds == 0 or math.isinf(seconds)) and not caller_of(request).is_admin:
+        raise Forbidden("keep_alive: to close a model, or to keep it open for ever, takes an admin's key")
 
 
 def keep_alive(registry: Registry, model: str, seconds: float | None) -> None:

@@ -40,6 +40,8 @@ SCORE_UNSUPPORTED: Final[Mapping[str, Unsupported]] = {
     "encoding_format": Unsupported("scores are numbers", ("float",)),
 }
 
+MAX_TEXTS: Final = 2_048
+
 
 class EmbeddingsFields(Fields, kw_only=True, frozen=True):
     """Fields of `/v1/embeddings`."""
@@ -77,10 +79,17 @@ class ScoreFields(Fields, kw_only=True, frozen=True):
     instruction: str | None = None
 
 
+def _check_count(name: str, n: int) -> None:
+    """Raises BadRequest for more texts than one request may hold, as OpenAI has it."""
+    if n > MAX_TEXTS:
+        raise BadRequest(f"{name} has {n} texts; expected up to {MAX_TEXTS} in a request", param=name)
+
+
 async def embeddings(server: Server, request: Request) -> Response:
     """A vector for each input."""
     fields = read_body(EmbeddingsFields, await request.body(), EMBEDDINGS_UNSUPPORTED)
     inputs, tenant = read_prompts(fields.input, "input"), caller_of(request).id
+    _check_count("input", len(inputs))
 
     def prepare(opened: Opened) -> PreparedScores[NDArray[np.float32]]:
         return opened.llm.prepare_embed(inputs, dimensions=fields.dimensions, tenant=tenant, adapter=opened.adapter)
@@ -101,6 +110,7 @@ async def rerank(server: Server, request: Request) -> Response:
     documents = [one if isinstance(one, str) else one.text for one in fields.documents]
     if not documents:
         raise BadRequest("documents is empty; expected one at least", param="documents")
+    _check_count("documents", len(documents))
     if fields.top_n is not None and fields.top_n < 0:
         raise BadRequest(f"top_n is {fields.top_n}; expected a whole number from 0 on, which is all", param="top_n")
     pairs = [(fields.query, document) for document in documents]
@@ -120,6 +130,7 @@ async def score(server: Server, request: Request) -> Response:
     fields = read_body(ScoreFields, await request.body(), SCORE_UNSUPPORTED)
     firsts = [fields.text_1] if isinstance(fields.text_1, str) else fields.text_1
     seconds = [fields.text_2] if isinstance(fields.text_2, str) else fields.text_2
+    _check_count("text_2", len(seconds))
     if not seconds or len(firsts) not in (1, len(seconds)):
         raise BadRequest(
             f"text_1 has {len(firsts)} texts and text_2 {len(seconds)}; expected one against several, or as many of both",

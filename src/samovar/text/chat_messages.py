@@ -13,7 +13,7 @@ Message: TypeAlias = dict[str, Json]
 _KEYS: Final = {
     "system": ("role", "content", "name"),
     "user": ("role", "content", "name"),
-    "assistant": ("role", "content", "name", "tool_calls", "reasoning_content", "reasoning", "refusal"),
+    "assistant": ("role", "content", "name", "tool_calls", "reasoning_content", "reasoning", "reasoning_details", "refusal"),
     "tool": ("role", "content", "name", "tool_call_id", "id", "extra"),
 }
 _OFTEN_EMPTY: Final = frozenset(("annotations", "audio", "function_call"))
@@ -164,7 +164,21 @@ def _reasoning(where: str, message: Mapping[str, object]) -> str | None:
     texts = [_text(f"{where}.{key}", value) for key, value in given.items()]
     if len(set(texts)) > 1:
         _refuse(f"{where} has reasoning_content and reasoning, and they differ; give one")
-    return texts[0] if texts else None
+    return texts[0] if texts else _details(f"{where}.reasoning_details", message.get("reasoning_details"))
+
+
+def _details(where: str, details: object) -> str | None:
+    """The thoughts as OpenRouter has them: parts of type reasoning.text; summaries and what is encrypted are left out."""
+    if details is None:
+        return None
+    if isinstance(details, str) or not isinstance(details, Sequence):
+        _refuse(f"{where} is a {type(details).__name__}; expected a list of parts")
+    texts = [
+        _text(f"{where}[{i}].text", part["text"])
+        for i, part in enumerate(details)
+        if isinstance(part, Mapping) and part.get("type") == "reasoning.text" and part.get("text") is not None
+    ]
+    return "".join(texts) or None
 
 
 def _tool_calls(where: str, calls: object, parse_arguments: bool) -> list[Json]:
@@ -189,6 +203,8 @@ def _tool_call(where: str, call: object, parse_arguments: bool) -> Json:
     arguments = function.get("arguments")
     if not isinstance(arguments, (str, dict)):
         _refuse(f"{where}.function.arguments is {arguments!r}; expected an object, or one as JSON text")
+    if isinstance(arguments, str) and not arguments.strip():
+        function["arguments"] = arguments = "{}"  # a call without arguments, as some clients send it
     if isinstance(arguments, str) and parse_arguments:
         function["arguments"] = _parsed(f"{where}.function.arguments", arguments)
     return read

@@ -81,6 +81,8 @@ class OutputParser:
         if token_id == self._close_id and self.is_thinking:
             self._feed(text.removesuffix(CLOSE))
             self._close()
+        elif token_id == self._close_id and self._state is _State.AFTER and not text.removesuffix(CLOSE).strip():
+            return True  # closed twice: by the budget, then by the model
         elif token_id == self._tool_call_id and self.is_thinking:
             self._feed(text.removesuffix(_TOOL_CALL))
             self._close()
