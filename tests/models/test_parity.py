@@ -28,7 +28,7 @@ LENGTHS = (1, 31, 33, 100)
 TOLERANCE = 2e-4
 
 
-@pytest.fixture(params=["numpy", "native"])
+@pytest.fixture(params=["native", pytest.param("numpy", marks=pytest.mark.slow)])
 def isa(request: pytest.FixtureRequest) -> str | None:
     """Both implementations of the operations; None chooses the native ones for this machine."""
     if request.param == "numpy":
