@@ -114,7 +114,21 @@ def test_greedy_decoding_gives_the_tokens_of_transformers(
 
 @pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize(
-    "name", ["qwen3-tied-8-to-1", "qwen3-yarn", "qwen2-8-to-1", "llama2", "llama3", "llama-linear", "llama-biased", "mistral"]
+    "name",
+    [
+        "qwen3-tied-8-to-1",
+        "qwen3-yarn",
+        "qwen2-8-to-1",
+        "llama2",
+        "llama3",
+        "llama-linear",
+        "llama-biased",
+        "mistral",
+        "qwen3-moe",
+        "qwen3-moe-8-of-13",
+        "qwen3-moe-1-of-5",
+        "qwen3-moe-every-second",
+    ],
 )
 def test_a_gguf_file_gives_the_logits_of_its_weights(name: str, type_name: str, tmp_path: Path) -> None:
     model = random_model(VARIANTS[name])
