@@ -82,8 +82,6 @@ class Engine {
   void attention(const float* q, int64_t n_heads, const KvView& kv, const SpanView& spans, float scale, float* out);
 
  private:
-  void multiply(std::span<const Task> tasks);
-
   const Kernels& kernels_;
   Arena arena_;
   ThreadPool pool_;

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "kernels.h"
+#include "parallel.h"
 
 namespace samovar {
 
@@ -53,6 +55,9 @@ struct Task {
   Product product;
   const RoundedRows* rows;
 };
+
+// Compute all tasks together, split into items of rows of weights and blocks of input rows. Takes the scratch of Slot::kWork.
+void multiply(const Kernels& kernels, ThreadPool& pool, std::span<const Task> tasks);
 
 inline constexpr int64_t kInlineElements = 16384;  // element-wise work below this is not worth waking a thread
 inline constexpr int64_t kRoundedElements = 4096;  // of input rows that are normalised or gated, and rounded, in one item

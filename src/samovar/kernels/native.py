@@ -103,7 +103,7 @@ class NativeOps:
     def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm = "stored") -> "NativeLinear":
         """Copy the weights of experts into the compute layout, one behind the other. Raises OutOfMemory."""
         packed = self.empty_stack(tensors, form)
-        self.fill_stack(packed, tensors)
+        self.fill(packed, *tensors)
         return packed
 
     def empty_linear(self, weight: StoredTensor, form: WeightForm = "stored") -> "NativeLinear":
@@ -119,12 +119,11 @@ class NativeOps:
         linear: NativeLinear = _native().NativeLinear(type_id, *first.shape[-2:], sum(map(_n_weights, tensors)))
         return linear
 
-    def fill(self, linear: "NativeLinear", weight: StoredTensor) -> None:
-        """Pack `weight` into what `empty_linear` made for it, and release its mapped pages. Raises OutOfMemory."""
-        self.fill_stack(linear, (weight,))
+    def fill(self, linear: "NativeLinear", *tensors: StoredTensor) -> None:
+        """Pack the tensors into what `empty_linear` or `empty_stack` made for them, and release their mapped pages.
 
-    def fill_stack(self, linear: "NativeLinear", tensors: tuple[StoredTensor, ...]) -> None:
-        """Pack the tensors into what `empty_stack` made for them, and release their mapped pages. Raises OutOfMemory."""
+        Raises OutOfMemory.
+        """
         first = 0
         for tensor in tensors:
             self._fill_members(linear, tensor, first)

@@ -183,7 +183,7 @@ class BackgroundPacker:
                     if found is not None:
                         job.linear.adopt(found.sections[job.name])
                     else:
-                        self.ops.fill_stack(job.linear, tuple(in_order(tensor, job.order) for tensor in job.tensors))
+                        self.ops.fill(job.linear, *(in_order(tensor, job.order) for tensor in job.tensors))
                     for tensor in job.tensors:
                         tensor.release()
                     done_bytes += job.linear.size_bytes
