@@ -163,7 +163,7 @@ def test_a_logit_that_is_no_number_makes_all_weights_no_number_and_no_expert_twi
     with np.errstate(invalid="ignore"):
         ids, weights = ops.route(logits, 3, is_renormalised=True)
     assert np.isnan(weights).any(axis=1).all()
-    assert all(len(set(row)) == 3 and 0 <= min(row) and max(row) < 6 for row in ids.tolist())
+    assert all(len(set(row)) == 3 and min(row) >= 0 and max(row) < 6 for row in ids.tolist())
 
 
 def test_a_recorded_call_follows_the_choice_of_each_run() -> None:

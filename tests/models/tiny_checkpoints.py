@@ -176,9 +176,11 @@ def _scaled(name: str, drawn: torch.Tensor) -> torch.Tensor:
     return 1.2 / drawn.shape[-1] ** 0.5 * drawn
 
 
-def write_folder(model: PreTrainedModel, folder: Path, *, max_shard_size: str = "1GB") -> Path:
+def write_folder(
+    model: PreTrainedModel, folder: Path, *, max_shard_size: str = "1GB", save_original_format: bool = True
+) -> Path:
     """Save the model with a tokenizer, as `transformers` 5 writes it."""
-    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    model.save_pretrained(folder, max_shard_size=max_shard_size, save_original_format=save_original_format)
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -116,8 +116,7 @@ class Linear(Protocol):
 
 
 class Stack(Protocol):
-    """Weights [n_out, n_in] of one projection of all experts of a layer, in the form that the `Ops` which packed them computes
-    on."""
+    """Weights [n_out, n_in] of one projection of all experts of a layer, in the form that their `Ops` computes on."""
 
     @property
     def n_stacked(self) -> int: ...
@@ -161,7 +160,7 @@ class Ops(Protocol):
     def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm = "stored") -> Stack:
         """Take the weights of experts into the compute layout, as `pack` does those of a layer.
 
-        Each tensor is that of one expert [N, D] or of several [E, N, D], in the order of the experts; all have one storage type.
+        Each tensor is that of one expert [N, D] or of several [E, N, D], in the order of the experts; all are of one type.
         """
         ...
 
@@ -209,8 +208,10 @@ class Ops(Protocol):
         ...
 
     def route(self, logits_TE: F32, n_chosen: int, *, is_renormalised: bool) -> tuple[NDArray[np.int32], F32]:
-        """([T, C], [T, C]): the experts with the largest logits, largest first, equal ones in ascending order; and their weights:
-        the softmax over all experts, in float32, of which the chosen ones' share is made 1 where they are renormalised."""
+        """([T, C], [T, C]): the experts of the largest logits, largest first, equal ones in ascending order, and their weights.
+
+        These are the softmax over all experts, in float32; renormalised ones are divided by the sum of those chosen.
+        """
         ...
 
     def experts(self, x_TD: F32, experts: Experts, ids_TC: NDArray[np.int32], weights_TC: F32, residual_TD: F32) -> F32:

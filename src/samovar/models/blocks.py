@@ -155,8 +155,8 @@ class PlainLayer:
 class Decoder:
     """Embedding, layers, final norm and output head. The head is the embedding's own matrix where the two are tied.
 
-    `projections` are the linear layers but for the head and experts, by Hugging Face name: (n_out, n_in). `read_bytes` are those of
-    `packed_bytes` that one token needs.
+    `projections` are the linear layers but for the head and experts, by Hugging Face name: (n_out, n_in). `read_bytes` are
+    those of `packed_bytes` that one token needs.
     `wait(n)` returns when layer n, or the head for n = the number of layers, can be computed on.
     """
 

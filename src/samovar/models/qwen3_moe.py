@@ -1,4 +1,4 @@
-"""Qwen3 with a mixture of experts: the layer of `qwen3`, whose feed-forward block is, in most or all layers, a few experts of many.
+"""Qwen3 with a mixture of experts: the layer of `qwen3`, with a few experts of many as its feed-forward block.
 
 Source: Qwen3 technical report (arXiv 2505.09388), section 2, and `transformers.models.qwen3_moe`. A router, in float32, gives
 each token a softmax over all experts; the largest few compute it, and their outputs are weighted by it. No expert is shared.

@@ -103,13 +103,15 @@ class WeightSource:
         return self.pack(tensor)
 
     def stack(self, tensors: tuple[StoredTensor, ...], n_read: int) -> Stack:
-        """A projection of all experts of a layer, see `Ops.pack_stack`, of which a token needs `n_read`. Raises FormatError where
-        their types differ, UnsupportedModel where their width does not suit int4."""
+        """A projection of all experts of a layer, see `Ops.pack_stack`, of which a token needs `n_read`.
+
+        Raises FormatError where their types differ, UnsupportedModel where their width does not suit int4.
+        """
         first = tensors[0]
         if other := next((tensor for tensor in tensors if tensor.type != first.type), None):
             raise FormatError(
-                f"{other.source}: tensor {other.name!r} is {other.type.name}, and {first.name!r} is {first.type.name}; all experts "
-                "of a layer have to be stored in one type"
+                f"{other.source}: tensor {other.name!r} is {other.type.name}, and {first.name!r} is {first.type.name}; "
+                "all experts of a layer have to be stored in one type"
             )
         self._check_form(first)
         packed = self._packer.pack_stack(tensors, self._form)
