@@ -1,7 +1,10 @@
 """Mixtures of experts as whole models: packed in the background and mapped again, rounded to int4, beside llama.cpp."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ SHAPE = Shape(
     n_layers=2, d_model=256, n_heads=2, d_ffn=512, is_tied=False, n_kv_heads=1, vocab_size=600, max_context=256,
     n_experts=12, n_chosen=3, d_expert=256,
 )  # fmt: skip
+ROOT = Path(__file__).parents[2]
 IDS = [int(i) for i in np.random.default_rng(3).integers(0, 500, 40)]
 
 
@@ -90,16 +94,22 @@ def test_prompts_in_one_go_and_token_by_token_have_the_same_logits(quant: str, t
         assert np.array_equal(LLM(path, cache=False, isa=isa, n_threads=1).logits(IDS), whole)
 
 
+LLAMA_CPP = """
+import sys, numpy as np
+from pathlib import Path
+from benchmarks.llama_cpp_peer import LlamaCpp
+np.save(sys.argv[2], LlamaCpp(Path(sys.argv[1]), n_threads=1, n_context=64, all_logits=True).logits([*map(int, sys.argv[3:])]))
+"""
+
+
 def test_logits_of_a_gguf_file_are_those_of_llama_cpp(tmp_path: Path) -> None:
-    try:
-        from benchmarks.llama_cpp_peer import LlamaCpp
-    except ImportError:
-        missing("llama-cpp-python")
-    path = tmp_path / "tiny.gguf"
+    if find_spec("llama_cpp") is None:
+        missing("llama-cpp-python (make bench builds it)")
+    path, found = tmp_path / "tiny.gguf", tmp_path / "logits.npy"
     write_random_model(path, replace(SHAPE, vocab_size=1024), "f32")
     ids = IDS[:30]  # after which two experts are so near each other that rounding keys to f16 decides between them
-    theirs = LlamaCpp(path, n_threads=1, n_context=64, all_logits=True).logits(ids)
-    ours = LLM(path, cache=False, kv_type="f16").logits(ids)
+    subprocess.run([sys.executable, "-c", LLAMA_CPP, path, found, *map(str, ids)], check=True, cwd=ROOT, capture_output=True)
+    theirs, ours = np.load(found), LLM(path, cache=False, kv_type="f16").logits(ids)
     assert np.abs(ours - theirs).max() <= 3e-3 * np.abs(theirs).max()
 
 
