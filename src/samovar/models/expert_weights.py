@@ -3,6 +3,8 @@
 Shape letters: see `samovar.kernels`.
 """
 
+from dataclasses import replace
+
 from samovar.kernels import Experts
 from samovar.models.config import ExpertsConfig
 from samovar.models.weights import WeightSource
@@ -33,7 +35,12 @@ def take_experts(source: WeightSource, name: str, config: ExpertsConfig, d_model
 
 
 def _halves(both: StoredTensor) -> tuple[tuple[StoredTensor, ...], tuple[StoredTensor, ...]]:
-    """Gates and ups of all experts out of [E, 2F, D]: the gate's rows come first in each."""
+    """Gates and ups of all experts out of [E, 2F, D]: the gate's rows come first in each.
+
+    Ups are packed last, so the last of them releases the pages of all.
+    """
     entries = [both.entry(i) for i in range(both.shape[0])]
     d_ffn = both.shape[1] // 2
-    return tuple(e.part(0, d_ffn) for e in entries), tuple(e.part(d_ffn, 2 * d_ffn) for e in entries)
+    gates, ups = [e.part(0, d_ffn) for e in entries], [e.part(d_ffn, 2 * d_ffn) for e in entries]
+    ups[-1] = replace(ups[-1], release=both.release)
+    return tuple(gates), tuple(ups)
