@@ -10,7 +10,7 @@ namespace samovar {
 namespace {
 
 // Rows that are computed together, all of some experts: bounds the memory of a call, and keeps it near the cores.
-constexpr int64_t kBatchRows = 1024;
+constexpr int64_t kBatchRows = 512;
 constexpr int64_t kLeastColumns = 128;  // that are added up in one item
 
 // (token, chosen) pairs in ascending order of experts, and of tokens within one; those of expert e are [start(e), start(e + 1)).

@@ -14,7 +14,7 @@ _FULL_CONTEXTS = 4
 _ROUNDING = 1 << 20  # sizes are told in MiB
 _OTHER_BYTES = 140 << 20  # Python, NumPy, activations of a step
 _BYTES_PER_TOKEN = 800  # of the vocabulary: tokenizer, and what grammars know of it
-_EXPERT_ROWS = 1024  # that are computed together (kBatchRows in native/experts.cpp)
+_EXPERT_ROWS = 512  # that are computed together (kBatchRows in native/experts.cpp)
 _BYTES_PER_LOGIT = 8  # of a step: a float32, and a copy while tokens are chosen
 
 
