@@ -108,6 +108,10 @@ struct Kernels {
   void (*rope)(const float* x_THK, const float* cos_TR, const float* sin_TR, int64_t n_tokens, int64_t n_heads, int64_t d_head,
                int64_t n_pairs, float* out_THK);
   void (*silu_gate)(const float* gate, const float* up, int64_t n, float* out);
+  // Of one token's logits [n_experts]: ids of the n_chosen largest, largest first, equal ones in ascending order of ids; and
+  // their weights, exp(logit - largest) over the sum of all of these (16 lanes, ascending, then a fixed tree), and where they are
+  // renormalised, over the sum of the chosen in their order. A logit that is no number makes all weights no number.
+  void (*route)(const float* logits, int64_t n_experts, int64_t n_chosen, bool is_renormalised, int32_t* ids, float* weights);
   // Rounded to nearest even. float16: finite values beyond 65504 become 65504. int8: a row of one token and head takes the
   // scale max |x| / 127, codes are x / scale; a row that holds an infinity or no number takes codes 0 and a scale of no number.
   void (*write_kv)(const float* k_TGK, const float* v_TGK, const KvView& kv, const int64_t* slots, int64_t n_tokens,

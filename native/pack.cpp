@@ -93,19 +93,15 @@ void pack_float_row_group(const WeightView& w, std::span<const uint8_t> stored, 
 
 int64_t aligned(int64_t n) { return (n + 63) / 64 * 64; }
 
+// Bytes of one weight's payload, heads, scales and row scales.
 int64_t payload_bytes(const WeightView& w) {
   const int64_t rows = n_row_groups(w.n_out);
-  return aligned(w.format->is_float() ? rows * kRowGroup * w.n_in * w.format->block_bytes
-                                      : rows * n_groups(w.n_in) * w.format->payload_bytes());
+  return w.format->is_float() ? rows * kRowGroup * w.n_in * w.format->block_bytes : rows * n_groups(w.n_in) * w.format->payload_bytes();
 }
 
-int64_t heads_bytes(const WeightView& w) {
-  return aligned(n_row_groups(w.n_out) * (n_groups(w.n_in) / kHeadGroups) * w.format->head_bytes());
-}
+int64_t heads_bytes(const WeightView& w) { return n_row_groups(w.n_out) * (n_groups(w.n_in) / kHeadGroups) * w.format->head_bytes(); }
 
-int64_t scales_bytes(const WeightView& w) {
-  return aligned(n_row_groups(w.n_out) * n_groups(w.n_in) * w.format->scales_bytes());
-}
+int64_t scales_bytes(const WeightView& w) { return n_row_groups(w.n_out) * n_groups(w.n_in) * w.format->scales_bytes(); }
 
 int64_t row_scales_bytes(const WeightView& w) { return w.format->is_int4() ? n_row_groups(w.n_out) * kRowGroup * 4 : 0; }
 
@@ -136,44 +132,65 @@ void pack_int4_row_group(const WeightView& w, const Format& format, std::span<co
 
 }  // namespace
 
-PackedLinear::PackedLinear(const Format& format, int64_t n_out, int64_t n_in)
+PackedLinear::PackedLinear(const Format& format, int64_t n_out, int64_t n_in, int64_t n_stacked_)
     : view{&format, n_out, n_in, nullptr, nullptr, nullptr, nullptr},
-      size_bytes(payload_bytes(view) + heads_bytes(view) + scales_bytes(view) + aligned(row_scales_bytes(view))) {}
+      n_stacked(n_stacked_),
+      size_bytes(aligned(n_stacked * payload_bytes(view)) + aligned(n_stacked * heads_bytes(view)) +
+                 aligned(n_stacked * scales_bytes(view)) + aligned(n_stacked * row_scales_bytes(view))) {}
 
 void PackedLinear::adopt(const uint8_t* data) {
-  view.heads = data + payload_bytes(view);
-  view.scales = view.heads + heads_bytes(view);
-  if (view.format->is_int4()) view.row_scales = reinterpret_cast<const float*>(view.scales + scales_bytes(view));
+  view.heads = data + aligned(n_stacked * payload_bytes(view));
+  view.scales = view.heads + aligned(n_stacked * heads_bytes(view));
+  if (view.format->is_int4()) {
+    view.row_scales = reinterpret_cast<const float*>(view.scales + aligned(n_stacked * scales_bytes(view)));
+  }
   view.payload = data;
+}
+
+WeightView PackedLinear::member(int64_t index) const {
+  WeightView w = view;
+  w.payload += index * payload_bytes(view);
+  w.heads += index * heads_bytes(view);
+  w.scales += index * scales_bytes(view);
+  if (w.row_scales != nullptr) w.row_scales += index * n_row_groups(view.n_out) * kRowGroup;
+  return w;
 }
 
 namespace {
 
-// Memory for `out`, and f(row group) for each of its row groups.
+// Memory for `out` if it has none yet, and f(member's view, its stored rows, row group) for each row group of the members.
 template <class Function>
-void fill(PackedLinear& out, Arena& arena, ThreadPool& pool, Function f) {
-  const int64_t rows = n_row_groups(out.view.n_out);
-  out.memory = arena.take(out.size_bytes);
-  out.adopt(out.memory.data);
+void fill(PackedLinear& out, const Members& members, Arena& arena, ThreadPool& pool, Function f) {
+  if (!out.is_packed()) {
+    out.memory = arena.take(out.size_bytes);
+    out.adopt(out.memory.data);
+  }
+  const int64_t rows = n_row_groups(out.view.n_out), n = members.count * rows;
+  const size_t member_bytes = members.stored.size() / static_cast<size_t>(members.count);
   constexpr int64_t kRowGroupsPerItem = 4;
-  pool.for_each((rows + kRowGroupsPerItem - 1) / kRowGroupsPerItem, [&](int64_t item) {
-    for (int64_t i = item * kRowGroupsPerItem; i < (item + 1) * kRowGroupsPerItem && i < rows; ++i) f(i);
+  pool.for_each((n + kRowGroupsPerItem - 1) / kRowGroupsPerItem, [&](int64_t item) {
+    for (int64_t i = item * kRowGroupsPerItem; i < (item + 1) * kRowGroupsPerItem && i < n; ++i) {
+      f(out.member(members.first + i / rows), members.stored.subspan(static_cast<size_t>(i / rows) * member_bytes, member_bytes),
+        i % rows);
+    }
   });
 }
 
 }  // namespace
 
-void pack(PackedLinear& out, std::span<const uint8_t> stored, Arena& arena, ThreadPool& pool) {
+void pack(PackedLinear& out, const Members& members, Arena& arena, ThreadPool& pool) {
   const bool is_float = out.view.format->is_float();
-  fill(out, arena, pool, [&](int64_t i) {
-    is_float ? pack_float_row_group(out.view, stored, i) : pack_row_group(out.view, stored, i);
+  fill(out, members, arena, pool, [&](const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
+    is_float ? pack_float_row_group(w, stored, row_group) : pack_row_group(w, stored, row_group);
   });
 }
 
-bool pack_int4(PackedLinear& out, const Format& format, std::span<const uint8_t> stored, const Kernels& kernels, Arena& arena,
+bool pack_int4(PackedLinear& out, const Format& format, const Members& members, const Kernels& kernels, Arena& arena,
                ThreadPool& pool) {
   std::atomic<bool> is_finite{true};
-  fill(out, arena, pool, [&](int64_t i) { pack_int4_row_group(out.view, format, stored, i, kernels, is_finite); });
+  fill(out, members, arena, pool, [&](const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
+    pack_int4_row_group(w, format, stored, row_group, kernels, is_finite);
+  });
   return is_finite;
 }
 

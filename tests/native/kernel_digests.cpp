@@ -102,7 +102,7 @@ std::string shape(std::initializer_list<int64_t> sizes) {
 
 std::vector<float> multiply(Engine& engine, const std::vector<float>& x, int64_t n_rows, const PackedLinear& weight) {
   std::vector<float> out(static_cast<size_t>(n_rows * weight.view.n_out));
-  const Product product{&weight.view, out.data(), nullptr, nullptr};
+  const Product product{weight.view, out.data(), nullptr, nullptr};
   engine.linears({Rows::kPlain, x.data(), nullptr, 0.0f}, n_rows, weight.view.n_in, {&product, 1});
   return out;
 }
@@ -114,7 +114,7 @@ void linear_case(Engine& engine, const NamedType& type, int64_t n_out, int64_t n
   for (size_t i = 0; i < x.size(); i += 3 + i % 61) x[i] *= 100.0f;  // groups of different size
   for (int64_t i = 0; i < n_in / 2; ++i) x[static_cast<size_t>(i)] = i % 64 < 32 ? 0.0f : x[static_cast<size_t>(i)];
   PackedLinear packed(format, n_out, n_in);
-  engine.pack(packed, stored);
+  engine.pack(packed, {0, 1, stored});
   report(std::string("linear ") + type.name + " " + shape({n_rows, n_in, n_out}), multiply(engine, x, n_rows, packed));
 }
 
@@ -138,13 +138,46 @@ void int4_linears(Engine& engine) {
     const auto values = random.floats(n_out * n_in);
     const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
     PackedLinear packed(int4, n_out, n_in);
-    if (!engine.pack_int4(packed, f32, {bytes, values.size() * 4})) std::abort();
+    if (!engine.pack_int4(packed, f32, {0, 1, {bytes, values.size() * 4}})) std::abort();
     for (const int64_t n_rows : {1, 2, 3, 7, 16, 33, 50}) {
       auto x = random.floats(n_rows * n_in);
       for (size_t i = 0; i < x.size(); i += 3 + i % 61) x[i] *= 30.0f;  // outliers
       report("int4 " + shape({n_rows, n_in, n_out}), multiply(engine, x, n_rows, packed));
     }
   }
+}
+
+void experts(Engine& engine) {
+  Random random(12);
+  constexpr int64_t kExperts = 5, kModel = 512, kFfn = 256, kMostChosen = 3;
+  const auto stack = [&](const NamedType& type, int64_t n_out, int64_t n_in) {
+    const Format& format = *find_format(static_cast<int>(type.type));
+    const auto stored = random_blocks(type, format, kExperts * n_out * n_in / format.block_elements, random);
+    PackedLinear packed(format, n_out, n_in, kExperts);
+    engine.pack(packed, {0, kExperts, stored});
+    return packed;
+  };
+  for (const auto& [wide, narrow] : {std::pair<int, int>{3, 11}, {0, 0}, {10, 10}, {7, 1}, {12, 3}}) {
+    const auto gate = stack(kTypes[wide], kFfn, kModel), up = stack(kTypes[wide], kFfn, kModel), down = stack(kTypes[narrow], kModel, kFfn);
+    for (const int64_t n_rows : kRowCounts) {
+      const auto x = random.floats(n_rows * kModel), residual = random.floats(n_rows * kModel), logits = random.floats(n_rows * kExperts);
+      for (int64_t n_chosen = 1; n_chosen <= kMostChosen; n_chosen += 2) {
+        std::vector<int32_t> ids(static_cast<size_t>(n_rows * n_chosen));
+        std::vector<float> weights(ids.size()), out(x.size());
+        engine.route(logits.data(), n_rows, kExperts, n_chosen, n_chosen > 1, ids.data(), weights.data());
+        engine.experts(x.data(), n_rows, {&gate, &up, &down}, {ids.data(), weights.data(), n_chosen}, residual.data(), out.data());
+        const std::string name = std::string(kTypes[wide].name) + " " + shape({n_rows, n_chosen});
+        report("route " + name, weights);
+        report("experts " + name, out);
+      }
+    }
+  }
+  const auto logits = random.floats(3 * 150);
+  std::vector<int32_t> ids(3 * 37);
+  std::vector<float> weights(ids.size());
+  engine.route(logits.data(), 3, 150, 37, true, ids.data(), weights.data());
+  report("route ids", ids);
+  report("route 37 of 150", weights);
 }
 
 // Codes and inputs at the ends of their ranges: -128 * 127 has no room to spare.
@@ -154,7 +187,7 @@ void extremes(Engine& engine) {
     std::vector<uint8_t> stored(34 * 16, static_cast<uint8_t>(code));
     for (size_t i = 0; i < stored.size(); i += 34) stored[i] = 0, stored[i + 1] = 0x3C;  // scale 1
     PackedLinear packed(format, 16, 32);
-    engine.pack(packed, stored);
+    engine.pack(packed, {0, 1, stored});
     for (const float sign : {1.0f, -1.0f}) {
       const std::vector<float> x(40 * 32, sign * 127.0f);
       report("extremes " + std::to_string(code) + (sign > 0 ? "+" : "-"), multiply(engine, x, 40, packed));
@@ -288,6 +321,7 @@ int main(int argc, char** argv) {
   Engine engine(*kernels, 2);
   linears(engine);
   int4_linears(engine);
+  experts(engine);
   extremes(engine);
   elementwise(engine);
   attentions(engine);

@@ -163,6 +163,19 @@ def _memory_needs(config: DecoderConfig, weights_bytes: int, kv_type: KvType) ->
     return tuple(MemoryNeed(context=n, weights_bytes=weights_bytes, kv_bytes=n_pages_for(n) * page_bytes) for n in contexts)
 
 
+def _experts(config: DecoderConfig) -> dict[str, object] | None:
+    """What the config says of experts; None for a dense model."""
+    if (experts := config.experts) is None:
+        return None
+    return {
+        "n_experts": experts.n_experts,
+        "n_chosen": experts.n_chosen,
+        "d_ffn": experts.d_ffn,
+        "is_renormalised": experts.is_renormalised,
+        "n_dense_layers": len(experts.dense_layers),
+    }
+
+
 def to_json(summary: ModelSummary) -> str:
     """The summary as one JSON object; sizes in bytes, contexts in tokens."""
     config = summary.config
@@ -176,7 +189,7 @@ def to_json(summary: ModelSummary) -> str:
         "refusal": summary.refusal,
         "n_parameters": summary.n_parameters,
         "size_bytes": summary.size_bytes,
-        "config": {name: getattr(config, name) for name in sizes} if config else None,
+        "config": {name: getattr(config, name) for name in sizes} | {"experts": _experts(config)} if config else None,
         "types": [
             {
                 "type": share.type.name,

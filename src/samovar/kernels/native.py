@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.errors import OutOfMemory, SamovarError
-from samovar.kernels import F32, KvPages, Linear, Spans, WeightForm
+from samovar.kernels import F32, Experts, KvPages, Linear, Spans, WeightForm
 from samovar.kernels.cores import usable_cores
 from samovar.kernels.sample_batch import SampleBatch, refuse_failed
 from samovar.kernels.slabs import Slabs
@@ -100,19 +100,41 @@ class NativeOps:
         self.fill(packed, weight)
         return packed
 
+    def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm = "stored") -> "NativeLinear":
+        """Copy the weights of experts into the compute layout, one behind the other. Raises OutOfMemory."""
+        packed = self.empty_stack(tensors, form)
+        self.fill(packed, *tensors)
+        return packed
+
     def empty_linear(self, weight: StoredTensor, form: WeightForm = "stored") -> "NativeLinear":
         """What `pack` will make of a [N, D] weight, its size known, to be filled before it is computed on."""
         assert len(weight.shape) == 2, weight.name
-        type_id = _native().int4_id if form == "int4" else weight.type.ggml_id
-        linear: NativeLinear = _native().NativeLinear(type_id, *weight.shape)
+        return self.empty_stack((weight,), form)
+
+    def empty_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm = "stored") -> "NativeLinear":
+        """What `pack_stack` will make of the tensors, its size known, to be filled before it is computed on."""
+        first = tensors[0]
+        assert all(t.type == first.type and t.shape[-2:] == first.shape[-2:] for t in tensors), first.name
+        type_id = _native().int4_id if form == "int4" else first.type.ggml_id
+        linear: NativeLinear = _native().NativeLinear(type_id, *first.shape[-2:], sum(map(_n_weights, tensors)))
         return linear
 
-    def fill(self, linear: "NativeLinear", weight: StoredTensor) -> None:
-        """Pack `weight` into what `empty_linear` made for it, and release its mapped pages. Raises OutOfMemory."""
+    def fill(self, linear: "NativeLinear", *tensors: StoredTensor) -> None:
+        """Pack the tensors into what `empty_linear` or `empty_stack` made for them, and release their mapped pages.
+
+        Raises OutOfMemory.
+        """
+        first = 0
+        for tensor in tensors:
+            self._fill_members(linear, tensor, first)
+            tensor.release()
+            first += _n_weights(tensor)
+
+    def _fill_members(self, linear: "NativeLinear", weight: StoredTensor, first: int) -> None:
         try:
             if not linear.is_int4:
-                self._engine.pack(linear, weight.data)
-            elif not self._engine.pack_int4(linear, weight.type.ggml_id, weight.data):
+                self._engine.pack(linear, weight.data, first)
+            elif not self._engine.pack_int4(linear, weight.type.ggml_id, weight.data, first):
                 from samovar.kernels.int4 import not_finite  # most starts need nothing of it
 
                 raise not_finite(weight)
@@ -121,7 +143,6 @@ class NativeOps:
                 f"{weight.source}: no memory for tensor {weight.name} ({weight.size_bytes} bytes): close other programs, "
                 "or choose a smaller model or quantisation"
             ) from error
-        weight.release()
 
     def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
         """Dequantise the rows asked for."""
@@ -185,6 +206,20 @@ class NativeOps:
         self._target.silu_gate(gate_TF, up_TF, out_TF)
         return out_TF
 
+    def route(self, logits_TE: F32, n_chosen: int, *, is_renormalised: bool) -> tuple[NDArray[np.int32], F32]:
+        """The exponential is within 2 units in the last place."""
+        ids_TC, weights_TC = self._new(len(logits_TE), n_chosen).view(np.int32), self._new(len(logits_TE), n_chosen)
+        self._target.route(logits_TE, is_renormalised, ids_TC, weights_TC)
+        return ids_TC, weights_TC
+
+    def experts(self, x_TD: F32, experts: Experts, ids_TC: NDArray[np.int32], weights_TC: F32, residual_TD: F32) -> F32:
+        """Tokens are sorted by expert; each expert's products are those of `linear` over its tokens."""
+        out_TD = self._new(*x_TD.shape)
+        # the binding refuses weights that it did not pack
+        gate, up, down = experts.gate, experts.up, experts.down
+        self._target.experts(x_TD, gate, up, down, ids_TC, weights_TC, residual_TD, out_TD)  # type: ignore[arg-type]
+        return out_TD
+
     def accumulate(self, x_TN: F32, out_TN: F32) -> None:
         """The output may be a part of another output."""
         self._target.accumulate(x_TN, out_TN)
@@ -210,6 +245,11 @@ class NativeOps:
     def _new(self, *shape: int) -> F32:
         """Memory for an output."""
         return self._slabs.new(*shape) if math.prod(shape) >= _SLAB_ELEMENTS else np.empty(shape, np.float32)
+
+
+def _n_weights(tensor: StoredTensor) -> int:
+    """Experts that a tensor holds the weights of."""
+    return tensor.shape[0] if len(tensor.shape) == 3 else 1
 
 
 def _arrays(pages: KvPages) -> tuple[int, NDArray[np.generic], NDArray[np.generic], F32, F32]:

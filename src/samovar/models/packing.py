@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from samovar.errors import SamovarError
 from samovar.formats.cache import CacheFile, CacheStore, CacheWriter
-from samovar.kernels import Linear, Ops, WeightForm
+from samovar.kernels import Linear, Ops, Stack, WeightForm
 from samovar.kernels.native import NativeOps, packed_layout
 from samovar.tensors.stored import StoredTensor
 
@@ -35,6 +35,10 @@ class Packer(Protocol):
         """The weight of a tensor, packed in `form`; its rows are brought into `order` first where one is given."""
         ...
 
+    def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm) -> Stack:
+        """The weights of a projection of all experts of a layer, see `Ops.pack_stack`."""
+        ...
+
     def end_part(self) -> None:
         """What follows belongs to the next part."""
         ...
@@ -50,17 +54,21 @@ class EagerPacker:
         """As `Packer.pack`."""
         return self.ops.pack(in_order(tensor, order), form)
 
+    def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm) -> Stack:
+        """As `Packer.pack_stack`."""
+        return self.ops.pack_stack(tensors, form)
+
     def end_part(self) -> None:
         """Nothing waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One weight to be filled. `name` is its section of the cache, `order` that of its rows, see `Packer.pack`."""
+    """One weight or stack to be filled. `name` is its section of the cache, `order` that of its rows, see `Packer.pack`."""
 
     name: str
     linear: "NativeLinear"
-    tensor: StoredTensor
+    tensors: tuple[StoredTensor, ...]
     order: NDArray[np.int64] | None
 
 
@@ -79,9 +87,17 @@ class BackgroundPacker:
 
     def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
         """An empty weight."""
-        job = _Job(str(sum(map(len, self._parts))), self.ops.empty_linear(tensor, form), tensor, order)
-        self._parts[-1].append(job)
-        return job.linear
+        return self._add(self.ops.empty_linear(tensor, form), (tensor,), order)
+
+    def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm) -> Stack:
+        """An empty stack."""
+        return self._add(self.ops.empty_stack(tensors, form), tensors, None)
+
+    def _add(
+        self, linear: "NativeLinear", tensors: tuple[StoredTensor, ...], order: NDArray[np.int64] | None
+    ) -> "NativeLinear":
+        self._parts[-1].append(_Job(str(sum(map(len, self._parts))), linear, tensors, order))
+        return linear
 
     def end_part(self) -> None:
         """What follows belongs to the next part."""
@@ -143,9 +159,10 @@ class BackgroundPacker:
     def _key(self, identity: str) -> str:
         """Stands for all that decides the packed bytes: the source, what is taken from it in which order, and the layout."""
         plan = [
-            (job.tensor.name, job.tensor.type.name, job.tensor.shape, job.order is not None, part, job.linear.is_int4)
+            (tensor.name, tensor.type.name, tensor.shape, job.order is not None, part, job.linear.is_int4)
             for part, jobs in enumerate(self._parts)
             for job in jobs
+            for tensor in job.tensors
         ]
         return hashlib.sha256(json.dumps([identity, packed_layout(), plan]).encode()).hexdigest()
 
@@ -166,11 +183,12 @@ class BackgroundPacker:
                     if found is not None:
                         job.linear.adopt(found.sections[job.name])
                     else:
-                        self.ops.fill(job.linear, in_order(job.tensor, job.order))
-                    job.tensor.release()
+                        self.ops.fill(job.linear, *(in_order(tensor, job.order) for tensor in job.tensors))
+                    for tensor in job.tensors:
+                        tensor.release()
                     done_bytes += job.linear.size_bytes
                     if progress is not None and found is None:
-                        progress(done_bytes, total_bytes, job.tensor.name)
+                        progress(done_bytes, total_bytes, job.tensors[-1].name)
                 with self._changed:
                     self._n_ready += 1
                     self._changed.notify_all()

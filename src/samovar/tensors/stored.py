@@ -54,6 +54,16 @@ class StoredTensor:
         """The bytes as a [rows, row_bytes] view."""
         return self.data.reshape(-1, self.row_bytes)
 
+    def entry(self, index: int) -> "StoredTensor":
+        """A view of one entry of the first axis. To release its pages is left to the whole tensor."""
+        data = self.data.reshape(self.shape[0], -1)[index]
+        return replace(self, shape=self.shape[1:], data=data, release=_nothing)
+
+    def part(self, start: int, stop: int) -> "StoredTensor":
+        """A view of the entries `start` to `stop` of the first axis. To release their pages is left to the whole tensor."""
+        data = self.data.reshape(self.shape[0], -1)[start:stop].reshape(-1)
+        return replace(self, shape=(stop - start, *self.shape[1:]), data=data, release=_nothing)
+
     def take_rows(self, index: NDArray[np.int64]) -> "StoredTensor":
         """A copy that holds the entries `index` of the first axis, in that order. Blocks are untouched."""
         rows = np.ascontiguousarray(self.data.reshape(self.shape[0], -1)[index])
