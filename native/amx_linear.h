@@ -132,7 +132,9 @@ class AmxLinear {
       I32x16 sum = load_i32(sums[m]);
       if constexpr (T::kZeroShift >= 0) sum = add(sum, shl<T::kZeroShift>(set1_i32(n_sum)));
       const F32x16 d = set1(x.d[m]);
-      F32x16 total = fma(to_f32(sum), mul(scale, d), load(acc[m]));
+      F32x16 dot = to_f32(sum);
+      if constexpr (T::kHasZero) dot = fma(load(weights.zero), to_f32(set1_i32(n_sum)), dot);
+      F32x16 total = fma(dot, mul(scale, d), load(acc[m]));
       if constexpr (T::kHasMinimum) {
         const F32x16 d_sum = kScales == 1 ? set1(x.d_sum[m]) : mul(to_f32(set1_i32(-n_sum)), d);
         total = fma(load(weights.minimum[s]), d_sum, total);

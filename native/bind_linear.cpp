@@ -6,6 +6,7 @@ using namespace nb::literals;
 namespace {
 
 using Bytes = decltype(Linear::adopted);
+using Order = nb::ndarray<const int32_t, nb::c_contig, nb::device::cpu, nb::ndim<1>>;
 
 void check(bool is_sound, const char* what) {
   if (!is_sound) throw nb::value_error(what);
@@ -16,6 +17,18 @@ void adopt(Linear& weight, const Bytes& data) {
         "packed bytes of another size or alignment than the weight's");
   weight.adopted = data;
   weight.packed.adopt(data.data());
+  const samovar::WeightView& w = weight.packed.view;
+  check(w.order == nullptr || samovar::is_order(w.order, w.n_in), "an order of inputs that a weight does not have");
+}
+
+// The order of inputs that a weight is packed with, or null where it has none.
+const int32_t* checked_order(const Linear& weight, const Order& order) {
+  const bool is_given = order.is_valid();
+  const int64_t n_in = weight.packed.view.n_in;
+  check(is_given == weight.packed.has_order, "an order of inputs is wanted exactly where the weight was made for one");
+  check(!is_given || (static_cast<int64_t>(order.size()) == n_in && samovar::is_order(order.data(), n_in)),
+        "an order of inputs that a weight does not have");
+  return is_given ? order.data() : nullptr;
 }
 
 void check_rows(const samovar::WeightView& w, const samovar::Format& format, const Bytes& stored) {
@@ -24,17 +37,17 @@ void check_rows(const samovar::WeightView& w, const samovar::Format& format, con
         "a weight's type, shape and bytes do not agree");
 }
 
-void pack(samovar::Engine& engine, Linear& weight, const Bytes& stored) {
+void pack(samovar::Engine& engine, Linear& weight, const Bytes& stored, const Order& order) {
   check(!weight.packed.view.format->is_int4(), "int4 weights are packed by pack_int4");
   check_rows(weight.packed.view, *weight.packed.view.format, stored);
-  engine.pack(weight.packed, {stored.data(), stored.size()});
+  engine.pack(weight.packed, {stored.data(), stored.size()}, checked_order(weight, order));
 }
 
-bool pack_int4(samovar::Engine& engine, Linear& weight, int type_id, const Bytes& stored) {
+bool pack_int4(samovar::Engine& engine, Linear& weight, int type_id, const Bytes& stored, const Order& order) {
   const samovar::Format* format = samovar::find_format(type_id);
   check(format != nullptr && !format->is_int4() && weight.packed.view.format->is_int4(), "no int4 weight, or no stored type");
   check_rows(weight.packed.view, *format, stored);
-  return engine.pack_int4(weight.packed, *format, {stored.data(), stored.size()});
+  return engine.pack_int4(weight.packed, *format, {stored.data(), stored.size()}, checked_order(weight, order));
 }
 
 }  // namespace
@@ -50,13 +63,13 @@ void bind_linear(nb::module_& m, nb::class_<samovar::Engine>& engine) {
   nb::class_<Linear>(m, "NativeLinear", "A packed weight [n_out, n_in]; empty until it is packed, or adopts packed bytes.")
       .def(
           "__init__",
-          [](Linear* self, int type_id, int64_t n_out, int64_t n_in) {
+          [](Linear* self, int type_id, int64_t n_out, int64_t n_in, bool has_order) {
             const samovar::Format* format = samovar::find_format(type_id);
             const bool is_shape = format != nullptr && n_out > 0 && n_in > 0 && n_in % format->block_elements == 0;
             check(is_shape && (!format->is_int4() || n_in <= samovar::kMostInt4), "no weight has this shape");
-            new (self) Linear{samovar::PackedLinear(*format, n_out, n_in), {}};
+            new (self) Linear{samovar::PackedLinear(*format, n_out, n_in, has_order), {}};
           },
-          "type_id"_a, "n_out"_a, "n_in"_a)
+          "type_id"_a, "n_out"_a, "n_in"_a, "has_order"_a = false)
       .def_prop_ro("n_out", [](const Linear& w) { return w.packed.view.n_out; })
       .def_prop_ro("n_in", [](const Linear& w) { return w.packed.view.n_in; })
       .def_prop_ro("is_int4", [](const Linear& w) { return w.packed.view.format->is_int4(); })
@@ -72,8 +85,9 @@ void bind_linear(nb::module_& m, nb::class_<samovar::Engine>& engine) {
           "The packed form as it lies in memory.")
       .def("adopt", &adopt, "data"_a.noconvert(),
            "Compute on packed bytes of the caller's; at least 4 KiB behind them can be read.");
-  engine.def("pack", &pack, "weight"_a, "stored"_a.noconvert(), nb::call_guard<nb::gil_scoped_release>(),
-             "Pack the blocks of the weight's rows.");
-  engine.def("pack_int4", &pack_int4, "weight"_a, "type_id"_a, "stored"_a.noconvert(), nb::call_guard<nb::gil_scoped_release>(),
+  engine.def("pack", &pack, "weight"_a, "stored"_a.noconvert(), "order"_a.noconvert().none() = nb::none(),
+             nb::call_guard<nb::gil_scoped_release>(), "Pack the blocks of the weight's rows, and the order of its inputs.");
+  engine.def("pack_int4", &pack_int4, "weight"_a, "type_id"_a, "stored"_a.noconvert(), "order"_a.noconvert().none() = nb::none(),
+             nb::call_guard<nb::gil_scoped_release>(),
              "Round rows stored in another type to int4; whether all their values are finite.");
 }

@@ -22,7 +22,7 @@ struct Grid {
 
 Grid plan(const Product& product, int64_t n_rows, int n_threads, int64_t first_item) {
   const WeightView& w = *product.weight;
-  const int64_t row_bytes = w.format->is_float() ? w.n_in * 4 : w.format->is_int4() ? w.n_in : n_groups(w.n_in) * kTileGroupBytes;
+  const int64_t row_bytes = w.format->takes_float_rows() ? w.n_in * 4 : w.format->is_int4() ? w.n_in : n_groups(w.n_in) * kTileGroupBytes;
   const int64_t most_rows = std::max<int64_t>(32, kBlockBytes / row_bytes / kMaxTileRows * kMaxTileRows);
   const int64_t block = (ceil_div(n_rows, ceil_div(n_rows, most_rows)) + kMaxTileRows - 1) / kMaxTileRows * kMaxTileRows;  // blocks of nearly one size
   const int64_t groups = n_row_groups(w.n_out);
@@ -64,10 +64,30 @@ void add_to(const Product& p, int64_t first, int64_t last, int64_t column, int64
 }  // namespace
 
 void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products) {
+  const auto has_order = [](const Product& p) { return p.weight->order != nullptr; };
+  if (std::none_of(products.begin(), products.end(), has_order)) return multiply(rows, n_rows, n_in, products);
+  // The rows are made once, then brought into each such weight's order in turn.
+  uint8_t* memory = scratch(Slot::kOrdered, 2 * n_rows * n_in * 4);
+  float *made = reinterpret_cast<float*>(memory), *ordered = made + n_rows * n_in;
+  if (rows.kind == Rows::kNormed) rms_norm(rows.x, rows.y, rows.eps, n_rows, n_in, made);
+  if (rows.kind == Rows::kGated) silu_gate(rows.x, rows.y, n_rows * n_in, made);
+  const float* x = rows.kind == Rows::kPlain ? rows.x : made;
+  for (const Product& product : products) {
+    const int32_t* order = product.weight->order;
+    if (order != nullptr) {
+      pool_.for_each(n_rows, [&](int64_t row) {
+        for (int64_t k = 0; k < n_in; ++k) ordered[row * n_in + k] = x[row * n_in + order[k]];
+      });
+    }
+    multiply({Rows::kPlain, order == nullptr ? x : ordered, nullptr, 0.0f}, n_rows, n_in, {&product, 1});
+  }
+}
+
+void Engine::multiply(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products) {
   bool has_quantised = false, has_int4 = false, has_float = false;
   for (const Product& p : products) {
     const Format& f = *p.weight->format;
-    (f.is_float() ? has_float : f.is_int4() ? has_int4 : has_quantised) = true;
+    (f.takes_float_rows() ? has_float : f.is_int4() ? has_int4 : has_quantised) = true;
   }
   const int64_t quantised_bytes = has_quantised ? (tile_bytes(n_rows, n_in) + 63) / 64 * 64 : 0;
   const int64_t int4_bytes = has_int4 ? (whole_row_bytes(n_rows, n_in) + 63) / 64 * 64 : 0;
@@ -103,7 +123,7 @@ void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<c
     const int64_t first = block * grid.block_rows, last = std::min(n_rows, first + grid.block_rows);
     const int64_t group_first = run * grid.run_groups;
     const int64_t group_last = std::min(n_row_groups(w.n_out), group_first + grid.run_groups);
-    if (w.format->is_float()) {
+    if (w.format->takes_float_rows()) {
       kernels_.float_linear(w, float_tiles, n_rows, first, last, group_first, group_last, grid.product->out, nullptr);
     } else {
       uint8_t* panel = scratch(Slot::kWork, panel_bytes(n_in));

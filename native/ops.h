@@ -53,9 +53,11 @@ class Engine {
 
   int n_threads() const { return pool_.n_threads(); }
   double seconds() const { return static_cast<double>(nanoseconds_.load(std::memory_order_relaxed)) * 1e-9; }
-  void pack(PackedLinear& weight, std::span<const uint8_t> stored) { samovar::pack(weight, stored, arena_, pool_); }
-  bool pack_int4(PackedLinear& weight, const Format& format, std::span<const uint8_t> stored) {
-    return samovar::pack_int4(weight, format, stored, kernels_, arena_, pool_);
+  void pack(PackedLinear& weight, std::span<const uint8_t> stored, const int32_t* order = nullptr) {
+    samovar::pack(weight, stored, order, arena_, pool_);
+  }
+  bool pack_int4(PackedLinear& weight, const Format& format, std::span<const uint8_t> stored, const int32_t* order = nullptr) {
+    return samovar::pack_int4(weight, format, stored, order, kernels_, arena_, pool_);
   }
   // out[t] = row ids[t] of a stored [V, n_in] table. The ids are in range.
   void embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float* out);
@@ -71,6 +73,8 @@ class Engine {
   void attention(const float* q, int64_t n_heads, const KvView& kv, const SpanView& spans, float scale, float* out);
 
  private:
+  void multiply(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products);  // no order of inputs
+
   const Kernels& kernels_;
   Arena arena_;
   ThreadPool pool_;

@@ -38,18 +38,21 @@ struct PackedSource {
   using Meaning = typename C::Meaning;
   const uint8_t *payload, *heads, *scales;
   int64_t head_bytes, scale_bytes, n;
+  int scale_shift = 0;  // 2^scale_shift groups share scales
 
   PackedSource(const WeightView& w, int64_t row_group) : n(n_groups(w.n_in)) {
     head_bytes = w.format->head_bytes();
     scale_bytes = w.format->scales_bytes();
+    if constexpr (C::kIsGrouped) scale_shift = __builtin_ctzll(static_cast<uint64_t>(w.format->block_elements / kGroup));
     payload = w.payload + row_group * n * C::kPayloadBytes;
     heads = w.heads + row_group * (n / kHeadGroups) * head_bytes;
-    scales = w.scales + row_group * n * scale_bytes;
+    scales = w.scales + row_group * (n >> scale_shift) * scale_bytes;
   }
+  inline const uint8_t* scales_of(int64_t g) const { return scales + (C::kIsGrouped ? g >> scale_shift : g) * scale_bytes; }
   inline void read(int64_t g, Group<Meaning>& group) const {
     const uint8_t* p = payload + g * C::kPayloadBytes;
     for (int64_t line = 0; line < C::kPayloadBytes; line += 64) prefetch(p + kPrefetchBytes + line);
-    C::read(p, heads + g / kHeadGroups * head_bytes, scales + g * scale_bytes, group);
+    C::read(p, heads + g / kHeadGroups * head_bytes, scales_of(g), group);
   }
   // acc plus an outlier times the weights.
   inline F32x16 add(F32x16 acc, const Outlier& x) const {
@@ -57,11 +60,11 @@ struct PackedSource {
     const int64_t g = x.at / 8;
     const int step = x.at % 8;
     Group<Meaning> group;
-    C::read_scales(heads + g / kHeadGroups * head_bytes, scales + g * scale_bytes, group);
+    C::read_scales(heads + g / kHeadGroups * head_bytes, scales_of(g), group);
     const U8x64 codes = C::read_step(payload + g * C::kPayloadBytes, step);
     const I32x16 dot = dot_codes<Meaning>(start<Meaning>(set1_i32(x.n_sum)), codes, x.high);
     const bool is_first = kScales == 1 || step < 4;
-    acc = fma(to_f32(dot), mul(is_first ? group.scale[0] : group.scale[kScales - 1], set1(x.d)), acc);
+    acc = fma(finish_dot(group, dot, set1_i32(x.n_sum)), mul(is_first ? group.scale[0] : group.scale[kScales - 1], set1(x.d)), acc);
     if constexpr (Meaning::kHasMinimum) {
       const F32x16 minimum = is_first ? group.minimum[0] : group.minimum[kScales - 1];
       acc = fma(minimum, set1(x.d * static_cast<float>(-x.n_sum)), acc);
@@ -92,8 +95,8 @@ template <class T, int kRows>
 inline F32x16 add_group(F32x16 acc, const Group<T>& group, const TileGroup<kRows>& x, int row) {
   const F32x16 d = set1(x.d[row]);
   if constexpr (T::kScales == 1) {
-    const I32x16 sum = dot_steps<T, 0, 8>(set1_i32(x.n_sum[row]), group.codes, x.q[row]);
-    acc = fma(to_f32(sum), mul(group.scale[0], d), acc);
+    const I32x16 n_sum = set1_i32(x.n_sum[row]), sum = dot_steps<T, 0, 8>(n_sum, group.codes, x.q[row]);
+    acc = fma(finish_dot(group, sum, n_sum), mul(group.scale[0], d), acc);
     if constexpr (T::kHasMinimum) acc = fma(group.minimum[0], set1(x.d_sum[row]), acc);
     return acc;
   } else {
@@ -243,6 +246,14 @@ void quant_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t
       return run.template operator()<CodecIQ4_XS>();
     case Type::kMXFP4:
       return run.template operator()<CodecMXFP4>();
+    case Type::kU4_32:
+    case Type::kU4_64:
+    case Type::kU4_128:
+      return run.template operator()<CodecU4>();
+    case Type::kU8_32:
+    case Type::kU8_64:
+    case Type::kU8_128:
+      return run.template operator()<CodecU8>();
     case Type::kNVFP4:
       return run.template operator()<CodecNVFP4>();
     default:

@@ -2,7 +2,7 @@
 //
 // F32x16, I32x16: 16 lanes. U8x64: 64 bytes, 4 for each lane. Each simd_<isa>.h defines
 //   set1, load(_n), store(_n), add, sub, mul, div, fma (one rounding), max, min (second operand where one is NaN),
-//   at_most (0 where above the limit, or NaN), abs, neg, round_even, to_f32, to_i32, as_f32, as_i32 (same bits), shl, shift_right, store_i8, load_f16 / bf16 / i8 / u8 (to F32x16),
+//   at_most (0 where above the limit, or NaN), abs, neg, round_even, to_f32, to_i32, as_f32, as_i32 (same bits), shl, shift_right, store_i8, load_f16 / bf16 / i8 / u8 (to F32x16), load_e4m3 (value / 256) and load_e5m2,
 //   store_f16 (nearest even; of finite values up to 65504),
 //   sum_lanes (floats: halves added to each other down to one, a fixed tree), max_lanes (integers),
 //   load_codes, store_codes, bit_or, take_bits(_at), sub, spread, multiply_add, look_up (16-entry byte table),

@@ -19,7 +19,7 @@ from samovar.kernels.cores import usable_cores
 from samovar.kernels.sample_batch import SampleBatch, refuse_failed
 from samovar.kernels.slabs import Slabs
 from samovar.tensors.dtypes import F32 as F32_TYPE
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.stored import StoredTensor, Tensor
 
 if TYPE_CHECKING:
     from samovar._native import Engine, NativeLinear, Program
@@ -100,19 +100,19 @@ class NativeOps:
         self.fill(packed, weight)
         return packed
 
-    def empty_linear(self, weight: StoredTensor, form: WeightForm = "stored") -> "NativeLinear":
+    def empty_linear(self, weight: Tensor, form: WeightForm = "stored") -> "NativeLinear":
         """What `pack` will make of a [N, D] weight, its size known, to be filled before it is computed on."""
         assert len(weight.shape) == 2, weight.name
         type_id = _native().int4_id if form == "int4" else weight.type.ggml_id
-        linear: NativeLinear = _native().NativeLinear(type_id, *weight.shape)
+        linear: NativeLinear = _native().NativeLinear(type_id, *weight.shape, weight.has_input_order)
         return linear
 
     def fill(self, linear: "NativeLinear", weight: StoredTensor) -> None:
         """Pack `weight` into what `empty_linear` made for it, and release its mapped pages. Raises OutOfMemory."""
         try:
             if not linear.is_int4:
-                self._engine.pack(linear, weight.data)
-            elif not self._engine.pack_int4(linear, weight.type.ggml_id, weight.data):
+                self._engine.pack(linear, weight.data, weight.input_order)
+            elif not self._engine.pack_int4(linear, weight.type.ggml_id, weight.data, weight.input_order):
                 from samovar.kernels.int4 import not_finite  # most starts need nothing of it
 
                 raise not_finite(weight)
@@ -146,7 +146,8 @@ class NativeOps:
         residual_TN: F32 | None = None,
     ) -> F32:
         """Quantised weights: x is rounded to 8 bits with a scale for each 32 values; outliers of the row (more than 4 times its
-        root mean square) have 15 bits, and do not count for the scale. Sums are exact within such a group."""
+        root mean square) have 15 bits, and do not count for the scale. Sums are exact within such a group. Beside floats of any
+        width x stays as it is."""
         out_TN = self._new(len(x_TD), weight.n_out)
         # the binding refuses weights that it did not pack
         self._target.linears(x_TD, (weight,), (bias_N,), (out_TN,), residual_TN, None, 0.0, gate_TD)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from samovar.errors import SamovarError
 from samovar.formats.cache import CacheFile, CacheStore, CacheWriter
 from samovar.kernels import Linear, Ops, WeightForm
 from samovar.kernels.native import NativeOps, packed_layout
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.stored import StoredTensor, Tensor
 
 if TYPE_CHECKING:
     from samovar._native import NativeLinear
@@ -31,7 +31,7 @@ _MIN_CACHED_BYTES = 16 << 20  # smaller models are packed as fast as found
 class Packer(Protocol):
     """Takes the tensors of linear layers, part by part."""
 
-    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
+    def pack(self, tensor: Tensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
         """The weight of a tensor, packed in `form`; its rows are brought into `order` first where one is given."""
         ...
 
@@ -46,7 +46,7 @@ class EagerPacker:
 
     ops: Ops
 
-    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
+    def pack(self, tensor: Tensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
         """As `Packer.pack`."""
         return self.ops.pack(in_order(tensor, order), form)
 
@@ -60,7 +60,7 @@ class _Job:
 
     name: str
     linear: "NativeLinear"
-    tensor: StoredTensor
+    tensor: Tensor
     order: NDArray[np.int64] | None
 
 
@@ -77,7 +77,7 @@ class BackgroundPacker:
     _thread: threading.Thread | None = field(default=None, init=False)
     _process: int = field(default_factory=os.getpid, init=False)
 
-    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
+    def pack(self, tensor: Tensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
         """An empty weight."""
         job = _Job(str(sum(map(len, self._parts))), self.ops.empty_linear(tensor, form), tensor, order)
         self._parts[-1].append(job)
@@ -143,7 +143,10 @@ class BackgroundPacker:
     def _key(self, identity: str) -> str:
         """Stands for all that decides the packed bytes: the source, what is taken from it in which order, and the layout."""
         plan = [
-            (job.tensor.name, job.tensor.type.name, job.tensor.shape, job.order is not None, part, job.linear.is_int4)
+            (
+                *(job.tensor.name, job.tensor.type.name, job.tensor.shape, job.tensor.has_input_order),
+                *(job.order is not None, part, job.linear.is_int4),
+            )
             for part, jobs in enumerate(self._parts)
             for job in jobs
         ]
@@ -196,6 +199,6 @@ class BackgroundPacker:
         writer.finish()
 
 
-def in_order(tensor: StoredTensor, order: NDArray[np.int64] | None) -> StoredTensor:
-    """The tensor with its rows in the order given."""
-    return tensor if order is None else tensor.take_rows(order)
+def in_order(tensor: Tensor, order: NDArray[np.int64] | None) -> StoredTensor:
+    """The tensor with its rows in the order given. Raises FormatError where its parts make no weight."""
+    return tensor.stored() if order is None else tensor.stored().take_rows(order)

@@ -13,7 +13,7 @@ from samovar.errors import FormatError, UnsupportedModel
 from samovar.kernels import Linear, Ops, WeightForm
 from samovar.kernels.dequantise import dequantise
 from samovar.models.packing import EagerPacker, Packer, in_order
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.stored import StoredTensor, Tensor
 
 F32 = NDArray[np.float32]
 INT4_UNIT = 64  # values that rows of int4 come in
@@ -39,7 +39,7 @@ class WeightSource:
 
     def __init__(
         self,
-        tensors: Mapping[str, StoredTensor],
+        tensors: Mapping[str, Tensor],
         ops: Ops,
         *,
         where: str,
@@ -55,7 +55,11 @@ class WeightSource:
         self.projections: dict[str, tuple[int, int]] = {}
 
     def stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
-        """The tensor as it lies on disk, its shape checked."""
+        """The tensor with its bytes, its shape checked."""
+        return self.tensor(name, shape).stored()
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The tensor, its shape checked."""
         file_name = self._file_name(name)
         tensor = self._rest.pop(file_name, None)
         if tensor is None:
@@ -73,7 +77,7 @@ class WeightSource:
 
     def linear(self, name: str, n_out: int, n_in: int) -> Linear:
         """A packed weight in the source's form. Raises UnsupportedModel where its width does not suit int4."""
-        tensor = self.stored(name, (n_out, n_in))
+        tensor = self.tensor(name, (n_out, n_in))
         if self._form == "int4" and n_in % INT4_UNIT:
             raise UnsupportedModel(
                 f"{tensor.source}: tensor {tensor.name!r} has rows of {n_in} values; int4 weights need a multiple of "
@@ -81,11 +85,11 @@ class WeightSource:
             )
         return self._pack(tensor, self._order(name, n_out), self._form)
 
-    def pack(self, tensor: StoredTensor) -> Linear:
+    def pack(self, tensor: Tensor) -> Linear:
         """Take a tensor into the compute layout of the type that it is stored in."""
         return self._pack(tensor, None, "stored")
 
-    def _pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
+    def _pack(self, tensor: Tensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
         packed = self._packer.pack(tensor, order, form)
         self.packed_bytes += packed.size_bytes
         return packed
@@ -108,7 +112,9 @@ class WeightSource:
     def accept_copy(self, name: str, of: StoredTensor) -> None:
         """A tensor that may be there and must then repeat `of` to the byte. Raises FormatError where it does not."""
         copy = self._rest.pop(self._file_name(name), None)
-        if copy is not None and not (copy.shape == of.shape and copy.type == of.type and np.array_equal(copy.data, of.data)):
+        if copy is not None and not (
+            copy.shape == of.shape and copy.type == of.type and np.array_equal(copy.stored().data, of.data)
+        ):
             raise FormatError(
                 f"{copy.source}: tensor {copy.name!r} differs from {of.name!r}, and the config says that the two are tied; "
                 "one of them is wrong"
