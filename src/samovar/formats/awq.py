@@ -8,14 +8,14 @@ Field i of a word (from the low bits on) is column 0, 2, 4, 6, 1, 3, 5, 7 of its
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from samovar.formats.grouped import I16, U8, GroupedWeight, Scales, unpack_words
-from samovar.formats.quantisation_keys import FLOATS, Keys, Parts, array, floats, n_groups, refuse_listed, whole_groups
+from samovar.formats.grouped import I16, U8, GroupedWeight, Scales
+from samovar.formats.quantisation_keys import FLOATS, Keys, Parts, floats, integers, n_groups, refuse_listed, whole_groups
 from samovar.tensors.dtypes import I32
 from samovar.tensors.stored import StoredTensor
 
 _COLUMN_OF_FIELD: Final = (0, 2, 4, 6, 1, 3, 5, 7)
+_ALL: Final = slice(None)
 _HARMLESS: Final = {"quant_method", "exllama_config", "fuse_max_seq_len", "modules_to_fuse", "do_fuse"}
 
 
@@ -42,13 +42,13 @@ def _read_module(keys: Keys, parts: Parts, module: str, group_size: int) -> Grou
     scales = parts.take(f"{module}.scales", FLOATS, (n_groups(n_in, group), n_out))
 
     def read_codes(first: int, last: int) -> U8:
-        return np.ascontiguousarray(_columns(qweight, first, last).T)
+        return _columns(qweight, first, last)
 
     def read_zeros(first: int, last: int) -> I16:
-        return _columns(qzeros, first, last).T.astype(np.int16)
+        return _columns(qzeros, first, last).astype(np.int16)
 
     def read_scales(first: int, last: int) -> Scales:
-        return floats(scales)[:, first:last].T
+        return floats(scales, (n_groups(n_in, group), n_out), _ALL, slice(first, last)).T
 
     return GroupedWeight(
         name=f"{module}.weight",
@@ -64,7 +64,9 @@ def _read_module(keys: Keys, parts: Parts, module: str, group_size: int) -> Grou
 
 
 def _columns(packed: StoredTensor, first: int, last: int) -> U8:
-    """[rows, last - first]: the numbers of some columns; `first` and `last` are multiples of 8."""
-    words: NDArray[np.int32] = array(packed)[:, first // 8 : last // 8].astype(np.int32)
-    fields = unpack_words(words, 4).reshape(len(words), -1, 8)
-    return np.take(fields, np.argsort(_COLUMN_OF_FIELD), axis=2).reshape(len(words), -1)
+    """[last - first, rows]: the numbers of some columns; `first` and `last` are multiples of 8."""
+    words_WR = np.ascontiguousarray(integers(packed)[:, first // 8 : last // 8].T)
+    out_NR = np.empty((last - first, words_WR.shape[1]), np.uint8)
+    for field, column in enumerate(_COLUMN_OF_FIELD):
+        out_NR[column::8] = words_WR >> (4 * field) & 15
+    return out_NR

@@ -21,7 +21,7 @@ from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats.fp8 import FLOAT8, float8_weight
 from samovar.formats.gptq import order_of
 from samovar.formats.grouped import I16, U8, GroupedWeight, Scales, unpack_words
-from samovar.formats.quantisation_keys import FLOATS, Keys, Parts, array, floats, n_groups, whole_groups
+from samovar.formats.quantisation_keys import FLOATS, Keys, Parts, floats, integers, n_groups, whole_groups
 from samovar.formats.safe_pattern import SafePattern
 from samovar.tensors.dtypes import F8_E4M3, F8_E5M2, I8, I32, I64
 from samovar.tensors.stored import StoredTensor
@@ -144,7 +144,10 @@ def _read_module(keys: Keys, parts: Parts, module: str, scheme: _Scheme) -> Grou
         return float8_weight(codes, scale, block)
     zeros = _zeros(parts, module, scheme, n_scales)
     g_idx = parts.take(f"{module}.weight_g_idx", (I32,), (n_in,)) if scheme.is_ordered else None
-    scales_of_rows = partial(_of_rows, lambda: floats(scale).reshape(n_scales), block[0])
+
+    def read_scales(first: int, last: int) -> Scales:
+        return floats(scale, n_scales, np.arange(first, last) // block[0], slice(None))
+
     return GroupedWeight(
         name=f"{module}.weight",
         kind="U4" if scheme.format == "pack-quantized" and scheme.bits == 4 else "U8",
@@ -153,7 +156,7 @@ def _read_module(keys: Keys, parts: Parts, module: str, scheme: _Scheme) -> Grou
         group=block[1],
         parts=(codes, scale),
         codes=read,
-        scales=scales_of_rows,
+        scales=read_scales,
         zeros=partial(_zeros_of_rows, zeros, block[0]),
         input_order=None if g_idx is None else partial(order_of, g_idx, block[1]),
     )
@@ -175,7 +178,7 @@ def _packed(parts: Parts, module: str, bits: int) -> tuple[StoredTensor, tuple[i
     """The packed codes, the weight's shape, and what reads rows of them."""
     packed = parts.take(f"{module}.weight_packed", (I32,), (None, None))
     stated = parts.take(f"{module}.weight_shape", (I64, I32), (2,))
-    n_out, n_in = (int(n) for n in array(stated).tolist())
+    n_out, n_in = (int(n) for n in integers(stated).tolist())
     if packed.shape != (n_out, -(-n_in * bits // 32)) or n_in < 1:
         raise FormatError(
             f"{packed.source}: tensor {packed.name!r} has shape {list(packed.shape)}; a weight of {n_out} x {n_in}, as "
@@ -183,7 +186,7 @@ def _packed(parts: Parts, module: str, bits: int) -> tuple[StoredTensor, tuple[i
         )
 
     def read(first: int, last: int) -> U8:
-        return unpack_words(array(packed)[first:last].astype(np.int32), bits)[:, :n_in]
+        return unpack_words(integers(packed)[first:last], bits)[:, :n_in]
 
     return packed, (n_out, n_in), read
 
@@ -204,15 +207,11 @@ def _zeros(parts: Parts, module: str, scheme: _Scheme, shape: tuple[int, int]) -
     if is_packed and stored is not None and stored.type is I32:
         per_word = 32 // scheme.bits
         words = parts.take(name, (I32,), (n_groups(shape[0], per_word), shape[1]))
-        return lambda: unpack_words(array(words).T.astype(np.int32), scheme.bits)[:, : shape[0]].T.astype(np.int16)
+        return lambda: unpack_words(integers(words).T, scheme.bits)[:, : shape[0]].T.astype(np.int16)
     numbers = parts.take(name, (I8,), (1,) if stored is not None and stored.shape == (1,) else shape)
-    return lambda: array(numbers).astype(np.int16).reshape(shape) + np.int16(middle)
-
-
-def _of_rows(read: Callable[[], Scales], rows: int, first: int, last: int) -> Scales:
-    """[M, G]: what belongs to the rows [first, last), where `rows` rows share it."""
-    return np.take(read(), np.arange(first, last) // rows, axis=0)
+    return lambda: integers(numbers).astype(np.int16).reshape(shape) + np.int16(middle)
 
 
 def _zeros_of_rows(read: Callable[[], I16], rows: int, first: int, last: int) -> I16:
+    """[M, G]: the zero points of the rows [first, last), where `rows` rows share them."""
     return np.take(read(), np.arange(first, last) // rows, axis=0)

@@ -12,7 +12,7 @@ import numpy as np
 
 from samovar.errors import FormatError
 from samovar.formats.grouped import U8, GroupedWeight, Kind, Scales
-from samovar.formats.quantisation_keys import FLOATS, Keys, Parts, array, floats, n_groups, refuse_listed
+from samovar.formats.quantisation_keys import FLOATS, Keys, Parts, floats, n_groups, refuse_listed
 from samovar.tensors.dtypes import F8_E4M3, F8_E5M2
 from samovar.tensors.stored import StoredTensor
 
@@ -74,11 +74,11 @@ def float8_weight(weight: StoredTensor, scale: StoredTensor, block: tuple[int, i
     rows = min(block[0], n_out)
 
     def read_codes(first: int, last: int) -> U8:
-        return np.asarray(array(weight)[first:last], np.uint8)
+        return weight.rows()[first:last]
 
     def read_scales(first: int, last: int) -> Scales:
-        scales = floats(scale).reshape(-1, n_groups(n_in, block[1]))
-        return np.take(scales, np.arange(first, last) // rows, axis=0)
+        shape = n_groups(n_out, rows), n_groups(n_in, block[1])
+        return floats(scale, shape, np.arange(first, last) // rows, slice(None))
 
     return GroupedWeight(
         name=weight.name,

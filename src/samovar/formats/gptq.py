@@ -3,8 +3,8 @@
 A module holds `qweight` int32 [K bits / 32, N], packed along K, `qzeros` int32 [G, N bits / 32], packed along N, `scales`
 [G, N] and `g_idx` int32 [K], the group of each input; w = (code - zero) * scale. The format gptq stores zero - 1, so that a
 zero point is 1 to 2^bits; gptq_v2 stores it as it is. With `desc_act` the inputs of a group lie apart: columns are
-brought together by group, and the inputs into the same order when the weight is computed on. Source: Frantar et al., 2022, arXiv
-2210.17323, and the layout that AutoGPTQ and GPTQModel write. Shape letters: see `formats.grouped`.
+brought together by group, and the inputs into the same order when the weight is computed on. Source: Frantar et al., 2022,
+arXiv 2210.17323, and the layout that AutoGPTQ and GPTQModel write. Shape letters: see `formats.grouped`.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats.grouped import I16, U8, GroupedWeight, Kind, Scales, unpack_words
-from samovar.formats.quantisation_keys import FLOATS, Keys, Parts, array, floats, n_groups, refuse_listed, whole_groups
+from samovar.formats.quantisation_keys import FLOATS, Keys, Parts, floats, integers, n_groups, refuse_listed, whole_groups
 from samovar.tensors.dtypes import I32, TensorType
 from samovar.tensors.stored import StoredTensor
 
@@ -77,14 +77,14 @@ def _read_module(
     def read_codes(first: int, last: int) -> U8:
         if g_idx is not None and not is_ordered:
             _refuse_order(g_idx, group)
-        return unpack_words(array(qweight)[:, first:last].T.astype(np.int32), bits)
+        return unpack_words(integers(qweight)[:, first:last].T, bits)
 
     def read_zeros(first: int, last: int) -> I16:
-        words = array(qzeros)[:, first * bits // 32 : last * bits // 32].astype(np.int32)
+        words = integers(qzeros)[:, first * bits // 32 : last * bits // 32]
         return unpack_words(words, bits).T.astype(np.int16) + np.int16(zero_offset)
 
     def read_scales(first: int, last: int) -> Scales:
-        return floats(scales)[:, first:last].T
+        return floats(scales, shape, slice(None), slice(first, last)).T
 
     kind: Kind = "U8" if bits == 8 else "U4"
     return GroupedWeight(
@@ -110,7 +110,7 @@ def _g_idx(parts: Parts, module: str, n_in: int, is_needed: bool) -> StoredTenso
 
 def _refuse_order(g_idx: StoredTensor, group: int) -> None:
     """Hold a `g_idx` to groups of consecutive inputs."""
-    found: NDArray[np.int32] = array(g_idx).astype(np.int32)
+    found = integers(g_idx)
     if not np.array_equal(found, np.arange(len(found)) // group):
         raise FormatError(
             f"{g_idx.source}: tensor {g_idx.name!r} puts inputs into groups that are not {group} consecutive ones, and "
@@ -120,7 +120,7 @@ def _refuse_order(g_idx: StoredTensor, group: int) -> None:
 
 def order_of(g_idx: StoredTensor, group: int) -> NDArray[np.int32]:
     """[K]: the inputs by group. Raises FormatError where a group is not there, or has more or fewer than `group` inputs."""
-    found: NDArray[np.int32] = array(g_idx).astype(np.int32)
+    found = integers(g_idx)
     n = len(found) // group
     outside = (found < 0) | (found >= n)
     if outside.any():

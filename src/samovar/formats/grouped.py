@@ -27,14 +27,15 @@ Kind = Literal["U4", "U8", "E4M3", "E5M2"]
 
 _BLOCKS: Final = (128, 64, 32)
 _BY_NAME: Final = {type_.name: type_ for type_ in GROUPED_TYPES}
-_CHUNK_VALUES: Final = 1 << 20  # of a weight at a time: temporaries stay in the last-level cache
+_CHUNK_VALUES: Final = 1 << 19  # of a weight at a time: temporaries stay in the last-level cache
 _CHUNK_ROWS: Final = 32  # a multiple of the rows that any format packs into whole words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupedWeight:
-    """One weight [N, K]: scale * (code - zero) by kind U4 or U8, scale * value of the code by kind E4M3 or E5M2. `bits` are those
-    of a code in the file.
+    """One weight [N, K]: scale * (code - zero) by kind U4 or U8, scale * value of the code by kind E4M3 or E5M2.
+
+    `bits` are those of a code in the file.
 
     Scales and zero points belong to `group` consecutive columns. `codes`, `scales` and `zeros` read the rows [first, last),
     where first is a multiple of 32: [M, K], [M, G] and [M, G]. Where there is an `input_order` [K], columns are brought into it
@@ -140,8 +141,7 @@ def _write_blocks(type_: TensorType, group: int, codes_MK: U8, scales_MG: Scales
     if type_.name.startswith("U4"):
         assert zeros_MG is not None
         out[:, :, 4] = zeros_MG[:, group_of]
-        halves = codes_MK.reshape(n_rows, n_blocks, size // 32, 2, 16)
-        out[:, :, 5:] = (halves[:, :, :, 0] | halves[:, :, :, 1] << np.uint8(4)).reshape(n_rows, n_blocks, size // 2)
+        out[:, :, 5:] = _nibbles(codes_MK).reshape(n_rows, n_blocks, size // 2)
         return
     codes_at = 4
     if zeros_MG is not None:
@@ -150,15 +150,27 @@ def _write_blocks(type_: TensorType, group: int, codes_MK: U8, scales_MG: Scales
     out[:, :, codes_at:] = codes_MK.reshape(n_rows, n_blocks, size)
 
 
-def unpack_words(words_MW: NDArray[np.int32], bits: int) -> U8:
+def _nibbles(codes_MK: U8) -> U8:
+    """Of each 32 codes 16 bytes, whose low nibbles are the first 16; eight codes at a time."""
+    eights = np.ascontiguousarray(codes_MK).reshape(-1).view(np.uint64).reshape(-1, 4)
+    out = np.empty((len(eights), 2), np.uint64)
+    for half in range(2):
+        out[:, half] = eights[:, half] | eights[:, half + 2] << np.uint64(4)
+    return out.view(np.uint8)
+
+
+def unpack_words(words_MW: NDArray[np.signedinteger], bits: int) -> U8:
     """[M, 32 W / bits]: numbers of 2, 3, 4 or 8 bits, packed one after the other from the low bits of the first word on."""
-    bytes_MB = np.ascontiguousarray(words_MW).astype("<i4", copy=False).view(np.uint8)
+    bytes_MB = np.ascontiguousarray(words_MW, "<i4").view(np.uint8)
     if bits == 8:
         return bytes_MB
-    if bits == 3:
-        bits_MK3 = np.unpackbits(bytes_MB, axis=1, bitorder="little").reshape(len(bytes_MB), -1, 3)
-        codes_MK: U8 = bits_MK3[:, :, 0] | bits_MK3[:, :, 1] << np.uint8(1) | bits_MK3[:, :, 2] << np.uint8(2)
-        return codes_MK
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    fields: U8 = (bytes_MB[:, :, None] >> shifts) & np.uint8((1 << bits) - 1)
-    return fields.reshape(len(bytes_MB), -1)
+    if bits == 4:  # a byte in 16 bits, then its high nibble in the upper eight
+        pairs = bytes_MB.astype("<u2")
+        pairs |= pairs << 4
+        pairs &= 0x0F0F
+        return pairs.view(np.uint8)
+    bits_MKB = np.unpackbits(bytes_MB, axis=1, bitorder="little").reshape(len(bytes_MB), -1, bits)
+    codes_MK = bits_MKB[:, :, 0]
+    for bit in range(1, bits):
+        codes_MK = codes_MK | bits_MKB[:, :, bit] << np.uint8(bit)
+    return codes_MK

@@ -127,18 +127,19 @@ def _shown(shape: tuple[int | None, ...]) -> str:
     return f"[{', '.join('any' if extent is None else str(extent) for extent in shape)}]"
 
 
-def array(tensor: StoredTensor) -> NDArray[np.generic]:
-    """A part's numbers in its shape; 8-bit floats are bytes, bfloat16 is widened to float32."""
+def integers(tensor: StoredTensor) -> NDArray[np.signedinteger]:
+    """A part's whole numbers in its shape; nothing is copied."""
+    dtypes = {"I8": "i1", "I32": "<i4", "I64": "<i8"}
+    return tensor.data.view(dtypes[tensor.type.name]).reshape(tensor.shape)
+
+
+def floats(tensor: StoredTensor, shape: tuple[int, int], rows: slice | NDArray[np.intp], columns: slice) -> NDArray[np.float32]:
+    """Some of the numbers of a part of any type of `FLOATS`, seen as a matrix of `shape`. Exact."""
     if tensor.type is BF16:
-        bits = tensor.data.view("<u2").astype(np.uint32) << 16
-        return bits.view(np.float32).reshape(tensor.shape)
-    dtypes = {"F32": "<f4", "F16": "<f2", "I32": "<i4", "I64": "<i8", "I8": "i1"}
-    return tensor.data.view(dtypes.get(tensor.type.name, "u1")).reshape(tensor.shape)
-
-
-def floats(tensor: StoredTensor) -> NDArray[np.float32]:
-    """As `array`, in float32: exact for all types of `FLOATS`."""
-    return array(tensor).astype(np.float32)
+        bits = tensor.data.view("<u2").reshape(shape)[rows, columns].astype(np.uint32) << 16
+        return bits.view(np.float32)
+    dtype = "<f2" if tensor.type is F16 else "<f4"
+    return tensor.data.view(dtype).reshape(shape)[rows, columns].astype(np.float32)
 
 
 def whole_groups(keys: Keys, name: str, n_in: int, group_size: int) -> int:

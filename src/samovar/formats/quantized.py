@@ -74,8 +74,8 @@ def _warnings(weights: list[GroupedWeight]) -> tuple[str, ...]:
     lines = []
     if wide := [weight.name for weight in weights if weight.type is F32]:
         lines.append(
-            f"{len(wide)} of {len(weights)} quantised weights are computed on in float32, which takes 4 to 8 times their memory: "
-            f"their rows or groups are no multiple of 32 values ({wide[0]!r} is the first)"
+            f"{len(wide)} of {len(weights)} quantised weights are computed on in float32, which takes 4 to 8 times their "
+            f"memory: their rows or groups are no multiple of 32 values ({wide[0]!r} is the first)"
         )
     if narrow := [weight.bits for weight in weights if weight.type is not F32 and weight.bits < 4]:
         lines.append(f"{len(narrow)} quantised weights of {narrow[0]} bits take 4 bits in memory; their values are the same")
