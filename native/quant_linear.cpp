@@ -20,13 +20,6 @@ constexpr int kVectorRows = kQuantRows < 8 ? kQuantRows : 8;  // of the largest 
 constexpr int64_t kDirectRows = kQuantTiles > 1 ? INT64_MAX : 32;
 constexpr int64_t kPanelGroups = 16;  // groups of k unpacked at a time: the panel stays in the first-level cache
 
-// Minus zero point times the sum of activations: where an integer dot product starts.
-template <class T>
-inline I32x16 start(I32x16 n_sum) {
-  if constexpr (T::kZeroShift < 0) return set1_i32(0);
-  return shl < T::kZeroShift<0 ? 0 : T::kZeroShift>(n_sum);
-}
-
 template <class T>
 inline I32x16 dot_codes(I32x16 sum, U8x64 codes, const int8_t* q) {
   return T::kIsWide ? dot_wide(sum, codes, q) : dot(sum, codes, q);
@@ -62,9 +55,9 @@ struct PackedSource {
     Group<Meaning> group;
     C::read_scales(heads + g / kHeadGroups * head_bytes, scales_of(g), group);
     const U8x64 codes = C::read_step(payload + g * C::kPayloadBytes, step);
-    const I32x16 dot = dot_codes<Meaning>(start<Meaning>(set1_i32(x.n_sum)), codes, x.high);
+    const I32x16 dot = dot_codes<Meaning>(start(group, set1_i32(x.n_sum)), codes, x.high);
     const bool is_first = kScales == 1 || step < 4;
-    acc = fma(finish_dot(group, dot, set1_i32(x.n_sum)), mul(is_first ? group.scale[0] : group.scale[kScales - 1], set1(x.d)), acc);
+    acc = fma(to_f32(dot), mul(is_first ? group.scale[0] : group.scale[kScales - 1], set1(x.d)), acc);
     if constexpr (Meaning::kHasMinimum) {
       const F32x16 minimum = is_first ? group.minimum[0] : group.minimum[kScales - 1];
       acc = fma(minimum, set1(x.d * static_cast<float>(-x.n_sum)), acc);
@@ -85,9 +78,9 @@ struct PanelSource {
 
 // Minus zero point times sum, plus the sum over the steps of code * q, where -n_sum is the sum of q.
 template <class T, int kFirst, int kLast>
-inline I32x16 dot_steps(I32x16 n_sum, const U8x64* codes, const int8_t* q) {
-  I32x16 sum = start<T>(n_sum);
-  for (int j = kFirst; j < kLast; ++j) sum = dot_codes<T>(sum, codes[j], q + 4 * j);
+inline I32x16 dot_steps(I32x16 n_sum, const Group<T>& group, const int8_t* q) {
+  I32x16 sum = start(group, n_sum);
+  for (int j = kFirst; j < kLast; ++j) sum = dot_codes<T>(sum, group.codes[j], q + 4 * j);
   return sum;
 }
 
@@ -95,14 +88,14 @@ template <class T, int kRows>
 inline F32x16 add_group(F32x16 acc, const Group<T>& group, const TileGroup<kRows>& x, int row) {
   const F32x16 d = set1(x.d[row]);
   if constexpr (T::kScales == 1) {
-    const I32x16 n_sum = set1_i32(x.n_sum[row]), sum = dot_steps<T, 0, 8>(n_sum, group.codes, x.q[row]);
-    acc = fma(finish_dot(group, sum, n_sum), mul(group.scale[0], d), acc);
+    const I32x16 sum = dot_steps<T, 0, 8>(set1_i32(x.n_sum[row]), group, x.q[row]);
+    acc = fma(to_f32(sum), mul(group.scale[0], d), acc);
     if constexpr (T::kHasMinimum) acc = fma(group.minimum[0], set1(x.d_sum[row]), acc);
     return acc;
   } else {
     const I32x16 first_sum = set1_i32(x.n_sum_first[row]), second_sum = sub(set1_i32(x.n_sum[row]), first_sum);
-    const I32x16 first = dot_steps<T, 0, 4>(first_sum, group.codes, x.q[row]);
-    const I32x16 second = dot_steps<T, 4, 8>(second_sum, group.codes, x.q[row]);
+    const I32x16 first = dot_steps<T, 0, 4>(first_sum, group, x.q[row]);
+    const I32x16 second = dot_steps<T, 4, 8>(second_sum, group, x.q[row]);
     acc = fma(to_f32(first), mul(group.scale[0], d), acc);
     if constexpr (T::kHasMinimum) acc = fma(group.minimum[0], mul(to_f32(sub(set1_i32(0), first_sum)), d), acc);
     acc = fma(to_f32(second), mul(group.scale[1], d), acc);

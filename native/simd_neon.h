@@ -95,6 +95,9 @@ inline I32x16 set1_i32(int32_t x) {
 inline I32x16 add(I32x16 a, I32x16 b) {
   return make4<I32x16>([&](int i) { return vaddq_s32(a.v[i], b.v[i]); });
 }
+inline I32x16 mul(I32x16 a, I32x16 b) {
+  return make4<I32x16>([&](int i) { return vmulq_s32(a.v[i], b.v[i]); });
+}
 inline I32x16 sub(I32x16 a, I32x16 b) {
   return make4<I32x16>([&](int i) { return vsubq_s32(a.v[i], b.v[i]); });
 }

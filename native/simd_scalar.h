@@ -90,6 +90,9 @@ inline I32x16 set1_i32(int32_t x) {
 inline I32x16 add(I32x16 a, I32x16 b) {
   return make16<I32x16>([&](int i) { return a.v[i] + b.v[i]; });
 }
+inline I32x16 mul(I32x16 a, I32x16 b) {
+  return make16<I32x16>([&](int i) { return a.v[i] * b.v[i]; });
+}
 inline I32x16 sub(I32x16 a, I32x16 b) {
   return make16<I32x16>([&](int i) { return a.v[i] - b.v[i]; });
 }
