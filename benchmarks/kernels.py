@@ -58,7 +58,7 @@ SHAPES = (
 
 
 def random_weight(type_: TensorType, n_out: int, n_in: int) -> StoredTensor:
-    """Random bytes; the numbers mean nothing, the work is the same. Scales in float32 are no subnormal numbers, which cost more."""
+    """Random bytes; the numbers mean nothing, the work is the same. float32 scales are not subnormal, which would cost more."""
     n_bytes = n_out * n_in // type_.block_elements * type_.block_bytes
     data = np.random.default_rng(0).integers(0, 60, n_bytes, dtype=np.uint8)
     if type_ in GROUPED_TYPES:
