@@ -138,7 +138,7 @@ def test_damage_found_while_packing_reaches_the_caller(tmp_path):
 PROGRAM = """
 import json, sys
 from samovar.llm import LLM
-llm = LLM(sys.argv[1], max_context=256, cache=False)
+llm = LLM(sys.argv[1], max_context=128, cache=False)
 llm.logits([1, 2, 3])
 llm.packer.join()
 llm.logits([1, 2, 3])
