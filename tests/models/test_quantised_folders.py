@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, FineGrainedFP8Config, PreTrainedModel
 
 from samovar import LLM
 from samovar.formats import open_checkpoint
@@ -65,3 +65,11 @@ def test_the_resident_weights_take_the_bytes_of_their_format(name: str, tmp_path
     bits = 8 * sum(t.size_bytes for t in quantised) / sum(t.n_elements for t in quantised)
     code_bits = 4 if any(part in name for part in ("awq", "gptq-2", "gptq-3", "gptq-4", "packed-4")) else 8
     assert code_bits < bits <= code_bits + 1.5
+
+
+def test_transformers_dequantises_the_same_fp8_folder_to_the_same_model(tmp_path: Path) -> None:
+    quantised_folder(tmp_path, METHODS["fp8-blocks"])
+    config = FineGrainedFP8Config(dequantize=True, weight_block_size=(128, 128))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, quantization_config=config)
+    ids = random_ids(N_TOKENS)
+    assert difference(LLM(tmp_path, isa="numpy").logits(ids), witness_logits(theirs, ids)) <= 2e-4

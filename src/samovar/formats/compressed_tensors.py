@@ -137,7 +137,7 @@ def _read_module(keys: Keys, parts: Parts, module: str, scheme: _Scheme) -> Grou
     n_out, n_in = shape
     block = _block_of(keys, module, shape, scheme)
     n_scales = n_groups(n_out, block[0]), n_groups(n_in, block[1])
-    scale = parts.take(f"{module}.weight_scale", FLOATS, (1,) if _is_single(parts, module) else n_scales)
+    scale = parts.take(f"{module}.weight_scale", FLOATS, (1,) if n_scales == (1, 1) and _is_single(parts, module) else n_scales)
     if scheme.is_float:
         if codes.type.name not in FLOAT8:
             raise UnsupportedModel(f"{keys.where}: floats of type {codes.type.name} in {codes.name!r}, which is not read")
@@ -162,9 +162,10 @@ def _read_module(keys: Keys, parts: Parts, module: str, scheme: _Scheme) -> Grou
     )
 
 
-def _is_single(parts: Parts, module: str) -> bool:
-    scale = parts.rest.get(f"{module}.weight_scale")
-    return scale is not None and scale.shape == (1,)
+def _single_or(shape: tuple[int, int], parts: Parts, name: str) -> tuple[int, ...]:
+    """The shape to ask for: one number for the whole weight may have one axis or two."""
+    tensor = parts.rest.get(name)
+    return (1,) if shape == (1, 1) and tensor is not None and tensor.shape == (1,) else shape
 
 
 def _block_of(keys: Keys, module: str, shape: tuple[int, int], scheme: _Scheme) -> tuple[int, int]:
@@ -208,7 +209,7 @@ def _zeros(parts: Parts, module: str, scheme: _Scheme, shape: tuple[int, int]) -
         per_word = 32 // scheme.bits
         words = parts.take(name, (I32,), (n_groups(shape[0], per_word), shape[1]))
         return lambda: unpack_words(integers(words).T, scheme.bits)[:, : shape[0]].T.astype(np.int16)
-    numbers = parts.take(name, (I8,), (1,) if stored is not None and stored.shape == (1,) else shape)
+    numbers = parts.take(name, (I8,), _single_or(shape, parts, name))
     return lambda: integers(numbers).astype(np.int16).reshape(shape) + np.int16(middle)
 
 

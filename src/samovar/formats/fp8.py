@@ -26,8 +26,7 @@ def read_fp8(keys: Keys, parts: Parts) -> tuple[list[GroupedWeight], str]:
     keys.want("activation_scheme", "dynamic", "static")
     block = _block_size(keys)
     listed = keys.names("modules_to_not_convert") + keys.names("ignored_layers")
-    keys.want("dequantize", False)
-    keys.finish({"quant_method"})
+    keys.finish({"quant_method", "dequantize"})
     type_ = F8_E4M3 if fmt == "e4m3" else F8_E5M2
     for scale in _SCALES:
         for module in parts.modules(scale):
