@@ -137,7 +137,8 @@ def _read_module(keys: Keys, parts: Parts, module: str, scheme: _Scheme) -> Grou
     n_out, n_in = shape
     block = _block_of(keys, module, shape, scheme)
     n_scales = n_groups(n_out, block[0]), n_groups(n_in, block[1])
-    scale = parts.take(f"{module}.weight_scale", FLOATS, (1,) if n_scales == (1, 1) and _is_single(parts, module) else n_scales)
+    name = f"{module}.weight_scale"
+    scale = parts.take(name, FLOATS, _single_or(n_scales, parts, name))
     if scheme.is_float:
         if codes.type.name not in FLOAT8:
             raise UnsupportedModel(f"{keys.where}: floats of type {codes.type.name} in {codes.name!r}, which is not read")
