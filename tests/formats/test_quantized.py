@@ -14,7 +14,7 @@ from samovar.formats import open_checkpoint
 from samovar.formats.hf_folder import HfCheckpoint
 from samovar.kernels.dequantise import dequantise_matrix
 from samovar.tensors.stored import AssembledTensor, StoredTensor
-from tests.formats.quantised_parts import METHODS, Method, awq, compressed_integers, fp8, gptq, write_quantised
+from tests.formats.quantised_parts import METHODS, Method, awq, compressed_integers, fp8, gptq, words, write_quantised
 from tests.packages import missing
 
 X = "model.layers.0.mlp.up_proj"
@@ -296,3 +296,57 @@ def test_two_configs_at_once_are_refused(tmp_path: Path) -> None:
     config = {"model_type": "qwen3", "quantization_config": {"quant_method": "awq"}, "compression_config": {}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert "compression_config" in refusal(tmp_path, FormatError)
+
+
+# ---- which scheme is whose
+
+
+def mixed_config(**changes: object) -> dict[str, object]:
+    packed = compressed_integers(4, "group", "pack-quantized").config["config_groups"]["group_0"]
+    whole = compressed_integers(8, "channel", "int-quantized").config["config_groups"]["group_0"]
+    groups = {
+        "group_0": packed | {"targets": ["re:.*mlp.down_proj$"], "format": "pack-quantized"},
+        "group_1": whole | {"targets": [X], "format": "int-quantized"},
+    }
+    return {"quant_method": "compressed-tensors", "format": "mixed-precision", "config_groups": groups} | changes
+
+
+def test_each_module_has_the_scheme_that_names_it(tmp_path: Path) -> None:
+    down = "model.layers.0.mlp.down_proj"
+    all_weights, tensors = weights(), {}
+    packed = compressed_integers(4, "group", "pack-quantized").quantise(all_weights[f"{down}.weight"])
+    whole = compressed_integers(8, "channel", "int-quantized").quantise(all_weights[f"{X}.weight"])
+    for module, parts in ((down, packed), (X, whole)):
+        tensors |= {f"{module}.{suffix}": t for suffix, t in parts.tensors.items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    config = {"model_type": "qwen3", "quantization_config": mixed_config(ignore=["re:.*mlp.up$", "re:.*gate"])}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    checkpoint = opened(tmp_path)
+    assert [checkpoint.tensors[f"{m}.weight"].type.name for m in (down, X)] == ["U4_G64", "U8_G128"]
+    assert np.array_equal(values(checkpoint, f"{down}.weight"), packed.values.numpy())
+    assert np.array_equal(values(checkpoint, f"{X}.weight"), whole.values.numpy())
+
+
+def test_a_dynamically_ordered_weight_of_compressed_tensors_has_its_columns_by_group(tmp_path: Path) -> None:
+    method = compressed_integers(4, "group", "pack-quantized")
+    config = json.loads(json.dumps(method.config))
+    config["config_groups"]["group_0"]["weights"]["actorder"] = "group"
+    order = torch.randperm(N_IN, generator=torch.Generator().manual_seed(3))
+    back = torch.argsort(order)
+    w = weights()[f"{X}.weight"]
+    made = method.quantise(w[:, order])  # groups are of inputs in this order, and columns in that of the inputs
+    codes = torch.tensor(
+        [[(int(word) >> 4 * i) & 15 for word in row for i in range(8)] for row in made.tensors["weight_packed"]]
+    )
+    parts = made.tensors | {"weight_packed": words(codes[:, back], 4), "weight_g_idx": (back // 64).to(torch.int32)}
+    save_file({f"{X}.{k}": t.contiguous() for k, t in parts.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", "quantization_config": config}))
+    assert np.array_equal(values(opened(tmp_path), f"{X}.weight"), made.values[:, back].numpy())
+
+
+def test_a_class_that_is_not_read_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, compressed_integers(4, "group", "pack-quantized"))
+    config = mixed_config()
+    config["config_groups"]["group_1"]["targets"] = ["Embedding"]
+    change_config(tmp_path, **config)
+    assert "'Embedding'" in refusal(tmp_path, UnsupportedModel)

@@ -58,6 +58,8 @@ def read_compressed_tensors(keys: Keys, parts: Parts) -> tuple[list[GroupedWeigh
         raise FormatError(f"{keys.where}: config_groups is missing")
     schemes = [_read_scheme(groups.inner(name), groups.where, format_) for name in groups.left()]
     ignored = keys.names("ignore")
+    if (sparsity := keys.inner("sparsity_config")) is not None and sparsity.left():
+        sparsity.want("format", "dense")  # and so of no effect
     keys.finish(_HARMLESS)
     modules = sorted({*parts.modules("weight_packed"), *parts.modules("weight_scale")})
     weights = []

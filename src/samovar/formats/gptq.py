@@ -26,7 +26,7 @@ _HARMLESS: Final = {
     "model_file_base_name", "lm_head", "meta", "batch_size", "dataset", "tokenizer", "cache_block_outputs", "model_seqlen",
     "module_name_preceding_first_block", "block_name_to_quantize", "pad_token_id", "max_input_length", "use_cuda_fp16",
     "use_exllama", "disable_exllama", "exllama_config", "quantizer", "version", "mse", "modules_in_block_to_quantize",
-    "backend",
+    "backend", "act_group_aware", "hyb_act",
 }  # fmt: skip
 
 
