@@ -98,6 +98,17 @@ def plain_folder(root: Path, model) -> Path:
     return write_folder(model, root / "plain")
 
 
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_recorded_steps_choose_the_tokens_of_whole_passes(name, tmp_path):
+    quantised_folder(tmp_path / "model", METHODS[name])
+    llm = LLM(tmp_path / "model", cache=False)
+    ids = list(llm.tokenizer.encode("The water in the samovar"))
+    answer = llm.generate("The water in the samovar", temperature=0, max_tokens=10, min_tokens=10).token_ids
+    for token in answer:
+        assert token == int(np.argmax(llm.logits(ids)[-1]))
+        ids.append(token)
+
+
 @pytest.mark.parametrize("name", ["awq-g64", "gptq-4-ordered", "fp8-blocks"])
 def test_int4_rounds_the_values_that_a_folder_stands_for(name, tmp_path):
     quantised_folder(tmp_path / "model", METHODS[name])
