@@ -18,7 +18,7 @@ from samovar.engine.sampler import Row, sample_rows
 from samovar.engine.sequence import Sequence
 from samovar.kernels import PAGE_TOKENS, Experts, KvPages, Spans
 from samovar.kernels.native import NativeOps, native_ops
-from samovar.tensors.dtypes import Q4_0, Q4_1, Q4_K, Q5_0, Q6_K, Q8_0, TensorType
+from samovar.tensors.dtypes import GROUPED_TYPES, Q4_0, Q4_1, Q4_K, Q5_0, Q6_K, Q8_0, TensorType
 from samovar.tensors.stored import StoredTensor
 
 
@@ -59,9 +59,11 @@ SHAPES = (
 
 
 def random_weight(type_: TensorType, n_out: int, n_in: int) -> StoredTensor:
-    """Random bytes; the numbers mean nothing, the work is the same."""
+    """Random bytes; the numbers mean nothing, the work is the same. float32 scales are not subnormal, which would cost more."""
     n_bytes = n_out * n_in // type_.block_elements * type_.block_bytes
     data = np.random.default_rng(0).integers(0, 60, n_bytes, dtype=np.uint8)
+    if type_ in GROUPED_TYPES:
+        data.reshape(-1, type_.block_bytes)[:, :4] = np.array([0.01], np.float32).view(np.uint8)
     return StoredTensor(name="w", type=type_, shape=(n_out, n_in), data=data, source="random")
 
 

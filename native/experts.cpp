@@ -36,10 +36,12 @@ class Pairs {
   std::vector<float> weights_;
 };
 
-// One expert's rows of a batch: [first, first + n_rows) of its pairs, and its rows regrouped before each of the two products.
+// One expert's rows of a batch: [first, first + n_rows) of its pairs, and its rows regrouped before each product. Gate and up share
+// theirs unless their columns have an order.
 struct Part {
   int64_t expert, first, n_rows;
-  RoundedRows wide, narrow;
+  WeightView gate, up, down;
+  RoundedRows gate_rows, up_rows, down_rows;
 };
 
 // A run of rows of a part that is rounded in one item.
@@ -53,7 +55,7 @@ class ExpertsCall {
  public:
   ExpertsCall(const Kernels& kernels, ThreadPool& pool, const ExpertsView& experts, const float* x, const Pairs& pairs, float* out)
       : kernels_(kernels), pool_(pool), experts_(experts), x_(x), pairs_(pairs), out_(out), d_model_(experts.gate->view.n_in),
-        d_ffn_(experts.gate->view.n_out) {
+        d_ffn_(experts.gate->view.n_out), is_ordered_(experts.gate->has_order || experts.up->has_order) {
     wide_.add(*experts.gate->view.format);
     wide_.add(*experts.up->view.format);
     narrow_.add(*experts.down->view.format);
@@ -65,14 +67,14 @@ class ExpertsCall {
     round_inputs();
     std::vector<Task> tasks;
     for (const Part& part : parts_) {
-      tasks.push_back({{experts_.gate->member(part.expert), gate_NF_ + part.first * d_ffn_, nullptr, nullptr}, &part.wide});
-      tasks.push_back({{experts_.up->member(part.expert), up_NF_ + part.first * d_ffn_, nullptr, nullptr}, &part.wide});
+      tasks.push_back({{part.gate, gate_NF_ + part.first * d_ffn_, nullptr, nullptr}, &part.gate_rows});
+      tasks.push_back({{part.up, up_NF_ + part.first * d_ffn_, nullptr, nullptr}, is_ordered_ ? &part.up_rows : &part.gate_rows});
     }
     multiply(kernels_, pool_, tasks);
     round_gated();
     tasks.clear();
     for (const Part& part : parts_) {
-      tasks.push_back({{experts_.down->member(part.expert), rows_ND_ + part.first * d_model_, nullptr, nullptr}, &part.narrow});
+      tasks.push_back({{part.down, rows_ND_ + part.first * d_model_, nullptr, nullptr}, &part.down_rows});
     }
     multiply(kernels_, pool_, tasks);
     add_outputs();
@@ -87,18 +89,22 @@ class ExpertsCall {
     for (int64_t e = begin; e < end; ++e) {
       const int64_t n_rows = pairs_.start(e + 1) - pairs_.start(e);
       if (n_rows == 0) continue;
-      parts_.push_back({e, pairs_.start(e) - first_, n_rows, {}, {}});
-      n_bytes += RoundedRows::bytes(wide_, n_rows, d_model_) + RoundedRows::bytes(narrow_, n_rows, d_ffn_);
+      parts_.push_back({e, pairs_.start(e) - first_, n_rows, experts_.gate->member(e), experts_.up->member(e), experts_.down->member(e), {}, {}, {}});
+      n_bytes += (is_ordered_ ? 2 : 1) * RoundedRows::bytes(wide_, n_rows, d_model_) + RoundedRows::bytes(narrow_, n_rows, d_ffn_);
     }
     uint8_t* memory = scratch(Slot::kCall, n_bytes + n_ * (d_model_ + 2 * d_ffn_) * 4);
     rows_ND_ = reinterpret_cast<float*>(memory + n_bytes);
     gate_NF_ = rows_ND_ + n_ * d_model_;
     up_NF_ = gate_NF_ + n_ * d_ffn_;
+    const auto take = [&memory](const RowForms& forms, int64_t n_rows, int64_t n_in) {
+      const RoundedRows rows(forms, n_rows, n_in, memory);
+      memory += RoundedRows::bytes(forms, n_rows, n_in);
+      return rows;
+    };
     for (Part& part : parts_) {
-      part.wide = RoundedRows(wide_, part.n_rows, d_model_, memory);
-      memory += RoundedRows::bytes(wide_, part.n_rows, d_model_);
-      part.narrow = RoundedRows(narrow_, part.n_rows, d_ffn_, memory);
-      memory += RoundedRows::bytes(narrow_, part.n_rows, d_ffn_);
+      part.gate_rows = take(wide_, part.n_rows, d_model_);
+      if (is_ordered_) part.up_rows = take(wide_, part.n_rows, d_model_);
+      part.down_rows = take(narrow_, part.n_rows, d_ffn_);
     }
   }
 
@@ -118,19 +124,31 @@ class ExpertsCall {
 
   void round_inputs() {
     for_each_run(d_model_, [&](const Part& part, int64_t first, int64_t last) {
-      float* rows = rows_ND_ + part.first * d_model_;
-      for (int64_t row = first; row < last; ++row) {
-        std::memcpy(rows + row * d_model_, x_ + pairs_.token(first_ + part.first + row) * d_model_, static_cast<size_t>(d_model_) * 4);
-      }
-      part.wide.fill(kernels_, rows, first, last);
+      gather(part, first, last, part.gate.order);
+      part.gate_rows.fill(kernels_, rows_ND_ + part.first * d_model_, first, last);
+      if (!is_ordered_) return;
+      gather(part, first, last, part.up.order);
+      part.up_rows.fill(kernels_, rows_ND_ + part.first * d_model_, first, last);
     });
+  }
+
+  // Rows of x, in the order of a weight's columns where it has one.
+  void gather(const Part& part, int64_t first, int64_t last, const int32_t* order) {
+    for (int64_t row = first; row < last; ++row) {
+      const float* x = x_ + pairs_.token(first_ + part.first + row) * d_model_;
+      float* to = rows_ND_ + (part.first + row) * d_model_;
+      order == nullptr ? static_cast<void>(std::memcpy(to, x, static_cast<size_t>(d_model_) * 4)) : in_order(x, order, d_model_, to);
+    }
   }
 
   void round_gated() {
     for_each_run(d_ffn_, [&](const Part& part, int64_t first, int64_t last) {
       float *gate = gate_NF_ + part.first * d_ffn_, *up = up_NF_ + part.first * d_ffn_;
       kernels_.silu_gate(gate + first * d_ffn_, up + first * d_ffn_, (last - first) * d_ffn_, gate + first * d_ffn_);
-      part.narrow.fill(kernels_, gate, first, last);
+      for (int64_t row = first; part.down.order != nullptr && row < last; ++row) {
+        in_order(gate + row * d_ffn_, part.down.order, d_ffn_, up + row * d_ffn_);
+      }
+      part.down_rows.fill(kernels_, part.down.order == nullptr ? gate : up, first, last);
     });
   }
 
@@ -155,6 +173,7 @@ class ExpertsCall {
   const Pairs& pairs_;
   float* out_;
   int64_t d_model_, d_ffn_;
+  bool is_ordered_;
   RowForms wide_, narrow_;
   // of the batch: its first pair and their number, its parts, and rows of input (and then of output), gate and up
   int64_t first_ = 0, n_ = 0;

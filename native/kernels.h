@@ -18,6 +18,7 @@ struct WeightView {
   const uint8_t* heads;
   const uint8_t* scales;
   const float* row_scales;  // of int4, else null
+  const int32_t* order;     // [n_in]: column j is multiplied with input order[j]; null for j itself. Operations bring rows into it.
 };
 
 // Input rows are regrouped in tiles of 16, 8, 4, 2 and 1 rows (at most the instruction set's tile), largest first.
@@ -99,7 +100,8 @@ struct Kernels {
   // A row of int4 weights as `samovar.kernels.int4` defines it: n codes, n / 32 bytes (multiplier + 16 zero code) and the scale.
   // Returns whether all values are finite; what is written otherwise means nothing.
   bool (*quantise_int4)(const float* row, int64_t n, uint8_t* codes, uint8_t* bytes, float* scale);
-  // Float weights: products are fused into sums of 64 k, and those added in ascending order.
+  // Float weights: products are fused into sums of 64 k, and those added in ascending order. 8-bit floats: sums of 64 k, or of a
+  // block of 32, each fused into the total times the block's scale.
   void (*float_linear)(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last,
                        int64_t group_first, int64_t group_last, float* out_TN, uint8_t* scratch);
 

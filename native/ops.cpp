@@ -16,6 +16,24 @@ void Engine::embed(const Format& format, const uint8_t* table, int64_t n_in, con
 }
 
 void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products) {
+  const auto has_order = [](const Product& p) { return p.weight.order != nullptr; };
+  if (std::none_of(products.begin(), products.end(), has_order)) return unordered_linears(rows, n_rows, n_in, products);
+  // The rows are made once, then brought into each such weight's order in turn.
+  uint8_t* memory = scratch(Slot::kOrdered, 2 * n_rows * n_in * 4);
+  float *made = reinterpret_cast<float*>(memory), *ordered = made + n_rows * n_in;
+  if (rows.kind == Rows::kNormed) rms_norm(rows.x, rows.y, rows.eps, n_rows, n_in, made);
+  if (rows.kind == Rows::kGated) silu_gate(rows.x, rows.y, n_rows * n_in, made);
+  const float* x = rows.kind == Rows::kPlain ? rows.x : made;
+  for (const Product& product : products) {
+    const int32_t* order = product.weight.order;
+    if (order != nullptr) {
+      pool_.for_each(n_rows, [&](int64_t row) { in_order(x + row * n_in, order, n_in, ordered + row * n_in); });
+    }
+    unordered_linears({Rows::kPlain, order == nullptr ? x : ordered, nullptr, 0.0f}, n_rows, n_in, {&product, 1});
+  }
+}
+
+void Engine::unordered_linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products) {
   RowForms forms;
   for (const Product& p : products) forms.add(*p.weight.format);
   const int64_t rounded_bytes = RoundedRows::bytes(forms, n_rows, n_in);

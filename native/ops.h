@@ -82,6 +82,8 @@ class Engine {
   void attention(const float* q, int64_t n_heads, const KvView& kv, const SpanView& spans, float scale, float* out);
 
  private:
+  void unordered_linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products);
+
   const Kernels& kernels_;
   Arena arena_;
   ThreadPool pool_;

@@ -14,10 +14,11 @@ namespace samovar {
 struct PackedLinear {
   WeightView view;     // of the first of the stack
   int64_t n_stacked;   // 1 for a weight by itself
+  bool has_order;      // each weight its own
   Piece memory;        // none where it lies in memory of the caller's
-  int64_t size_bytes;  // payloads, heads, scales and row scales of all, each padded to 64 bytes, in this order
+  int64_t size_bytes;  // payloads, heads, scales, row scales and orders of all, each padded to 64 bytes, in this order
 
-  PackedLinear(const Format& format, int64_t n_out, int64_t n_in, int64_t n_stacked = 1);
+  PackedLinear(const Format& format, int64_t n_out, int64_t n_in, int64_t n_stacked = 1, bool has_order = false);
   bool is_packed() const { return view.payload != nullptr; }
   const uint8_t* data() const { return view.payload; }
   // Point at `size_bytes` of packed weights that outlive this; 64-byte aligned, with at least 4 KiB readable behind them.
@@ -26,10 +27,15 @@ struct PackedLinear {
   WeightView member(int64_t index) const;
 };
 
-// Which members of a stack are filled: `stored` holds n_out rows of n_in values for each of them, exactly (the caller has checked).
+// Whether all n numbers are inputs of a row of n.
+bool is_order(const int32_t* order, int64_t n);
+
+// Which members of a stack are filled: `stored` holds n_out rows of n_in values for each of them, exactly (the caller has checked),
+// in the order of inputs `order` [n_in], which is null where the stack has none.
 struct Members {
   int64_t first, count;
   std::span<const uint8_t> stored;
+  const int32_t* order = nullptr;
 };
 
 // Fill members of `out`, stored in its format. Memory comes from the arena, for all of the stack at once. Throws std::bad_alloc.

@@ -20,7 +20,7 @@ struct Grid {
 Grid plan(const Task& task, int n_threads, int64_t first_item) {
   const WeightView& w = task.product.weight;
   const int64_t n_rows = task.rows->n_rows;
-  const int64_t row_bytes = w.format->is_float() ? w.n_in * 4 : w.format->is_int4() ? w.n_in : n_groups(w.n_in) * kTileGroupBytes;
+  const int64_t row_bytes = w.format->takes_float_rows() ? w.n_in * 4 : w.format->is_int4() ? w.n_in : n_groups(w.n_in) * kTileGroupBytes;
   const int64_t most_rows = std::max<int64_t>(32, kBlockBytes / row_bytes / kMaxTileRows * kMaxTileRows);
   const int64_t block = (ceil_div(n_rows, ceil_div(n_rows, most_rows)) + kMaxTileRows - 1) / kMaxTileRows * kMaxTileRows;  // blocks of nearly one size
   const int64_t groups = n_row_groups(w.n_out);
@@ -65,8 +65,8 @@ void multiply(const Kernels& kernels, ThreadPool& pool, std::span<const Task> ta
     const int64_t first = block * grid.block_rows, last = std::min(rows.n_rows, first + grid.block_rows);
     const int64_t group_first = run * grid.run_groups;
     const int64_t group_last = std::min(n_row_groups(w.n_out), group_first + grid.run_groups);
-    const auto linear = w.format->is_float() ? kernels.float_linear : w.format->is_int4() ? kernels.int4_linear : kernels.quant_linear;
-    uint8_t* panel = w.format->is_float() ? nullptr : scratch(Slot::kWork, panel_bytes(w.n_in));
+    const auto linear = w.format->takes_float_rows() ? kernels.float_linear : w.format->is_int4() ? kernels.int4_linear : kernels.quant_linear;
+    uint8_t* panel = w.format->takes_float_rows() ? nullptr : scratch(Slot::kWork, panel_bytes(w.n_in));
     linear(w, rows.of(*w.format), rows.n_rows, first, last, group_first, group_last, product.out, panel);
     add_to(product, first, last, group_first * kRowGroup, std::min(w.n_out, group_last * kRowGroup));
   });

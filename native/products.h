@@ -21,7 +21,7 @@ struct Product {
 struct RowForms {
   bool quantised = false, int4 = false, floats = false;
 
-  void add(const Format& format) { (format.is_float() ? floats : format.is_int4() ? int4 : quantised) = true; }
+  void add(const Format& format) { (format.takes_float_rows() ? floats : format.is_int4() ? int4 : quantised) = true; }
 };
 
 // Rows [n_rows, n_in], regrouped in each form that is needed.
@@ -47,7 +47,7 @@ struct RoundedRows {
     if (int4 != nullptr) kernels.quantise_whole_rows(x, n_rows, n_in, first, last, int4);
     if (floats != nullptr) kernels.tile_rows_f32(x, n_rows, n_in, first, last, floats);
   }
-  const uint8_t* of(const Format& format) const { return format.is_float() ? floats : format.is_int4() ? int4 : quantised; }
+  const uint8_t* of(const Format& format) const { return format.takes_float_rows() ? floats : format.is_int4() ? int4 : quantised; }
 };
 
 // A product and its input.
@@ -56,7 +56,8 @@ struct Task {
   const RoundedRows* rows;
 };
 
-// Compute all tasks together, split into items of rows of weights and blocks of input rows. Takes the scratch of Slot::kWork.
+// Compute all tasks together, split into items of rows of weights and blocks of input rows. An order of inputs is not looked at: rows
+// lie in it. Takes the scratch of Slot::kWork.
 void multiply(const Kernels& kernels, ThreadPool& pool, std::span<const Task> tasks);
 
 inline constexpr int64_t kInlineElements = 16384;  // element-wise work below this is not worth waking a thread
@@ -64,6 +65,11 @@ inline constexpr int64_t kRoundedElements = 4096;  // of input rows that are nor
 inline constexpr int64_t kRoundedRows = 8;         // a multiple of so many rows: neighbours in a tile share cache lines
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// One row, its values in the order of a weight's columns, see WeightView.
+inline void in_order(const float* row, const int32_t* order, int64_t n_in, float* out) {
+  for (int64_t k = 0; k < n_in; ++k) out[k] = row[order[k]];
+}
 
 // Rows that are rounded in one item.
 inline int64_t rows_per_item(int64_t n_in) {

@@ -92,7 +92,7 @@ def test_a_rope_parameter_that_its_type_does_not_read_is_refused(folder_of: Call
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("logit_softcapping", 30.0), ("num_experts", 8), ("quantization_config", {"quant_method": "awq"})]
+    ("key", "value"), [("logit_softcapping", 30.0), ("num_experts", 8), ("quantization_config", {"quant_method": "exl2"})]
 )
 def test_a_key_that_the_architecture_does_not_read_is_refused(
     key: str, value: object, folder_of: Callable[[str], Path]

@@ -16,7 +16,7 @@ from samovar.llm.setup import kv_type_for
 from samovar.models.config import DecoderConfig
 from samovar.models.loader import read_config
 from samovar.tensors.dtypes import TensorType
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.stored import Tensor
 
 _CONTEXTS = (4_096, 32_768)
 _EMBEDDINGS = ("token_embd.weight", "model.embed_tokens.weight")
@@ -127,7 +127,7 @@ def _hf_parts(checkpoint: HfCheckpoint) -> _FormatParts:
     n_vocabulary = checkpoint.config.get("vocab_size")
     kind = _text(checkpoint.tokenizer_config, "tokenizer_class") or "tokenizer.json"
     return _FormatParts(
-        format="Hugging Face folder",
+        format="Hugging Face folder" + (f", {checkpoint.quantisation.method}" if checkpoint.quantisation else ""),
         name=checkpoint.path.resolve().name,
         architecture=_text(checkpoint.config, "model_type") or "not stated",
         tokenizer=kind if checkpoint.tokenizer_json else "none",
@@ -141,8 +141,8 @@ def _text(mapping: Mapping[str, object], key: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _sum_up(tensors: Mapping[str, StoredTensor]) -> tuple[TypeShare, ...]:
-    by_type: dict[TensorType, list[StoredTensor]] = {}
+def _sum_up(tensors: Mapping[str, Tensor]) -> tuple[TypeShare, ...]:
+    by_type: dict[TensorType, list[Tensor]] = {}
     for tensor in tensors.values():
         by_type.setdefault(tensor.type, []).append(tensor)
     shares = [

@@ -4,7 +4,7 @@ Quantised weights stay in their storage type and are dequantised a panel of rows
 purpose: nothing here is clever. Shape letters: see `samovar.kernels`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,9 +83,7 @@ class ReferenceOps:
         if not np.isfinite(w_NK).all():
             raise not_finite(weight)
         data = dequantise_int4(quantise_int4(w_NK)).reshape(-1).view(np.uint8)
-        return StoredLinear(
-            StoredTensor(name=weight.name, type=dtypes.F32, shape=weight.shape, data=data, source=weight.source)
-        )
+        return StoredLinear(replace(weight, type=dtypes.F32, data=data))
 
     def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm = "stored") -> StoredStack:
         """As `pack`, expert by expert."""
@@ -223,6 +221,7 @@ def _product(x_TD: F32, weight: Linear) -> F32:
     assert isinstance(weight, StoredLinear)
     tensor, n_out, n_in = weight.tensor, weight.n_out, weight.n_in
     out_TN = np.empty((len(x_TD), n_out), np.float32)
+    x_TD = x_TD if tensor.input_order is None else np.take(x_TD, tensor.input_order, axis=1)
     step = max(1, _PANEL_ELEMENTS // n_in)
     for start in range(0, n_out, step):
         rows = tensor.rows()[start : start + step]

@@ -231,7 +231,7 @@ def load_decoder(
         source.accept_copy("lm_head.weight", of=embedding)
         head = source.pack(embedding)
     else:
-        head = source.pack(source.stored("lm_head.weight", shape))
+        head = source.pack(source.tensor("lm_head.weight", shape))
     source.finish()
     return Decoder(
         config=config,

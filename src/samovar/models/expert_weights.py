@@ -8,7 +8,7 @@ from dataclasses import replace
 from samovar.kernels import Experts
 from samovar.models.config import ExpertsConfig
 from samovar.models.weights import WeightSource
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.stored import StoredTensor, Tensor
 
 
 def take_experts(source: WeightSource, name: str, config: ExpertsConfig, d_model: int) -> Experts:
@@ -20,7 +20,7 @@ def take_experts(source: WeightSource, name: str, config: ExpertsConfig, d_model
     """
     n, wide, d_ffn = config.n_experts, f"{name}.gate_up_proj", config.d_ffn
     shapes = {"gate_proj": (d_ffn, d_model), "up_proj": (d_ffn, d_model), "down_proj": (d_model, d_ffn)}
-    parts: dict[str, tuple[StoredTensor, ...]]
+    parts: dict[str, tuple[Tensor, ...]]
     if source.stacks_experts:
         parts = {part: (source.stored(f"{name}.{part}.weight", (n, *shape)),) for part, shape in shapes.items()}
     elif source.has(wide):
@@ -28,7 +28,7 @@ def take_experts(source: WeightSource, name: str, config: ExpertsConfig, d_model
         parts = {"gate_proj": gate, "up_proj": up, "down_proj": (source.stored(f"{name}.down_proj", (n, d_model, d_ffn)),)}
     else:
         parts = {
-            part: tuple(source.stored(f"{name}.{i}.{part}.weight", shape) for i in range(n)) for part, shape in shapes.items()
+            part: tuple(source.tensor(f"{name}.{i}.{part}.weight", shape) for i in range(n)) for part, shape in shapes.items()
         }
     gate_EFD, up_EFD, down_EDF = (source.stack(parts[part], config.n_chosen) for part in shapes)
     return Experts(gate=gate_EFD, up=up_EFD, down=down_EDF)

@@ -54,8 +54,8 @@ def load_model(
     config = architecture.read_config(raw, where)
     packer = BackgroundPacker(ops) if isinstance(ops, NativeOps) else None
     if not isinstance(checkpoint, GgufCheckpoint):
-        tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
-        source = WeightSource(tensors, ops, where=where, packer=packer, form=form)
+        of_folder = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
+        source = WeightSource(of_folder, ops, where=where, packer=packer, form=form)
     else:
         tensors = dict(checkpoint.tensors)
         config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))

@@ -1,0 +1,75 @@
+"""Quantised Hugging Face folders against `transformers` on the same weights, dequantised by the test."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, FineGrainedFP8Config, PreTrainedModel
+
+from samovar import LLM
+from samovar.formats import open_checkpoint
+from samovar.kernels.native import native_missing_reason
+from tests.formats.quantised_parts import METHODS, Method, write_quantised
+from tests.models.tiny_checkpoints import Variant, random_ids, random_model, witness_logits, write_folder
+
+WIDE = Variant(
+    model_type="qwen3",
+    settings={
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "head_dim": 32,
+        "tie_word_embeddings": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    },
+)
+N_TOKENS = 33
+
+
+def quantised_folder(folder: Path, method: Method, variant: Variant = WIDE) -> PreTrainedModel:
+    """Write a checkpoint whose projections are quantised; returns the model with the values they stand for."""
+    model = random_model(variant)
+    write_folder(model, folder)
+    weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    values = write_quantised(folder, weights, method)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": method.config}))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(values[name])
+    return model
+
+
+def difference(ours_TV: np.ndarray, theirs_TV: np.ndarray) -> float:
+    return float((np.abs(ours_TV - theirs_TV).max(axis=1) / np.abs(theirs_TV).max(axis=1)).max())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_logits_equal_those_of_transformers_on_the_dequantised_weights(name: str, tmp_path: Path) -> None:
+    model = quantised_folder(tmp_path, METHODS[name])
+    ids = random_ids(N_TOKENS)
+    wanted_TV = witness_logits(model, ids)
+    assert difference(LLM(tmp_path, isa="numpy").logits(ids), wanted_TV) <= 2e-4
+    if native_missing_reason() is None:
+        is_float = "fp8" in name or "float" in name
+        # beside integers, the input of each layer is rounded to 8 bits, as beside the types of GGUF
+        assert difference(LLM(tmp_path).logits(ids), wanted_TV) <= (2e-4 if is_float else 5e-2)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_resident_weights_take_the_bytes_of_their_format(name: str, tmp_path: Path) -> None:
+    quantised_folder(tmp_path, METHODS[name])
+    checkpoint = open_checkpoint(tmp_path)
+    quantised = [t for n, t in checkpoint.tensors.items() if n.endswith("_proj.weight")]
+    bits = 8 * sum(t.size_bytes for t in quantised) / sum(t.n_elements for t in quantised)
+    code_bits = 4 if any(part in name for part in ("awq", "gptq-2", "gptq-3", "gptq-4", "packed-4")) else 8
+    assert code_bits < bits <= code_bits + 1.5
+
+
+def test_transformers_dequantises_the_same_fp8_folder_to_the_same_model(tmp_path: Path) -> None:
+    quantised_folder(tmp_path, METHODS["fp8-blocks"])
+    config = FineGrainedFP8Config(dequantize=True, weight_block_size=(128, 128))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, quantization_config=config)
+    ids = random_ids(N_TOKENS)
+    assert difference(LLM(tmp_path, isa="numpy").logits(ids), witness_logits(theirs, ids)) <= 2e-4
