@@ -82,7 +82,8 @@ def gptq(bits: int, group_size: int, *, sym: bool = True, desc_act: bool = False
     def quantise(w: torch.Tensor) -> Parts:
         n_in = w.shape[1]
         group = n_in if group_size == -1 else group_size
-        order = torch.randperm(n_in, generator=torch.Generator().manual_seed(n_in)) if desc_act else torch.arange(n_in)
+        seed = int(w.abs().sum() * 1000)  # an order for each weight
+        order = torch.randperm(n_in, generator=torch.Generator().manual_seed(seed)) if desc_act else torch.arange(n_in)
         codes, scale, zero, values = integers(w[:, order], group, bits, sym, torch.float16)
         back = torch.argsort(order)
         stored_zero = zero if v2 else zero - 1

@@ -1,5 +1,7 @@
 """The choice of experts and their products: against plain sums in float64, against each other, and row by row."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from samovar.kernels.native import native_ops
 from samovar.kernels.recorder import RecordingOps
 from samovar.kernels.reference import ReferenceOps
 from samovar.kernels.slabs import Slabs
-from samovar.tensors.dtypes import BF16, F16, F32, IQ4_NL, Q4_0, Q4_K, Q6_K, Q8_0, TENSOR_TYPES, TensorType
+from samovar.tensors.dtypes import BF16, F16, F32, GROUPED_TYPES, IQ4_NL, Q4_0, Q4_K, Q6_K, Q8_0, TENSOR_TYPES, TensorType
 from samovar.tensors.stored import StoredTensor
 from tests.kernels.native_cases import ISAS, ops_on, random_weight
 
@@ -70,7 +72,7 @@ def test_float_experts_are_the_definition_at_awkward_widths(n_rows: int, isa: st
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("type_", TENSOR_TYPES, ids=lambda t: t.name)
+@pytest.mark.parametrize("type_", TENSOR_TYPES + GROUPED_TYPES, ids=lambda t: t.name)
 def test_experts_have_the_bits_of_their_linear_layers_added_in_order(type_: TensorType, isa: str) -> None:
     ops, d_ffn = ops_on(isa, 2), 256
     parts = tensors((type_, Q8_0, type_), 256, d_ffn)
@@ -84,6 +86,55 @@ def test_experts_have_the_bits_of_their_linear_layers_added_in_order(type_: Tens
             opened, wide = ops.linears(x[tokens], (gate, up))
             wanted[tokens] += weights[tokens, choices][:, None] * ops.linear(wide, down, gate_TD=opened)
     assert np.array_equal(out, wanted)
+
+
+def ordered(part: StoredTensor, seed: int) -> tuple[StoredTensor, ...]:
+    """The experts one by one, each with an order of inputs of its own."""
+    rng = np.random.default_rng(seed)
+    orders = [rng.permutation(part.shape[2]).astype(np.int32) for _ in range(N_EXPERTS)]
+    return tuple(replace(part.entry(i), input_order=order) for i, order in enumerate(orders))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("form", ["stored", "int4"])
+@pytest.mark.parametrize("which", [(0, 1, 2), (0,), (1,), (2,)], ids=["all", "gate", "up", "down"])
+def test_experts_take_their_inputs_in_the_order_of_each_weight(which, form, isa: str) -> None:
+    ops = ops_on(isa, 2)
+    whole = tensors((GROUPED_TYPES[1], Q4_0, F32), 192, 128)
+    parts = [ordered(part, i) if i in which else tuple(part.entry(e) for e in range(N_EXPERTS)) for i, part in enumerate(whole)]
+    x, ids, weights, residual = inputs(600, 3, 192)  # more rows than are computed together
+    gate, up, down = (ops.pack_stack(part, form) for part in parts)
+    out = ops.experts(x, Experts(gate=gate, up=up, down=down), ids, weights, residual)
+    wanted = residual.copy()
+    for expert in range(N_EXPERTS):
+        one_gate, one_up, one_down = (ops.pack(part[expert], form) for part in parts)
+        tokens, choices = np.nonzero(ids == expert)
+        if len(tokens):
+            opened, wide = ops.linears(x[tokens], (one_gate, one_up))
+            wanted[tokens] += weights[tokens, choices][:, None] * ops.linear(wide, one_down, gate_TD=opened)
+    assert np.array_equal(out, wanted)
+    if form == "stored":
+        reference = ReferenceOps()
+        gate, up, down = (reference.pack_stack(part) for part in parts)
+        defined = reference.experts(x, Experts(gate=gate, up=up, down=down), ids, weights, residual)
+        assert np.abs(out - defined).max() < 0.02 * np.abs(defined).max()
+
+
+def test_adopted_stacks_bring_the_order_of_each_expert_and_a_wrong_one_is_refused() -> None:
+    ops, part = native_ops(n_threads=1), ordered(stacked(Q4_0, 32, 64, 1), 3)
+    packed_bytes = ops.pack_stack(part).packed_bytes()
+    memory = np.zeros(len(packed_bytes) + 8192, np.uint8)
+    start = -memory.ctypes.data % 64
+    held = memory[start : start + len(packed_bytes)]
+    held[:] = packed_bytes
+    again = ops.empty_stack(part)
+    again.adopt(held)
+    assert np.array_equal(again.packed_bytes(), packed_bytes)
+    orders = held[len(held) - N_EXPERTS * 64 * 4 :].view(np.int32).reshape(N_EXPERTS, 64)
+    assert np.array_equal(orders, [tensor.input_order for tensor in part])
+    orders[N_EXPERTS - 1, 5] = 64
+    with pytest.raises(ValueError, match="an order of inputs that a weight does not have"):
+        ops.empty_stack(part).adopt(held)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -61,6 +61,14 @@ def test_experts_whose_rows_do_not_suit_int4_are_refused() -> None:
         source.stack((stack,), 2)
 
 
+def test_experts_of_which_only_some_have_an_order_of_inputs_are_refused_by_name() -> None:
+    tensors = {f"{i}": replace(random_weight(Q8_0, 32, 64, i), name=f"{i}") for i in range(3)}
+    tensors["1"] = replace(tensors["1"], input_order=np.arange(64, dtype=np.int32))
+    source = WeightSource({}, ReferenceOps(), where="test")
+    with pytest.raises(FormatError, match="tensor '1' has an order of inputs, and '0' has none"):
+        source.stack(tuple(tensors.values()), 2)
+
+
 def test_gguf_files_renormalise_where_they_do_not_say_otherwise() -> None:
     assert config_from_gguf(METADATA, {}, "x")["norm_topk_prob"] is True
     assert config_from_gguf(METADATA | {"qwen3moe.expert_weights_norm": False}, {}, "x")["norm_topk_prob"] is False

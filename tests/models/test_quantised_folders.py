@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, FineGrainedFP8Config, PreTrainedModel
 
 from samovar import LLM
@@ -24,21 +25,42 @@ WIDE = Variant(
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
     },
 )
+SPARSE = Variant(
+    model_type="qwen3_moe",
+    settings=WIDE.settings
+    | {
+        "num_experts": 5,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 128,
+        "norm_topk_prob": True,
+        "mlp_only_layers": [1],
+    },
+)
+OF_EXPERTS = [
+    "awq-g32", "awq-g128", "gptq-4", "gptq-4-ordered", "gptq-8-asym-ordered", "fp8-blocks", "fp8-channel", "packed-4-group",
+    "packed-4-group-asym", "int-8-channel", "float-block",
+]  # fmt: skip
 N_TOKENS = 33
 
 
 def quantised_folder(folder: Path, method: Method, variant: Variant = WIDE) -> PreTrainedModel:
-    """Write a checkpoint whose projections are quantised; returns the model with the values they stand for."""
+    """Write a checkpoint whose projections are quantised; returns the model with the values that they stand for."""
     model = random_model(variant)
     write_folder(model, folder)
-    weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    values = write_quantised(folder, weights, method)
+    values = write_quantised(folder, load_file(folder / "model.safetensors"), method)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": method.config}))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(values[name])
+            parameter.copy_(values[name] if name in values else stacked(values, name, len(parameter)))
     return model
+
+
+def stacked(values: dict[str, torch.Tensor], name: str, n_experts: int) -> torch.Tensor:
+    """A parameter of all experts, as `transformers` keeps it, out of the tensors of each."""
+    module, part = name.rsplit(".", 1)
+    parts = ("gate_proj", "up_proj") if part == "gate_up_proj" else (part,)
+    return torch.stack([torch.cat([values[f"{module}.{i}.{p}.weight"] for p in parts]) for i in range(n_experts)])
 
 
 def difference(ours_TV: np.ndarray, theirs_TV: np.ndarray) -> float:
@@ -54,6 +76,19 @@ def test_logits_equal_those_of_transformers_on_the_dequantised_weights(name: str
     if native_missing_reason() is None:
         is_float = "fp8" in name or "float" in name
         # beside integers, the input of each layer is rounded to 8 bits, as beside the types of GGUF
+        assert difference(LLM(tmp_path).logits(ids), wanted_TV) <= (2e-4 if is_float else 5e-2)
+
+
+@pytest.mark.parametrize("name", OF_EXPERTS)
+def test_logits_of_quantised_experts_equal_those_of_transformers_on_the_dequantised_weights(name: str, tmp_path: Path) -> None:
+    model = quantised_folder(tmp_path, METHODS[name], SPARSE)
+    kinds = {t.type.name for n, t in open_checkpoint(tmp_path).tensors.items() if ".mlp." in n}
+    assert len(kinds) == 2, "the router is in floats, and every expert in one type"
+    ids = random_ids(N_TOKENS)
+    wanted_TV = witness_logits(model, ids)
+    assert difference(LLM(tmp_path, isa="numpy").logits(ids), wanted_TV) <= 2e-4
+    if native_missing_reason() is None:
+        is_float = "fp8" in name or "float" in name
         assert difference(LLM(tmp_path).logits(ids), wanted_TV) <= (2e-4 if is_float else 5e-2)
 
 
