@@ -74,7 +74,7 @@ def test_experts_leave_less_for_keys_and_values():
     experts = ExpertsConfig(n_experts=8, n_chosen=2, d_ffn=64, is_renormalised=True, dense_layers=frozenset())
     config = replace(CONFIG, experts=experts)
     assert expert_bytes(CONFIG) == 0
-    assert expert_bytes(config) == 512 * (10 * 256 + 14 * 64)
+    assert expert_bytes(config) == 512 * (16 * 256 + 14 * 64)
     asked = 1000 * PAGE + other_bytes(CONFIG.vocab_size, 64)
     n_fewer = choose(asked=asked)[1] - Budget(asked, 1 << 40, 0).choose(config, "f16", None, 64)[1]
     assert n_fewer == -(-expert_bytes(config) // PAGE)

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from safetensors.torch import save_file as save_torch
 
@@ -14,10 +16,11 @@ from samovar.errors import FormatError
 from samovar.kernels.native import NativeOps, available_isas
 from samovar.llm import LLM
 from samovar.models import packing
+from samovar.tensors.stored import AssembledTensor
 from tests.cli.fakes import samovar
 from tests.formats.quantised_parts import METHODS, Method
 from tests.llm.test_adapters import lora_folder
-from tests.models.test_quantised_folders import quantised_folder
+from tests.models.test_quantised_folders import SPARSE, quantised_folder
 
 pytestmark = pytest.mark.skipif(not available_isas(), reason="native kernels are not built")
 IDS = [5, 9, 30, 7, 100, 200]
@@ -59,6 +62,67 @@ def test_the_second_start_maps_the_packed_weights(name, tmp_path, fills):
     _, second = loaded(tmp_path / "model")
     assert fills == []
     assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["awq-g128", "gptq-4-ordered", "fp8-blocks", "packed-4-group-asym"])
+def test_quantised_experts_are_made_once_and_then_mapped(name, tmp_path, fills):
+    quantised_folder(tmp_path / "model", METHODS[name], SPARSE)
+    _, first = loaded(tmp_path / "model")
+    assert len(fills) == 4 + 1 + 3 * 5 + 7 + 1  # attention, router and experts of one layer; the dense one; the head
+    fills.clear()
+    _, second = loaded(tmp_path / "model")
+    assert fills == []
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["awq-g128", "gptq-4-ordered", "fp8-blocks", "packed-4-group-asym"])
+def test_recorded_steps_of_quantised_experts_choose_the_tokens_of_whole_passes(name, tmp_path):
+    quantised_folder(tmp_path / "model", METHODS[name], SPARSE)
+    llm = LLM(tmp_path / "model", cache=False)
+    ids = list(llm.tokenizer.encode("The water in the samovar"))
+    for token in llm.generate("The water in the samovar", temperature=0, max_tokens=10, min_tokens=10).token_ids:
+        assert token == int(np.argmax(llm.logits(ids)[-1]))
+        ids.append(token)
+
+
+def test_only_one_expert_is_made_at_a_time(tmp_path, monkeypatch):
+    quantised_folder(tmp_path / "model", METHODS["awq-g128"], SPARSE)
+    alive, most = [], 0
+    stored = AssembledTensor.stored
+
+    def count(tensor):
+        nonlocal most
+        made = stored(tensor)
+        alive.append(weakref.ref(made.data))
+        most = max(most, sum(reference() is not None for reference in alive))
+        return made
+
+    monkeypatch.setattr(AssembledTensor, "stored", count)
+    loaded(tmp_path / "model")
+    assert len(alive) == 4 + 3 * 5 + 7
+    assert most <= 2  # the last one is let go of when the next is there
+
+
+def test_one_expert_that_is_not_quantised_is_named(tmp_path):
+    folder = tmp_path / "model"
+    quantised_folder(folder, METHODS["awq-g128"], SPARSE)
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.experts.3.up_proj"
+    for part in ("qweight", "qzeros", "scales"):
+        del tensors[f"{name}.{part}"]
+    save_torch(tensors | {f"{name}.weight": torch.zeros(128, 128)}, folder / "model.safetensors")
+    with pytest.raises(FormatError, match=rf"'{name}\.weight' is F32, and .*experts\.0\.up_proj\.weight' is U4_G128"):
+        LLM(folder)
+
+
+@pytest.mark.parametrize("name", ["awq-g128", "gptq-4-ordered", "fp8-blocks", "packed-4-group-asym"])
+def test_int4_rounds_the_values_of_quantised_experts(name, tmp_path):
+    quantised_folder(tmp_path / "model", METHODS[name], SPARSE)
+    defined = LLM(tmp_path / "model", isa="numpy", weights="int4").logits(IDS)
+    native = LLM(tmp_path / "model", cache=False, weights="int4").logits(IDS)
+    assert np.abs(native - defined).max() <= 5e-2 * np.abs(defined).max()
+    exact = LLM(tmp_path / "model", isa="numpy").logits(IDS)
+    assert np.abs(defined - exact).max() >= 5e-2 * np.abs(exact).max()
 
 
 def test_weights_in_the_cache_are_not_taken_for_those_of_another_config(tmp_path, fills):

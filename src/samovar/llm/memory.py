@@ -43,10 +43,11 @@ def other_bytes(vocab_size: int, max_streams: int) -> int:
 
 
 def expert_bytes(config: DecoderConfig) -> int:
-    """What a step takes for the inputs and outputs of experts, rounded and in float32; none in a dense model."""
+    """What a step takes for the inputs and outputs of experts, rounded (for gate and up apart where they have orders of inputs)
+    and in float32; none in a dense model."""
     if config.experts is None:
         return 0
-    return _EXPERT_ROWS * (10 * config.d_model + 14 * config.experts.d_ffn)
+    return _EXPERT_ROWS * (16 * config.d_model + 14 * config.experts.d_ffn)
 
 
 def size(n_bytes: int) -> str:
