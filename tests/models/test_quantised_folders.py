@@ -101,6 +101,24 @@ def test_native_products_of_experts_in_integers_are_near_those_of_transformers(n
     assert difference(LLM(tmp_path).logits(ids), witness_logits(model, ids)) <= 5e-2
 
 
+LEFT_OUT: dict[str, dict[str, object]] = {  # as published mixtures of experts say that the router is not quantised
+    "awq-g128": {"modules_to_not_convert": ["mlp.gate"]},
+    "gptq-4": {"dynamic": {"-:.*mlp\\.gate$": {}}},
+    "fp8-blocks": {"modules_to_not_convert": ["lm_head", "model.layers.0.mlp.gate", "model.layers.0.input_layernorm"]},
+    "packed-4-group": {"ignore": ["lm_head", "re:.*mlp.gate$", "model.layers.0.mlp.gate"]},
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_routers_may_be_listed_as_not_quantised_without_their_names_beginning_those_of_experts(
+    name: str, tmp_path: Path
+) -> None:
+    method = METHODS[name]
+    model = quantised_folder(tmp_path, replace(method, config=method.config | LEFT_OUT[name]), SPARSE)
+    ids = random_ids(N_TOKENS)
+    assert difference(LLM(tmp_path, isa="numpy").logits(ids), witness_logits(model, ids)) <= 2e-4
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_resident_weights_take_the_bytes_of_their_format(name: str, tmp_path: Path) -> None:
     quantised_folder(tmp_path, METHODS[name])
