@@ -39,7 +39,7 @@ class Pairs {
 // One expert's rows of a batch: [first, first + n_rows) of its pairs, and its rows regrouped before each product. Gate and up share
 // theirs unless their columns have an order.
 struct Part {
-  int64_t expert, first, n_rows;
+  int64_t first, n_rows;
   WeightView gate, up, down;
   RoundedRows gate_rows, up_rows, down_rows;
 };
@@ -89,7 +89,7 @@ class ExpertsCall {
     for (int64_t e = begin; e < end; ++e) {
       const int64_t n_rows = pairs_.start(e + 1) - pairs_.start(e);
       if (n_rows == 0) continue;
-      parts_.push_back({e, pairs_.start(e) - first_, n_rows, experts_.gate->member(e), experts_.up->member(e), experts_.down->member(e), {}, {}, {}});
+      parts_.push_back({pairs_.start(e) - first_, n_rows, experts_.gate->member(e), experts_.up->member(e), experts_.down->member(e), {}, {}, {}});
       n_bytes += (is_ordered_ ? 2 : 1) * RoundedRows::bytes(wide_, n_rows, d_model_) + RoundedRows::bytes(narrow_, n_rows, d_ffn_);
     }
     uint8_t* memory = scratch(Slot::kCall, n_bytes + n_ * (d_model_ + 2 * d_ffn_) * 4);
@@ -137,7 +137,11 @@ class ExpertsCall {
     for (int64_t row = first; row < last; ++row) {
       const float* x = x_ + pairs_.token(first_ + part.first + row) * d_model_;
       float* to = rows_ND_ + (part.first + row) * d_model_;
-      order == nullptr ? static_cast<void>(std::memcpy(to, x, static_cast<size_t>(d_model_) * 4)) : in_order(x, order, d_model_, to);
+      if (order == nullptr) {
+        std::memcpy(to, x, static_cast<size_t>(d_model_) * 4);
+      } else {
+        in_order(x, order, d_model_, to);
+      }
     }
   }
 
