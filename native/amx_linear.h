@@ -39,6 +39,7 @@ class AmxLinear {
       config.rows[kBTile + i] = kSteps, config.row_bytes[kBTile + i] = 64;
     }
     Tiles tiles(config);
+    static_assert(sizeof(Unpacked<T>) <= kMaxUnpackedBytes);
     auto* panel = reinterpret_cast<Unpacked<T>*>(scratch);
     for (int64_t row_group = group_first; row_group < group_last; row_group += 2) {
       if (row_group + 1 < group_last) {

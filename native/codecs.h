@@ -40,10 +40,13 @@ inline I32x16 start(const Group<T>& group, I32x16 n_sum) {
 // A group of one row group as it lies in memory when unpacked.
 template <class T>
 struct alignas(64) Unpacked {
+  static_assert(!T::kHasMinimum || !T::kHasZero);
   uint8_t codes[8][64];
   float scale[T::kScales][16];
-  float minimum[T::kHasMinimum ? T::kScales : 1][16];
-  int32_t zero[T::kHasZero ? 16 : 1];
+  union {
+    float minimum[T::kHasMinimum ? T::kScales : 1][16];
+    int32_t zero[16];
+  };
 
   inline void read(Group<T>& group) const {
     if constexpr (T::kHasZero) group.zero = load_i32(zero);

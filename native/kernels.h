@@ -167,7 +167,8 @@ struct WholeRows {  // where the parts of int4 tiles lie
 };
 inline int64_t whole_row_bytes(int64_t n_rows, int64_t n_in) { return n_rows * (n_in + 8 + outliers_bytes(n_in)); }
 inline int64_t float_tile_bytes(int64_t n_rows, int64_t n_in) { return n_rows * n_in * 4; }
-inline int64_t panel_bytes(int64_t n_in) { return 2 * n_groups(n_in) * (kGroup * kRowGroup + 4 * kRowGroup * 4); }
+inline constexpr int64_t kMaxUnpackedBytes = kGroup * kRowGroup + 4 * kRowGroup * 4;  // of a group of 16 rows: codes, two scales and minima
+inline int64_t panel_bytes(int64_t n_in) { return 2 * n_groups(n_in) * kMaxUnpackedBytes; }
 // A state is the running maximum, the sum of weights, padding, and the weighted sum of values (padded to whole vectors).
 inline int64_t padded_head(int64_t d_head) { return (d_head + 15) / 16 * 16; }
 inline int64_t state_floats(int64_t d_head) { return 16 + padded_head(d_head); }

@@ -69,6 +69,7 @@ struct PackedSource {
 // The groups of a run of k of a row group, unpacked once into scratch for many tiles of rows.
 template <class T>
 struct PanelSource {
+  static_assert(sizeof(Unpacked<T>) <= kMaxUnpackedBytes);
   using Meaning = T;
   Unpacked<T>* panel;
   int64_t first;  // group of k that the panel begins with
