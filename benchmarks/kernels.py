@@ -4,10 +4,11 @@ Run: python benchmarks/kernels.py [--isa ISA] [--threads N]. Prints medians with
 """
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from samovar.engine.request import Request, SamplingParams
 from samovar.engine.sampler import Row, sample_rows
 from samovar.engine.sequence import Sequence
-from samovar.kernels import PAGE_TOKENS, KvPages, Spans
+from samovar.kernels import PAGE_TOKENS, Experts, KvPages, Spans
 from samovar.kernels.native import NativeOps, native_ops
-from samovar.tensors.dtypes import Q4_1, Q4_K, Q5_0, Q6_K, Q8_0, TensorType
+from samovar.tensors.dtypes import GROUPED_TYPES, Q4_0, Q4_1, Q4_K, Q5_0, Q6_K, Q8_0, TensorType
 from samovar.tensors.stored import StoredTensor
 
 
@@ -58,9 +59,11 @@ SHAPES = (
 
 
 def random_weight(type_: TensorType, n_out: int, n_in: int) -> StoredTensor:
-    """Random bytes; the numbers mean nothing, the work is the same."""
+    """Random bytes; the numbers mean nothing, the work is the same. float32 scales are not subnormal, which would cost more."""
     n_bytes = n_out * n_in // type_.block_elements * type_.block_bytes
     data = np.random.default_rng(0).integers(0, 60, n_bytes, dtype=np.uint8)
+    if type_ in GROUPED_TYPES:
+        data.reshape(-1, type_.block_bytes)[:, :4] = np.array([0.01], np.float32).view(np.uint8)
     return StoredTensor(name="w", type=type_, shape=(n_out, n_in), data=data, source="random")
 
 
@@ -108,6 +111,29 @@ def measure_products(ops: NativeOps, shape: Shape, n_rows: int, seconds: float) 
     median, spread = timed(run, seconds)
     print(
         f"{shape.name:14} layers  rows {n_rows:4}: {1e3 * median:8.2f} ms +-{100 * spread:3.0f} %  "
+        f"{n_bytes / median / 1e9:6.1f} GB/s {n_products / median / 1e9:7.0f} G multiply-adds/s  {n_rows / median:8.0f} rows/s"
+    )
+
+
+def measure_experts(ops: NativeOps, n_rows: int, seconds: float) -> None:
+    """A layer of 30B-A3B's experts in Q4_0, each row with a choice of its own; bytes are those of the experts chosen."""
+    n_experts, n_chosen, d_model, d_ffn, random = 128, 8, 2048, 768, np.random.default_rng(1)
+
+    def stacked(n_out: int, n_in: int) -> StoredTensor:
+        flat = random_weight(Q4_0, n_experts * n_out, n_in)
+        return replace(flat, shape=(n_experts, n_out, n_in))
+
+    gate, up, down = (ops.pack_stack((stacked(*shape),)) for shape in ((d_ffn, d_model), (d_ffn, d_model), (d_model, d_ffn)))
+    x = np.ones((n_rows, d_model), np.float32)
+    logits = [random.standard_normal((n_rows, n_experts), np.float32) for _ in range(16)]
+    choices = [ops.route(logits_TE, n_chosen, is_renormalised=True) for logits_TE in logits]
+    turns = itertools.cycle(choices)
+    median, spread = timed(lambda: ops.experts(x, Experts(gate=gate, up=up, down=down), *next(turns), x), seconds)
+    n_read = statistics.mean(len(np.unique(ids)) for ids, _ in choices)
+    n_bytes = n_read * (gate.size_bytes + up.size_bytes + down.size_bytes) / n_experts
+    n_products = n_rows * n_chosen * 3 * d_model * d_ffn
+    print(
+        f"30B-A3B        experts rows {n_rows:4}: {1e3 * median:8.2f} ms +-{100 * spread:3.0f} %  "
         f"{n_bytes / median / 1e9:6.1f} GB/s {n_products / median / 1e9:7.0f} G multiply-adds/s  {n_rows / median:8.0f} rows/s"
     )
 
@@ -178,6 +204,8 @@ def main() -> None:
     ops = native_ops(options.isa, options.threads)
     print(f"isa {ops.isa}, {ops.n_threads} threads")
     measure_calls(ops, options.seconds / 4)
+    for n_rows in options.rows:
+        measure_experts(ops, n_rows, options.seconds)
     for shape in SHAPES:
         for n_rows in options.rows:
             measure_products(ops, shape, n_rows, options.seconds)

@@ -74,6 +74,8 @@ def prepare(name: str, folder: Path, openvino_python: Path | None) -> Subject:
     quant, _, layers = rest.partition(":")
     if quant not in QUANTS or not (layers.isdecimal() or not layers):
         sys.exit(f"{name}: expected SHAPE:QUANT or SHAPE:QUANT:LAYERS with a quant of {', '.join(QUANTS)}")
+    if SHAPES[shape_name].n_experts:
+        openvino_python = None  # its export makes dense models only
     folder.mkdir(parents=True, exist_ok=True)
     gguf = folder / f"{name.replace(':', '-')}.gguf"
     if not gguf.exists():

@@ -57,7 +57,8 @@ bool amx_agrees(const Kernels& amx, const Kernels& vectors) {
                        bytes.take(groups * f.payload_bytes(), false),
                        bytes.take(groups * f.head_bytes(), true),
                        bytes.take(groups * f.scales_bytes(), f.scale_bytes == 2),
-                       row_scales.data()};
+                       row_scales.data(),
+                       nullptr};
     const std::vector<float> a = product(amx, w, x, bytes), b = product(vectors, w, x, bytes);
     if (std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) != 0) return false;
   }

@@ -39,6 +39,7 @@ class AmxLinear {
       config.rows[kBTile + i] = kSteps, config.row_bytes[kBTile + i] = 64;
     }
     Tiles tiles(config);
+    static_assert(sizeof(Unpacked<T>) <= kMaxUnpackedBytes);
     auto* panel = reinterpret_cast<Unpacked<T>*>(scratch);
     for (int64_t row_group = group_first; row_group < group_last; row_group += 2) {
       if (row_group + 1 < group_last) {
@@ -122,8 +123,6 @@ class AmxLinear {
     if constexpr (kTiles == 2 && kColumns == 2) tiles.template store<kSumTile + 3>(sums[1][1], 64);
   }
 
-  static inline I32x16 load_i32(const int32_t* p) { return as_i32(load(reinterpret_cast<const float*>(p))); }
-
   // What the vector path does after its dot products, for the 16 rows of a tile and scale number `s` of the group.
   static inline void fold(const Sums& sums, const TileGroup<kAmxRows>& x, const Unpacked<T>& weights, int s, float (&acc)[16][16]) {
     const F32x16 scale = load(weights.scale[s]);
@@ -132,6 +131,7 @@ class AmxLinear {
       I32x16 sum = load_i32(sums[m]);
       if constexpr (T::kZeroShift >= 0) sum = add(sum, shl<T::kZeroShift>(set1_i32(n_sum)));
       const F32x16 d = set1(x.d[m]);
+      if constexpr (T::kHasZero) sum = add(sum, mul(load_i32(weights.zero), set1_i32(n_sum)));
       F32x16 total = fma(to_f32(sum), mul(scale, d), load(acc[m]));
       if constexpr (T::kHasMinimum) {
         const F32x16 d_sum = kScales == 1 ? set1(x.d_sum[m]) : mul(to_f32(set1_i32(-n_sum)), d);

@@ -10,8 +10,10 @@ struct Linear {
   samovar::PackedLinear packed;
   nanobind::ndarray<const uint8_t, nanobind::c_contig, nanobind::device::cpu, nanobind::ndim<1>> adopted;  // keeps it mapped
 
-  // The view to compute on. Throws ValueError before the weight is packed.
+  // The view to compute on. Throws ValueError before the weight is packed, and for a stack.
   const samovar::WeightView& view() const;
+  // The stack to compute on. Throws ValueError before it is packed.
+  const samovar::PackedLinear& stack() const;
 };
 
 void bind_linear(nanobind::module_& m, nanobind::class_<samovar::Engine>& engine);

@@ -84,7 +84,7 @@ void linears(Target& target, const Input& x, const nb::tuple& weights, const nb:
               (!bias.is_valid() || static_cast<int64_t>(bias.size()) == weight.n_out) &&
               (!residual.is_valid() || residual.size() == out.size()),
           "input, weight and output do not fit each other");
-    products.push_back({&weight, out.data(), bias.is_valid() ? bias.data() : nullptr,
+    products.push_back({weight, out.data(), bias.is_valid() ? bias.data() : nullptr,
                         residual.is_valid() ? residual.data() : nullptr});
   }
   const nb::gil_scoped_release release;
@@ -126,6 +126,39 @@ template <class Target>
 void accumulate(Target& target, const Input& x, Output out) {
   check(x.size() == out.size(), "input and output are not of one size");
   issue(target, [n = static_cast<int64_t>(x.size()), x = x.data(), out = out.data()](Engine& engine) { engine.accumulate(x, n, out); });
+}
+
+template <class Target>
+void route(Target& target, const Array<const float, nb::ndim<2>>& logits, bool is_renormalised, Array<int32_t, nb::ndim<2>> ids,
+           Array<float, nb::ndim<2>> weights) {
+  const auto n_rows = static_cast<int64_t>(logits.shape(0)), n_experts = static_cast<int64_t>(logits.shape(1)),
+             n_chosen = static_cast<int64_t>(ids.shape(1));
+  check(ids.shape(0) == logits.shape(0) && n_chosen > 0 && n_chosen <= n_experts && weights.shape(0) == ids.shape(0) &&
+            weights.shape(1) == ids.shape(1),
+        "logits, ids and weights do not fit each other");
+  issue(target, [=, logits = logits.data(), ids = ids.data(), weights = weights.data()](Engine& engine) {
+    engine.route(logits, n_rows, n_experts, n_chosen, is_renormalised, ids, weights);
+  });
+}
+
+template <class Target>
+void experts(Target& target, const Array<const float, nb::ndim<2>>& x, const Linear& gate, const Linear& up, const Linear& down,
+             const Array<const int32_t, nb::ndim<2>>& ids, const Array<const float, nb::ndim<2>>& weights, const Input& residual,
+             Output out) {
+  const samovar::ExpertsView view{&gate.stack(), &up.stack(), &down.stack()};
+  const samovar::WeightView &g = view.gate->view, &u = view.up->view, &d = view.down->view;
+  const int64_t n_experts = view.gate->n_stacked, n_rows = static_cast<int64_t>(x.shape(0));
+  check(view.up->n_stacked == n_experts && view.down->n_stacked == n_experts && u.n_out == g.n_out && u.n_in == g.n_in &&
+            d.n_out == g.n_in && d.n_in == g.n_out && static_cast<int64_t>(x.shape(1)) == g.n_in,
+        "input and experts do not fit each other");
+  check(out.size() == x.size() && residual.size() == x.size() && static_cast<int64_t>(ids.shape(0)) == n_rows &&
+            ids.shape(0) == weights.shape(0) && ids.shape(1) == weights.shape(1),
+        "input, choice, residual and output do not fit each other");
+  const samovar::Chosen chosen{ids.data(), weights.data(), static_cast<int64_t>(ids.shape(1))};
+  issue(target, [=, x = x.data(), residual = residual.data(), out = out.data()](Engine& engine) {
+    for (int64_t i = 0; i < n_rows * chosen.n_chosen; ++i) check(chosen.ids[i] >= 0 && chosen.ids[i] < n_experts, "there is no such expert");
+    engine.experts(x, n_rows, view, chosen, residual, out);
+  });
 }
 
 samovar::KvView kv_view(int kind, const Pages& k, const Pages& v, const Scales& k_scale, const Scales& v_scale) {
@@ -208,6 +241,11 @@ void bind_ops(nb::class_<Target>& target) {
            "x and out [T, H, K], cos and sin [T, R].")
       .def("silu_gate", &silu_gate<Target>, "gate"_a.noconvert(), "up"_a.noconvert(), "out"_a.noconvert(), Free(),
            "All of one shape.")
+      .def("route", &route<Target>, "logits"_a.noconvert(), "is_renormalised"_a, "ids"_a.noconvert(), "weights"_a.noconvert(), Free(),
+           "ids and weights [T, C] of the largest of logits [T, E].")
+      .def("experts", &experts<Target>, "x"_a.noconvert(), "gate"_a, "up"_a, "down"_a, "ids"_a.noconvert(), "weights"_a.noconvert(),
+           "residual"_a.noconvert(), "out"_a.noconvert(), Free(),
+           "out [T, D] = residual [T, D] + the experts ids [T, C] of x [T, D], times their weights [T, C].")
       .def("accumulate", &accumulate<Target>, "x"_a.noconvert(), "out"_a.noconvert(), Free(), "out += x, all of one shape.")
       .def("write_kv", &write_kv<Target>, "k"_a.noconvert(), "v"_a.noconvert(), "kind"_a, "k_pages"_a.noconvert(),
            "v_pages"_a.noconvert(), "k_scale"_a.noconvert(), "v_scale"_a.noconvert(), "slots"_a.noconvert(), Free(),

@@ -10,9 +10,11 @@
 namespace samovar::SAMOVAR_ISA {
 
 // What a kernel must know of a group: how many scales for each 32 k, whether minima are added, how the integer zero point is
-// taken away (2^kZeroShift times the sum of the activations; none if negative), and whether codes exceed 127.
-template <int kScales_, bool kHasMinimum_, int kZeroShift_, bool kIsWide_>
+// taken away (2^kZeroShift times the sum of the activations; none if negative), whether codes exceed 127, and whether each row has
+// a zero point of its own instead.
+template <int kScales_, bool kHasMinimum_, int kZeroShift_, bool kIsWide_, bool kHasZero_ = false>
 struct Traits {
+  static constexpr bool kHasZero = kHasZero_;
   static constexpr int kScales = kScales_;
   static constexpr bool kHasMinimum = kHasMinimum_;
   static constexpr int kZeroShift = kZeroShift_;
@@ -24,16 +26,30 @@ struct Group {
   U8x64 codes[8];
   F32x16 scale[T::kScales];
   F32x16 minimum[T::kHasMinimum ? T::kScales : 1];
+  I32x16 zero;  // the rows' own zero points, less what dot_wide takes away
 };
+
+// Where an integer dot product starts: minus zero point times the sum of the activations, which is -n_sum.
+template <class T>
+inline I32x16 start(const Group<T>& group, I32x16 n_sum) {
+  if constexpr (T::kHasZero) return mul(group.zero, n_sum);
+  if constexpr (T::kZeroShift < 0) return set1_i32(0);
+  return shl < T::kZeroShift<0 ? 0 : T::kZeroShift>(n_sum);
+}
 
 // A group of one row group as it lies in memory when unpacked.
 template <class T>
 struct alignas(64) Unpacked {
+  static_assert(!T::kHasMinimum || !T::kHasZero);
   uint8_t codes[8][64];
   float scale[T::kScales][16];
-  float minimum[T::kHasMinimum ? T::kScales : 1][16];
+  union {
+    float minimum[T::kHasMinimum ? T::kScales : 1][16];
+    int32_t zero[16];
+  };
 
   inline void read(Group<T>& group) const {
+    if constexpr (T::kHasZero) group.zero = load_i32(zero);
     for (int j = 0; j < 8; ++j) group.codes[j] = load_codes(codes[j]);
     for (int s = 0; s < T::kScales; ++s) {
       group.scale[s] = load(scale[s]);
@@ -41,6 +57,7 @@ struct alignas(64) Unpacked {
     }
   }
   inline void write(const Group<T>& group) {
+    if constexpr (T::kHasZero) store_i32(zero, group.zero);
     for (int j = 0; j < 8; ++j) store_codes(codes[j], group.codes[j]);
     for (int s = 0; s < T::kScales; ++s) {
       store(scale[s], group.scale[s]);
@@ -138,6 +155,8 @@ inline constexpr ByteTable<int8_t[16]> kFp4Bytes(kFp4Values, 16);
 
 inline const uint16_t* halves(const uint8_t* p) { return reinterpret_cast<const uint16_t*>(p); }
 
+inline const float* floats(const uint8_t* p) { return reinterpret_cast<const float*>(p); }
+
 template <class Function>
 inline F32x16 from_table(const uint8_t* p, Function scale) {
   float v[16];
@@ -179,6 +198,12 @@ inline void read_scales(const uint8_t* head, const uint8_t* p, Group<T>& group) 
       group.scale[h] = mul(d, load_u8(low));
       group.minimum[h] = neg(mul(d_min, load_u8(high)));
     }
+  } else if constexpr (kType == Type::kU4_32) {
+    group.scale[0] = load(floats(p));
+    group.zero = to_i32(load_u8(p + 64));
+  } else if constexpr (kType == Type::kU8_32) {
+    group.scale[0] = load(floats(p));
+    group.zero = to_i32(sub(load_f16(halves(p + 64)), set1(kWideShift < 0 ? 128.0f : 0.0f)));
   } else if constexpr (kType == Type::kMXFP4) {
     group.scale[0] = from_table(p, mxfp4_scale_of);
   } else {
@@ -195,6 +220,7 @@ struct Codec {
   using Meaning = T;
   static constexpr Type kType = kType_;
   static constexpr int kBits = kBits_;
+  static constexpr bool kIsGrouped = kType > Type::kInt4;
   static constexpr int64_t kPayloadBytes = kBits * 64;
 
   static inline void read(const uint8_t* payload, const uint8_t* head, const uint8_t* scales, Group<T>& group) {
@@ -232,6 +258,8 @@ using CodecQ6_K = Codec<Type::kQ6_K, 6, Traits<2, false, 5, false>>;
 using CodecIQ4_NL = Codec<Type::kIQ4_NL, 4, Wide>;
 using CodecIQ4_XS = Codec<Type::kIQ4_XS, 4, Wide>;
 using CodecMXFP4 = Codec<Type::kMXFP4, 4, Traits<1, false, 4, false>>;
+using CodecU4 = Codec<Type::kU4_32, 4, Traits<1, false, -1, false, true>>;  // of all block sizes
+using CodecU8 = Codec<Type::kU8_32, 8, Traits<1, false, -1, true, true>>;
 using CodecNVFP4 = Codec<Type::kNVFP4, 4, Traits<2, false, 4, false>>;
 
 }  // namespace samovar::SAMOVAR_ISA

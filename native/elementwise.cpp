@@ -1,4 +1,4 @@
-// Normalisation, rotary embedding, the gate, and the write into key/value pages; and this instruction set's table.
+// Normalisation, rotary embedding, the gate, the choice of experts, and the write into key/value pages; and this instruction set's table.
 #include "half.h"
 #include "isa_kernels.h"
 
@@ -46,6 +46,46 @@ void silu_gate(const float* gate, const float* up, int64_t n, float* out) {
     const F32x16 g = load_n(gate + i, count);
     const F32x16 silu = div(g, add(one, exp(neg(g))));
     store_n(out + i, mul(silu, load_n(up + i, count)), count);
+  }
+}
+
+namespace {
+
+// The largest n_chosen of the logits, largest first, into `values` and `ids`; of equal ones the first. What is no number is as good
+// as none, but an expert all the same.
+void choose(const float* logits, int64_t n_experts, int64_t n_chosen, int32_t* ids, float* values) {
+  int64_t n = 0;
+  for (int64_t e = 0; e < n_experts; ++e) {
+    const float x = logits[e];
+    if (n == n_chosen && !(x > values[n - 1])) continue;
+    int64_t at = n < n_chosen ? n++ : n - 1;
+    for (; at > 0 && x > values[at - 1]; --at) values[at] = values[at - 1], ids[at] = ids[at - 1];
+    values[at] = x;
+    ids[at] = static_cast<int32_t>(e);
+  }
+}
+
+}  // namespace
+
+void route(const float* logits, int64_t n_experts, int64_t n_chosen, bool is_renormalised, int32_t* ids, float* weights) {
+  choose(logits, n_experts, n_chosen, ids, weights);
+  const F32x16 top = set1(weights[0]);
+  F32x16 sums = set1(0.0f);
+  for (int64_t e = 0; e < n_experts; e += 16) {
+    float lanes[16];
+    store(lanes, exp(sub(load_n(logits + e, n_experts - e < 16 ? n_experts - e : 16), top)));
+    for (int64_t lane = n_experts - e; lane < 16; ++lane) lanes[lane] = 0.0f;
+    sums = add(sums, load(lanes));
+  }
+  const F32x16 all = set1(sum_lanes(sums));
+  float of_chosen = 0.0f;
+  for (int64_t c = 0; c < n_chosen; c += 16) {
+    const int64_t n = n_chosen - c < 16 ? n_chosen - c : 16;
+    store_n(weights + c, div(exp(sub(load_n(weights + c, n), top)), all), n);
+    for (int64_t i = c; i < c + n; ++i) of_chosen += weights[i];
+  }
+  if (is_renormalised) {
+    for (int64_t c = 0; c < n_chosen; ++c) weights[c] /= of_chosen;
   }
 }
 
@@ -150,8 +190,8 @@ void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* s
 const Kernels& kernels() {
   static constexpr Kernels table{quantise_rows, quantise_whole_rows, tile_rows_f32, quant_linear, int4_linear,
                                  quantise_int4, float_linear,        rms_norm,      rope,         silu_gate,
-                                 write_kv,      attend,              start_states,  merge_states, finish_states,
-                                 lane_maxima,   weigh,               read_all,      dot_many};
+                                 route,         write_kv,            attend,        start_states, merge_states,
+                                 finish_states, lane_maxima,         weigh,         read_all,     dot_many};
   return table;
 }
 

@@ -18,6 +18,10 @@ constexpr Format kFormats[] = {
     {Type::kQ6_K, 256, 210, 6, 1, 2, 1}, {Type::kIQ4_NL, 32, 18, 4, 0, 1, 2}, {Type::kIQ4_XS, 256, 136, 4, 1, 1, 1},
     {Type::kMXFP4, 32, 17, 4, 0, 1, 1},  {Type::kNVFP4, 64, 36, 4, 0, 2, 1},
     {Type::kInt4, 64, 34, 4, 0, 1, 1},
+    {Type::kU4_32, 32, 21, 4, 0, 1, 4, 1},   {Type::kU4_64, 64, 37, 4, 0, 1, 4, 1},   {Type::kU4_128, 128, 69, 4, 0, 1, 4, 1},
+    {Type::kU8_32, 32, 38, 8, 0, 1, 4, 2},   {Type::kU8_64, 64, 70, 8, 0, 1, 4, 2},   {Type::kU8_128, 128, 134, 8, 0, 1, 4, 2},
+    {Type::kE4M3_32, 32, 36, 8, 0, 1, 4, 0}, {Type::kE4M3_64, 64, 68, 8, 0, 1, 4, 0}, {Type::kE4M3_128, 128, 132, 8, 0, 1, 4, 0},
+    {Type::kE5M2_32, 32, 36, 8, 0, 1, 4, 0}, {Type::kE5M2_64, 64, 68, 8, 0, 1, 4, 0}, {Type::kE5M2_128, 128, 132, 8, 0, 1, 4, 0},
 };
 
 uint16_t u16(const uint8_t* p) {
@@ -134,6 +138,18 @@ void read_nvfp4(const uint8_t* p, Block& b) {
   }
 }
 
+// A block of a grouped type: scale, zero point, codes.
+void read_grouped(const Format& format, const uint8_t* p, Block& b) {
+  std::memcpy(&b.scale, p, 4);
+  b.zero = format.zero_bytes == 2 ? u16(p + 4) : format.zero_bytes == 1 ? p[4] : uint16_t{0};
+  p += 4 + format.zero_bytes;
+  if (format.code_bits == 8) {
+    std::memcpy(b.codes, p, static_cast<size_t>(format.block_elements));
+  } else {
+    for (int i = 0; i < format.block_elements; i += 32) read_nibbles(p + i / 2, b.codes + i);
+  }
+}
+
 // How the codes of a group become values: out = scale[half] * (code - zero or table[code]) + minimum[half].
 struct GroupMeaning {
   float scale[2];
@@ -149,6 +165,11 @@ GroupMeaning meaning(const Format& f, const Block& b, int g) {
   const float d = f.n_heads > 0 ? f16_to_f32(b.heads[0]) : f.scale_bytes == 2 ? f16_to_f32(s[0]) : 0.0f;
   const float dmin = f.n_heads > 1 ? f16_to_f32(b.heads[1]) : 0.0f;
   const auto both = [](float (&pair)[2], float value) { pair[0] = pair[1] = value; };
+  if (f.is_grouped()) {
+    both(m.scale, b.scale);
+    m.zero = f.zero_bytes == 2 ? static_cast<int>(f16_to_f32(b.zero)) : b.zero;
+    return m;
+  }
   switch (f.type) {
     case Type::kQ4_0:
       both(m.scale, d), m.zero = 8;
@@ -199,6 +220,7 @@ const Format* find_format(int ggml_id) {
 }
 
 void read_block(const Format& format, const uint8_t* p, Block& b) {
+  if (format.is_grouped()) return read_grouped(format, p, b);
   switch (format.type) {
     case Type::kQ4_0:
     case Type::kIQ4_NL:
@@ -260,6 +282,11 @@ void dequantise_row(const Format& format, const uint8_t* stored, int64_t n, floa
   Block block;
   for (int64_t k = 0; k < n; k += format.block_elements, stored += format.block_bytes) {
     read_block(format, stored, block);
+    if (format.is_float8()) {
+      const auto value = format.type < Type::kE5M2_32 ? e4m3_to_f32 : e5m2_to_f32;
+      for (int i = 0; i < format.block_elements; ++i) out[k + i] = block.scale * value(block.codes[i]);
+      continue;
+    }
     for (int i = 0; i < format.block_elements; i += 16) {
       const GroupMeaning m = meaning(format, block, i / 32);
       const int half = (i / 16) % 2;
@@ -271,6 +298,13 @@ void dequantise_row(const Format& format, const uint8_t* stored, int64_t n, floa
     }
   }
 }
+
+float e4m3_to_f32(uint8_t byte) {
+  if ((byte & 0x7F) == 0x7F) return f32_from_bits(0x7FC00000u);
+  return f16_to_f32(static_cast<uint16_t>((byte & 0x80) << 8 | (byte & 0x7F) << 7)) * 256.0f;
+}
+
+float e5m2_to_f32(uint8_t byte) { return f16_to_f32(static_cast<uint16_t>(byte << 8)); }
 
 float mxfp4_scale(uint8_t byte) {
   return f32_from_bits(byte < 2 ? 0x00200000u << byte : static_cast<uint32_t>(byte - 1) << 23);

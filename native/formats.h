@@ -10,6 +10,10 @@
 //   scales   per group of 32 k: `n_scales` x 16 entries of `scale_bytes`.
 // All row groups' payloads come first, then all heads, then all scales; row group by row group, k ascending.
 // A weight is scale * (code - zero) [+ minimum] or scale * table[code], exactly as the type's definition has it.
+// Grouped types (weights of Hugging Face folders, `samovar.formats.grouped` stores them): a block of 32, 64 or 128 values is a
+// float32 scale, a zero point (U4: a byte, U8: a float16; E4M3 and E5M2 have none) and the codes: nibbles as in Q4_0, or a byte each.
+// A weight is scale * (code - zero), or scale * the 8-bit float. Their packed scales come once for each block: 16 float32, then 16
+// zero points. Payload of the 8-bit floats: [row group][n_in][16] bytes, since they are multiplied as floats.
 // int4 (`samovar.kernels.int4` defines it): 4-bit codes, one byte a row and group for scales, multiplier + 16 zero code, and behind
 // all scales a float32 for each row: a weight is that times multiplier * (code - zero code), an int8.
 #pragma once
@@ -36,7 +40,19 @@ enum class Type : int {  // numbers are those of GGUF
   kBF16 = 30,
   kMXFP4 = 39,
   kNVFP4 = 40,
-  kInt4 = 1000,  // Samovar's own; never stored in a file
+  kInt4 = 1000,  // Samovar's own from here on; never stored in a GGUF file
+  kU4_32 = 1001,
+  kU4_64 = 1002,
+  kU4_128 = 1003,
+  kU8_32 = 1004,
+  kU8_64 = 1005,
+  kU8_128 = 1006,
+  kE4M3_32 = 1007,
+  kE4M3_64 = 1008,
+  kE4M3_128 = 1009,
+  kE5M2_32 = 1010,
+  kE5M2_64 = 1011,
+  kE5M2_128 = 1012,
 };
 
 // Counts the changes of the packed form, in formats.h or pack.cpp: packed weights on disk are used by builds of the same number only.
@@ -53,12 +69,17 @@ struct Format {
   int block_elements, block_bytes;
   int code_bits;
   int n_heads, n_scales, scale_bytes;
+  int zero_bytes = 0;  // of a grouped type's zero point
 
   bool is_float() const { return block_elements == 1; }
   bool is_int4() const { return type == Type::kInt4; }
+  bool is_grouped() const { return type > Type::kInt4; }
+  bool is_float8() const { return type >= Type::kE4M3_32; }
+  bool takes_float_rows() const { return is_float() || is_float8(); }
+  int64_t scaled_values() const { return is_grouped() ? block_elements : 32; }  // of a row, that share the entries of `scales`
   int64_t payload_bytes() const { return code_bits * (kGroup * kRowGroup / 8); }
   int64_t head_bytes() const { return n_heads * kRowGroup * 2; }
-  int64_t scales_bytes() const { return static_cast<int64_t>(n_scales) * kRowGroup * scale_bytes; }
+  int64_t scales_bytes() const { return kRowGroup * (static_cast<int64_t>(n_scales) * scale_bytes + zero_bytes); }
 };
 
 // The format of a GGUF type, or nullptr.
@@ -69,6 +90,8 @@ struct Block {
   uint8_t codes[256];
   uint16_t heads[2];
   uint16_t scales[8][2];  // [group][field]
+  float scale;            // of a grouped type
+  uint16_t zero;          // its zero point as stored: a byte, or float16 bits
 };
 
 // Take one stored block apart; `format` is not a float one.
@@ -80,6 +103,10 @@ void dequantise_row(const Format& format, const uint8_t* stored, int64_t n, floa
 // Codebooks, in values and (for kernels) in bytes.
 inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 inline constexpr int8_t kFp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};  // E2M1, doubled
+
+// The values of 8-bit floats (Micikevicius et al., 2022, arXiv 2209.05433; E4M3 is the variant without infinities).
+float e4m3_to_f32(uint8_t byte);
+float e5m2_to_f32(uint8_t byte);
 
 // The scales of MXFP4 (E8M0) and NVFP4 (unsigned E4M3), halved as the doubled codebook wants it.
 float mxfp4_scale(uint8_t byte);

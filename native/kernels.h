@@ -18,6 +18,7 @@ struct WeightView {
   const uint8_t* heads;
   const uint8_t* scales;
   const float* row_scales;  // of int4, else null
+  const int32_t* order;     // [n_in]: column j is multiplied with input order[j]; null for j itself. Operations bring rows into it.
 };
 
 // Input rows are regrouped in tiles of 16, 8, 4, 2 and 1 rows (at most the instruction set's tile), largest first.
@@ -99,7 +100,8 @@ struct Kernels {
   // A row of int4 weights as `samovar.kernels.int4` defines it: n codes, n / 32 bytes (multiplier + 16 zero code) and the scale.
   // Returns whether all values are finite; what is written otherwise means nothing.
   bool (*quantise_int4)(const float* row, int64_t n, uint8_t* codes, uint8_t* bytes, float* scale);
-  // Float weights: products are fused into sums of 64 k, and those added in ascending order.
+  // Float weights: products are fused into sums of 64 k, and those added in ascending order. 8-bit floats: sums of 64 k, or of a
+  // block of 32, each fused into the total times the block's scale.
   void (*float_linear)(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last,
                        int64_t group_first, int64_t group_last, float* out_TN, uint8_t* scratch);
 
@@ -108,6 +110,10 @@ struct Kernels {
   void (*rope)(const float* x_THK, const float* cos_TR, const float* sin_TR, int64_t n_tokens, int64_t n_heads, int64_t d_head,
                int64_t n_pairs, float* out_THK);
   void (*silu_gate)(const float* gate, const float* up, int64_t n, float* out);
+  // Of one token's logits [n_experts]: ids of the n_chosen largest, largest first, equal ones in ascending order of ids; and
+  // their weights, exp(logit - largest) over the sum of all of these (16 lanes, ascending, then a fixed tree), and where they are
+  // renormalised, over the sum of the chosen in their order. A logit that is no number makes all weights no number.
+  void (*route)(const float* logits, int64_t n_experts, int64_t n_chosen, bool is_renormalised, int32_t* ids, float* weights);
   // Rounded to nearest even. float16: finite values beyond 65504 become 65504. int8: a row of one token and head takes the
   // scale max |x| / 127, codes are x / scale; a row that holds an infinity or no number takes codes 0 and a scale of no number.
   void (*write_kv)(const float* k_TGK, const float* v_TGK, const KvView& kv, const int64_t* slots, int64_t n_tokens,
@@ -161,7 +167,8 @@ struct WholeRows {  // where the parts of int4 tiles lie
 };
 inline int64_t whole_row_bytes(int64_t n_rows, int64_t n_in) { return n_rows * (n_in + 8 + outliers_bytes(n_in)); }
 inline int64_t float_tile_bytes(int64_t n_rows, int64_t n_in) { return n_rows * n_in * 4; }
-inline int64_t panel_bytes(int64_t n_in) { return 2 * n_groups(n_in) * (kGroup * kRowGroup + 4 * kRowGroup * 4); }
+inline constexpr int64_t kMaxUnpackedBytes = kGroup * kRowGroup + 4 * kRowGroup * 4;  // of a group of 16 rows: codes, two scales and minima
+inline int64_t panel_bytes(int64_t n_in) { return 2 * n_groups(n_in) * kMaxUnpackedBytes; }
 // A state is the running maximum, the sum of weights, padding, and the weighted sum of values (padded to whole vectors).
 inline int64_t padded_head(int64_t d_head) { return (d_head + 15) / 16 * 16; }
 inline int64_t state_floats(int64_t d_head) { return 16 + padded_head(d_head); }

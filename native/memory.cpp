@@ -14,7 +14,7 @@ constexpr int64_t kReadAhead = 4096;  // kernels may prefetch and load past a pi
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 struct Scratch {
-  std::unique_ptr<Mapping> slots[3];
+  std::unique_ptr<Mapping> slots[4];
 };
 thread_local Scratch thread_scratch;
 

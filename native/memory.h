@@ -41,7 +41,7 @@ class Arena {
 };
 
 // Scratch of this thread that stays until the thread ends; a later call with the same slot takes it over.
-enum class Slot : int { kCall = 0, kWork = 1, kStates = 2 };
+enum class Slot : int { kCall = 0, kWork = 1, kStates = 2, kOrdered = 3 };
 uint8_t* scratch(Slot slot, int64_t n_bytes);
 
 }  // namespace samovar

@@ -4,36 +4,6 @@
 #include <vector>
 
 namespace samovar {
-namespace {
-
-constexpr int64_t kInlineElements = 16384;  // element-wise work below this is not worth waking a thread
-constexpr int64_t kRoundedElements = 4096;  // of input rows that are normalised or gated, and rounded, in one item
-constexpr int64_t kRoundedRows = 8;         // a multiple of so many rows: neighbours in a tile share cache lines
-constexpr int64_t kItemBytes = 256 << 10;   // weights of one item in decode: long runs suit the prefetchers, many items balance
-constexpr int64_t kBlockBytes = 512 << 10;  // input rows of one item in prefill: they stay in the second-level cache
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// One weight's share of a call: a grid of (block of rows) x (run of row groups).
-struct Grid {
-  const Product* product;
-  int64_t block_rows, run_groups, n_blocks, n_runs, first_item;
-};
-
-Grid plan(const Product& product, int64_t n_rows, int n_threads, int64_t first_item) {
-  const WeightView& w = *product.weight;
-  const int64_t row_bytes = w.format->is_float() ? w.n_in * 4 : w.format->is_int4() ? w.n_in : n_groups(w.n_in) * kTileGroupBytes;
-  const int64_t most_rows = std::max<int64_t>(32, kBlockBytes / row_bytes / kMaxTileRows * kMaxTileRows);
-  const int64_t block = (ceil_div(n_rows, ceil_div(n_rows, most_rows)) + kMaxTileRows - 1) / kMaxTileRows * kMaxTileRows;  // blocks of nearly one size
-  const int64_t groups = n_row_groups(w.n_out);
-  const int64_t group_bytes = w.n_in * kRowGroup * w.format->block_bytes / w.format->block_elements;
-  const int64_t for_balance = std::max<int64_t>(1, groups / (2 * n_threads));
-  const int64_t run =
-      n_rows > 8 ? std::min<int64_t>(for_balance, 8) : std::min(for_balance, std::max<int64_t>(1, kItemBytes / group_bytes));
-  return {&product, block, run, ceil_div(n_rows, block), ceil_div(groups, run), first_item};
-}
-
-}  // namespace
 
 void Engine::embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float* out) {
   const int64_t row_bytes = n_in / format.block_elements * format.block_bytes;
@@ -45,73 +15,43 @@ void Engine::embed(const Format& format, const uint8_t* table, int64_t n_in, con
   });
 }
 
-namespace {
-
-// The addends of the outputs [first, last) x [column, column_end).
-void add_to(const Product& p, int64_t first, int64_t last, int64_t column, int64_t column_end) {
-  const int64_t n_out = p.weight->n_out;
-  for (int64_t t = first; t < last; ++t) {
-    float* out = p.out + t * n_out;
-    if (p.bias != nullptr) {
-      for (int64_t i = column; i < column_end; ++i) out[i] += p.bias[i];
+void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products) {
+  const auto has_order = [](const Product& p) { return p.weight.order != nullptr; };
+  if (std::none_of(products.begin(), products.end(), has_order)) return unordered_linears(rows, n_rows, n_in, products);
+  // The rows are made once, then brought into each such weight's order in turn.
+  uint8_t* memory = scratch(Slot::kOrdered, 2 * n_rows * n_in * 4);
+  float *made = reinterpret_cast<float*>(memory), *ordered = made + n_rows * n_in;
+  if (rows.kind == Rows::kNormed) rms_norm(rows.x, rows.y, rows.eps, n_rows, n_in, made);
+  if (rows.kind == Rows::kGated) silu_gate(rows.x, rows.y, n_rows * n_in, made);
+  const float* x = rows.kind == Rows::kPlain ? rows.x : made;
+  for (const Product& product : products) {
+    const int32_t* order = product.weight.order;
+    if (order != nullptr) {
+      pool_.for_each(n_rows, [&](int64_t row) { in_order(x + row * n_in, order, n_in, ordered + row * n_in); });
     }
-    if (p.residual != nullptr) {
-      for (int64_t i = column; i < column_end; ++i) out[i] += p.residual[t * n_out + i];
-    }
+    unordered_linears({Rows::kPlain, order == nullptr ? x : ordered, nullptr, 0.0f}, n_rows, n_in, {&product, 1});
   }
 }
 
-}  // namespace
-
-void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products) {
-  bool has_quantised = false, has_int4 = false, has_float = false;
-  for (const Product& p : products) {
-    const Format& f = *p.weight->format;
-    (f.is_float() ? has_float : f.is_int4() ? has_int4 : has_quantised) = true;
-  }
-  const int64_t quantised_bytes = has_quantised ? (tile_bytes(n_rows, n_in) + 63) / 64 * 64 : 0;
-  const int64_t int4_bytes = has_int4 ? (whole_row_bytes(n_rows, n_in) + 63) / 64 * 64 : 0;
-  const int64_t float_bytes = has_float ? float_tile_bytes(n_rows, n_in) : 0;
+void Engine::unordered_linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products) {
+  RowForms forms;
+  for (const Product& p : products) forms.add(*p.weight.format);
+  const int64_t rounded_bytes = RoundedRows::bytes(forms, n_rows, n_in);
   const bool is_plain = rows.kind == Rows::kPlain;
-  uint8_t* tiles = scratch(Slot::kCall, quantised_bytes + int4_bytes + float_bytes + (is_plain ? 0 : n_rows * n_in * 4));
-  uint8_t* int4_tiles = tiles + quantised_bytes;
-  uint8_t* float_tiles = int4_tiles + int4_bytes;
-  float* made = reinterpret_cast<float*>(float_tiles + float_bytes);
-  const float* x = is_plain ? rows.x : made;
-  const int64_t step = std::max(kRoundedRows, kRoundedElements / n_in / kRoundedRows * kRoundedRows);
+  uint8_t* memory = scratch(Slot::kCall, rounded_bytes + (is_plain ? 0 : n_rows * n_in * 4));
+  const RoundedRows rounded(forms, n_rows, n_in, memory);
+  float* made = reinterpret_cast<float*>(memory + rounded_bytes);
+  const int64_t step = rows_per_item(n_in);
   pool_.for_each(ceil_div(n_rows, step), [&](int64_t item) {
     const int64_t first = item * step, last = std::min(n_rows, first + step), at = first * n_in;
     if (rows.kind == Rows::kNormed) kernels_.rms_norm(rows.x + at, rows.y, rows.eps, last - first, n_in, made + at);
     if (rows.kind == Rows::kGated) kernels_.silu_gate(rows.x + at, rows.y + at, (last - first) * n_in, made + at);
-    if (has_quantised) kernels_.quantise_rows(x, n_rows, n_in, first, last, tiles);
-    if (has_int4) kernels_.quantise_whole_rows(x, n_rows, n_in, first, last, int4_tiles);
-    if (has_float) kernels_.tile_rows_f32(x, n_rows, n_in, first, last, float_tiles);
+    rounded.fill(kernels_, is_plain ? rows.x : made, first, last);
   });
-  std::vector<Grid> grids;
-  grids.reserve(products.size());
-  int64_t n_items = 0;
-  for (const Product& p : products) {
-    grids.push_back(plan(p, n_rows, pool_.n_threads(), n_items));
-    n_items += grids.back().n_blocks * grids.back().n_runs;
-  }
-  pool_.for_each(n_items, [&](int64_t item) {
-    size_t i = grids.size() - 1;
-    while (grids[i].first_item > item) --i;
-    const Grid& grid = grids[i];
-    const WeightView& w = *grid.product->weight;
-    const int64_t block = (item - grid.first_item) / grid.n_runs, run = (item - grid.first_item) % grid.n_runs;
-    const int64_t first = block * grid.block_rows, last = std::min(n_rows, first + grid.block_rows);
-    const int64_t group_first = run * grid.run_groups;
-    const int64_t group_last = std::min(n_row_groups(w.n_out), group_first + grid.run_groups);
-    if (w.format->is_float()) {
-      kernels_.float_linear(w, float_tiles, n_rows, first, last, group_first, group_last, grid.product->out, nullptr);
-    } else {
-      uint8_t* panel = scratch(Slot::kWork, panel_bytes(n_in));
-      const auto linear = w.format->is_int4() ? kernels_.int4_linear : kernels_.quant_linear;
-      linear(w, w.format->is_int4() ? int4_tiles : tiles, n_rows, first, last, group_first, group_last, grid.product->out, panel);
-    }
-    add_to(*grid.product, first, last, group_first * kRowGroup, std::min(w.n_out, group_last * kRowGroup));
-  });
+  std::vector<Task> tasks;
+  tasks.reserve(products.size());
+  for (const Product& p : products) tasks.push_back({p, &rounded});
+  multiply(kernels_, pool_, tasks);
 }
 
 void Engine::rms_norm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t n_in, float* out) {

@@ -9,6 +9,7 @@
 #include "memory.h"
 #include "pack.h"
 #include "parallel.h"
+#include "products.h"
 
 namespace samovar {
 
@@ -28,12 +29,16 @@ struct Rows {
   float eps;
 };
 
-// One product of a call: out [T, n_out] = residual + (rows times weight + bias). Both addends may be missing.
-struct Product {
-  const WeightView* weight;
-  float* out;
-  const float* bias;
-  const float* residual;
+// A layer of experts, n_experts of each matrix: gate and up [F, D], down [D, F].
+struct ExpertsView {
+  const PackedLinear *gate, *up, *down;
+};
+
+// Which experts compute each token: chosen [T, n_chosen], all of them ids of experts, and their weights [T, n_chosen].
+struct Chosen {
+  const int32_t* ids;
+  const float* weights;
+  int64_t n_chosen;
 };
 
 class Engine {
@@ -53,13 +58,19 @@ class Engine {
 
   int n_threads() const { return pool_.n_threads(); }
   double seconds() const { return static_cast<double>(nanoseconds_.load(std::memory_order_relaxed)) * 1e-9; }
-  void pack(PackedLinear& weight, std::span<const uint8_t> stored) { samovar::pack(weight, stored, arena_, pool_); }
-  bool pack_int4(PackedLinear& weight, const Format& format, std::span<const uint8_t> stored) {
-    return samovar::pack_int4(weight, format, stored, kernels_, arena_, pool_);
+  void pack(PackedLinear& weight, const Members& members) { samovar::pack(weight, members, arena_, pool_); }
+  bool pack_int4(PackedLinear& weight, const Format& format, const Members& members) {
+    return samovar::pack_int4(weight, format, members, kernels_, arena_, pool_);
   }
   // out[t] = row ids[t] of a stored [V, n_in] table. The ids are in range.
   void embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float* out);
   void linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products);
+  // The n_chosen experts of each row of logits [T, n_experts], largest first, see Kernels::route.
+  void route(const float* logits, int64_t n_rows, int64_t n_experts, int64_t n_chosen, bool is_renormalised, int32_t* ids,
+             float* weights);
+  // out [T, D] = residual [T, D], and then, for each chosen expert in ascending order of ids, + weight * down(silu(gate(x)) * up(x)).
+  // Only chosen experts are read. out is none of the inputs.
+  void experts(const float* x, int64_t n_rows, const ExpertsView& experts, const Chosen& chosen, const float* residual, float* out);
   void rms_norm(const float* x, const float* weight, float eps, int64_t n_rows, int64_t n_in, float* out);
   void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head,
             int64_t n_pairs, float* out);
@@ -71,6 +82,8 @@ class Engine {
   void attention(const float* q, int64_t n_heads, const KvView& kv, const SpanView& spans, float scale, float* out);
 
  private:
+  void unordered_linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products);
+
   const Kernels& kernels_;
   Arena arena_;
   ThreadPool pool_;

@@ -48,13 +48,37 @@ void write_codes(const Block* blocks, int64_t group, int code_bits, uint8_t* out
   }
 }
 
+// Scales and zero points of one block of each row.
+void write_group_scales(const Block* blocks, int zero_bytes, uint8_t* out) {
+  for (int row = 0; row < kRowGroup; ++row) {
+    std::memcpy(out + 4 * row, &blocks[row].scale, 4);
+    std::memcpy(out + 4 * kRowGroup + zero_bytes * row, &blocks[row].zero, static_cast<size_t>(zero_bytes));
+  }
+}
+
+void pack_float8_row_group(const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
+  const Format& f = *w.format;
+  const int64_t n_blocks = w.n_in / f.block_elements, row_bytes = n_blocks * f.block_bytes, first_row = row_group * kRowGroup;
+  auto* payload = const_cast<uint8_t*>(w.payload) + row_group * w.n_in * kRowGroup;
+  auto* scales = const_cast<uint8_t*>(w.scales) + row_group * n_blocks * f.scales_bytes();
+  Block blocks[kRowGroup];
+  std::memset(static_cast<void*>(blocks), 0, sizeof blocks);
+  for (int64_t b = 0; b < n_blocks; ++b, payload += f.block_elements * kRowGroup, scales += f.scales_bytes()) {
+    for (int64_t row = 0; row < kRowGroup && first_row + row < w.n_out; ++row) {
+      read_block(f, stored.data() + (first_row + row) * row_bytes + b * f.block_bytes, blocks[row]);
+      for (int64_t k = 0; k < f.block_elements; ++k) payload[k * kRowGroup + row] = blocks[row].codes[k];
+    }
+    write_group_scales(blocks, 0, scales);
+  }
+}
+
 void pack_row_group(const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
   const Format& f = *w.format;
   const int64_t n = n_groups(w.n_in), groups_per_block = f.block_elements / kGroup, n_blocks = w.n_in / f.block_elements;
   const int64_t row_bytes = n_blocks * f.block_bytes, first_row = row_group * kRowGroup;
   auto* payload = const_cast<uint8_t*>(w.payload) + row_group * n * f.payload_bytes();
   auto* heads = const_cast<uint8_t*>(w.heads) + row_group * (n / kHeadGroups) * f.head_bytes();
-  auto* scales = const_cast<uint8_t*>(w.scales) + row_group * n * f.scales_bytes();
+  auto* scales = const_cast<uint8_t*>(w.scales) + row_group * (w.n_in / f.scaled_values()) * f.scales_bytes();
   Block blocks[kRowGroup];
   std::memset(static_cast<void*>(blocks), 0, sizeof blocks);
   for (int64_t b = 0; b < n_blocks; ++b) {
@@ -66,10 +90,11 @@ void pack_row_group(const WeightView& w, std::span<const uint8_t> stored, int64_
         std::memcpy(heads + b * f.head_bytes() + 2 * (field * kRowGroup + row), &blocks[row].heads[field], 2);
       }
     }
+    if (f.is_grouped()) write_group_scales(blocks, f.zero_bytes, scales + b * f.scales_bytes());
     for (int64_t group = 0; group < groups_per_block; ++group) {
       const int64_t g = b * groups_per_block + group;
       write_codes(blocks, group, f.code_bits, payload + g * f.payload_bytes());
-      for (int field = 0; field < f.n_scales; ++field) {
+      for (int field = 0; field < f.n_scales && !f.is_grouped(); ++field) {
         for (int64_t row = 0; row < kRowGroup; ++row) {
           // Little-endian: the low byte of a small integer comes first.
           std::memcpy(scales + g * f.scales_bytes() + f.scale_bytes * (field * kRowGroup + row),
@@ -93,18 +118,16 @@ void pack_float_row_group(const WeightView& w, std::span<const uint8_t> stored, 
 
 int64_t aligned(int64_t n) { return (n + 63) / 64 * 64; }
 
+// Bytes of one weight's payload, heads, scales and row scales.
 int64_t payload_bytes(const WeightView& w) {
   const int64_t rows = n_row_groups(w.n_out);
-  return aligned(w.format->is_float() ? rows * kRowGroup * w.n_in * w.format->block_bytes
-                                      : rows * n_groups(w.n_in) * w.format->payload_bytes());
+  return w.format->is_float() ? rows * kRowGroup * w.n_in * w.format->block_bytes : rows * n_groups(w.n_in) * w.format->payload_bytes();
 }
 
-int64_t heads_bytes(const WeightView& w) {
-  return aligned(n_row_groups(w.n_out) * (n_groups(w.n_in) / kHeadGroups) * w.format->head_bytes());
-}
+int64_t heads_bytes(const WeightView& w) { return n_row_groups(w.n_out) * (n_groups(w.n_in) / kHeadGroups) * w.format->head_bytes(); }
 
 int64_t scales_bytes(const WeightView& w) {
-  return aligned(n_row_groups(w.n_out) * n_groups(w.n_in) * w.format->scales_bytes());
+  return n_row_groups(w.n_out) * (w.n_in / w.format->scaled_values()) * w.format->scales_bytes();
 }
 
 int64_t row_scales_bytes(const WeightView& w) { return w.format->is_int4() ? n_row_groups(w.n_out) * kRowGroup * 4 : 0; }
@@ -136,44 +159,78 @@ void pack_int4_row_group(const WeightView& w, const Format& format, std::span<co
 
 }  // namespace
 
-PackedLinear::PackedLinear(const Format& format, int64_t n_out, int64_t n_in)
-    : view{&format, n_out, n_in, nullptr, nullptr, nullptr, nullptr},
-      size_bytes(payload_bytes(view) + heads_bytes(view) + scales_bytes(view) + aligned(row_scales_bytes(view))) {}
+PackedLinear::PackedLinear(const Format& format, int64_t n_out, int64_t n_in, int64_t n_stacked_, bool has_order_)
+    : view{&format, n_out, n_in, nullptr, nullptr, nullptr, nullptr, nullptr},
+      n_stacked(n_stacked_),
+      has_order(has_order_),
+      size_bytes(aligned(n_stacked * payload_bytes(view)) + aligned(n_stacked * heads_bytes(view)) +
+                 aligned(n_stacked * scales_bytes(view)) + aligned(n_stacked * row_scales_bytes(view)) +
+                 (has_order ? aligned(n_stacked * n_in * 4) : 0)) {}
 
 void PackedLinear::adopt(const uint8_t* data) {
-  view.heads = data + payload_bytes(view);
-  view.scales = view.heads + heads_bytes(view);
-  if (view.format->is_int4()) view.row_scales = reinterpret_cast<const float*>(view.scales + scales_bytes(view));
+  view.heads = data + aligned(n_stacked * payload_bytes(view));
+  view.scales = view.heads + aligned(n_stacked * heads_bytes(view));
+  const uint8_t* row_scales = view.scales + aligned(n_stacked * scales_bytes(view));
+  if (view.format->is_int4()) view.row_scales = reinterpret_cast<const float*>(row_scales);
+  if (has_order) {
+    view.order = reinterpret_cast<const int32_t*>(row_scales + aligned(n_stacked * row_scales_bytes(view)));
+  }
   view.payload = data;
+}
+
+WeightView PackedLinear::member(int64_t index) const {
+  WeightView w = view;
+  w.payload += index * payload_bytes(view);
+  w.heads += index * heads_bytes(view);
+  w.scales += index * scales_bytes(view);
+  if (w.row_scales != nullptr) w.row_scales += index * n_row_groups(view.n_out) * kRowGroup;
+  if (w.order != nullptr) w.order += index * view.n_in;
+  return w;
+}
+
+bool is_order(const int32_t* order, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (order[i] < 0 || order[i] >= n) return false;
+  }
+  return true;
 }
 
 namespace {
 
-// Memory for `out`, and f(row group) for each of its row groups.
+// Memory for `out` if it has none yet, and f(member's view, its stored rows, row group) for each row group of the members.
 template <class Function>
-void fill(PackedLinear& out, Arena& arena, ThreadPool& pool, Function f) {
-  const int64_t rows = n_row_groups(out.view.n_out);
-  out.memory = arena.take(out.size_bytes);
-  out.adopt(out.memory.data);
+void fill(PackedLinear& out, const Members& members, Arena& arena, ThreadPool& pool, Function f) {
+  if (!out.is_packed()) {
+    out.memory = arena.take(out.size_bytes);
+    out.adopt(out.memory.data);
+  }
+  for (int64_t i = members.first; out.has_order && i < members.first + members.count; ++i) {
+    std::memcpy(const_cast<int32_t*>(out.member(i).order), members.order, static_cast<size_t>(out.view.n_in) * 4);
+  }
+  const int64_t rows = n_row_groups(out.view.n_out), n = members.count * rows;
+  const size_t member_bytes = members.stored.size() / static_cast<size_t>(members.count);
   constexpr int64_t kRowGroupsPerItem = 4;
-  pool.for_each((rows + kRowGroupsPerItem - 1) / kRowGroupsPerItem, [&](int64_t item) {
-    for (int64_t i = item * kRowGroupsPerItem; i < (item + 1) * kRowGroupsPerItem && i < rows; ++i) f(i);
+  pool.for_each((n + kRowGroupsPerItem - 1) / kRowGroupsPerItem, [&](int64_t item) {
+    for (int64_t i = item * kRowGroupsPerItem; i < (item + 1) * kRowGroupsPerItem && i < n; ++i) {
+      f(out.member(members.first + i / rows), members.stored.subspan(static_cast<size_t>(i / rows) * member_bytes, member_bytes),
+        i % rows);
+    }
   });
 }
 
 }  // namespace
 
-void pack(PackedLinear& out, std::span<const uint8_t> stored, Arena& arena, ThreadPool& pool) {
-  const bool is_float = out.view.format->is_float();
-  fill(out, arena, pool, [&](int64_t i) {
-    is_float ? pack_float_row_group(out.view, stored, i) : pack_row_group(out.view, stored, i);
-  });
+void pack(PackedLinear& out, const Members& members, Arena& arena, ThreadPool& pool) {
+  const Format& format = *out.view.format;
+  fill(out, members, arena, pool, format.is_float() ? pack_float_row_group : format.is_float8() ? pack_float8_row_group : pack_row_group);
 }
 
-bool pack_int4(PackedLinear& out, const Format& format, std::span<const uint8_t> stored, const Kernels& kernels, Arena& arena,
+bool pack_int4(PackedLinear& out, const Format& format, const Members& members, const Kernels& kernels, Arena& arena,
                ThreadPool& pool) {
   std::atomic<bool> is_finite{true};
-  fill(out, arena, pool, [&](int64_t i) { pack_int4_row_group(out.view, format, stored, i, kernels, is_finite); });
+  fill(out, members, arena, pool, [&](const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
+    pack_int4_row_group(w, format, stored, row_group, kernels, is_finite);
+  });
   return is_finite;
 }
 

@@ -20,13 +20,6 @@ constexpr int kVectorRows = kQuantRows < 8 ? kQuantRows : 8;  // of the largest 
 constexpr int64_t kDirectRows = kQuantTiles > 1 ? INT64_MAX : 32;
 constexpr int64_t kPanelGroups = 16;  // groups of k unpacked at a time: the panel stays in the first-level cache
 
-// Minus zero point times the sum of activations: where an integer dot product starts.
-template <class T>
-inline I32x16 start(I32x16 n_sum) {
-  if constexpr (T::kZeroShift < 0) return set1_i32(0);
-  return shl < T::kZeroShift<0 ? 0 : T::kZeroShift>(n_sum);
-}
-
 template <class T>
 inline I32x16 dot_codes(I32x16 sum, U8x64 codes, const int8_t* q) {
   return T::kIsWide ? dot_wide(sum, codes, q) : dot(sum, codes, q);
@@ -38,18 +31,21 @@ struct PackedSource {
   using Meaning = typename C::Meaning;
   const uint8_t *payload, *heads, *scales;
   int64_t head_bytes, scale_bytes, n;
+  int scale_shift = 0;  // 2^scale_shift groups share scales
 
   PackedSource(const WeightView& w, int64_t row_group) : n(n_groups(w.n_in)) {
     head_bytes = w.format->head_bytes();
     scale_bytes = w.format->scales_bytes();
+    if constexpr (C::kIsGrouped) scale_shift = __builtin_ctzll(static_cast<uint64_t>(w.format->block_elements / kGroup));
     payload = w.payload + row_group * n * C::kPayloadBytes;
     heads = w.heads + row_group * (n / kHeadGroups) * head_bytes;
-    scales = w.scales + row_group * n * scale_bytes;
+    scales = w.scales + row_group * (n >> scale_shift) * scale_bytes;
   }
+  inline const uint8_t* scales_of(int64_t g) const { return scales + (C::kIsGrouped ? g >> scale_shift : g) * scale_bytes; }
   inline void read(int64_t g, Group<Meaning>& group) const {
     const uint8_t* p = payload + g * C::kPayloadBytes;
     for (int64_t line = 0; line < C::kPayloadBytes; line += 64) prefetch(p + kPrefetchBytes + line);
-    C::read(p, heads + g / kHeadGroups * head_bytes, scales + g * scale_bytes, group);
+    C::read(p, heads + g / kHeadGroups * head_bytes, scales_of(g), group);
   }
   // acc plus an outlier times the weights.
   inline F32x16 add(F32x16 acc, const Outlier& x) const {
@@ -57,9 +53,9 @@ struct PackedSource {
     const int64_t g = x.at / 8;
     const int step = x.at % 8;
     Group<Meaning> group;
-    C::read_scales(heads + g / kHeadGroups * head_bytes, scales + g * scale_bytes, group);
+    C::read_scales(heads + g / kHeadGroups * head_bytes, scales_of(g), group);
     const U8x64 codes = C::read_step(payload + g * C::kPayloadBytes, step);
-    const I32x16 dot = dot_codes<Meaning>(start<Meaning>(set1_i32(x.n_sum)), codes, x.high);
+    const I32x16 dot = dot_codes<Meaning>(start(group, set1_i32(x.n_sum)), codes, x.high);
     const bool is_first = kScales == 1 || step < 4;
     acc = fma(to_f32(dot), mul(is_first ? group.scale[0] : group.scale[kScales - 1], set1(x.d)), acc);
     if constexpr (Meaning::kHasMinimum) {
@@ -73,6 +69,7 @@ struct PackedSource {
 // The groups of a run of k of a row group, unpacked once into scratch for many tiles of rows.
 template <class T>
 struct PanelSource {
+  static_assert(sizeof(Unpacked<T>) <= kMaxUnpackedBytes);
   using Meaning = T;
   Unpacked<T>* panel;
   int64_t first;  // group of k that the panel begins with
@@ -82,9 +79,9 @@ struct PanelSource {
 
 // Minus zero point times sum, plus the sum over the steps of code * q, where -n_sum is the sum of q.
 template <class T, int kFirst, int kLast>
-inline I32x16 dot_steps(I32x16 n_sum, const U8x64* codes, const int8_t* q) {
-  I32x16 sum = start<T>(n_sum);
-  for (int j = kFirst; j < kLast; ++j) sum = dot_codes<T>(sum, codes[j], q + 4 * j);
+inline I32x16 dot_steps(I32x16 n_sum, const Group<T>& group, const int8_t* q) {
+  I32x16 sum = start(group, n_sum);
+  for (int j = kFirst; j < kLast; ++j) sum = dot_codes<T>(sum, group.codes[j], q + 4 * j);
   return sum;
 }
 
@@ -92,14 +89,14 @@ template <class T, int kRows>
 inline F32x16 add_group(F32x16 acc, const Group<T>& group, const TileGroup<kRows>& x, int row) {
   const F32x16 d = set1(x.d[row]);
   if constexpr (T::kScales == 1) {
-    const I32x16 sum = dot_steps<T, 0, 8>(set1_i32(x.n_sum[row]), group.codes, x.q[row]);
+    const I32x16 sum = dot_steps<T, 0, 8>(set1_i32(x.n_sum[row]), group, x.q[row]);
     acc = fma(to_f32(sum), mul(group.scale[0], d), acc);
     if constexpr (T::kHasMinimum) acc = fma(group.minimum[0], set1(x.d_sum[row]), acc);
     return acc;
   } else {
     const I32x16 first_sum = set1_i32(x.n_sum_first[row]), second_sum = sub(set1_i32(x.n_sum[row]), first_sum);
-    const I32x16 first = dot_steps<T, 0, 4>(first_sum, group.codes, x.q[row]);
-    const I32x16 second = dot_steps<T, 4, 8>(second_sum, group.codes, x.q[row]);
+    const I32x16 first = dot_steps<T, 0, 4>(first_sum, group, x.q[row]);
+    const I32x16 second = dot_steps<T, 4, 8>(second_sum, group, x.q[row]);
     acc = fma(to_f32(first), mul(group.scale[0], d), acc);
     if constexpr (T::kHasMinimum) acc = fma(group.minimum[0], mul(to_f32(sub(set1_i32(0), first_sum)), d), acc);
     acc = fma(to_f32(second), mul(group.scale[1], d), acc);
@@ -243,6 +240,14 @@ void quant_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t
       return run.template operator()<CodecIQ4_XS>();
     case Type::kMXFP4:
       return run.template operator()<CodecMXFP4>();
+    case Type::kU4_32:
+    case Type::kU4_64:
+    case Type::kU4_128:
+      return run.template operator()<CodecU4>();
+    case Type::kU8_32:
+    case Type::kU8_64:
+    case Type::kU8_128:
+      return run.template operator()<CodecU8>();
     case Type::kNVFP4:
       return run.template operator()<CodecNVFP4>();
     default:

@@ -20,7 +20,6 @@ constexpr int64_t kMostCandidates = 512;  // sorting more would be slower than c
 constexpr double kBucketsPerNat = 64;
 constexpr size_t kBuckets = static_cast<size_t>(-kWeightless * kBucketsPerNat) + 1;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Candidate {
   float score;

@@ -1,8 +1,8 @@
 // Sixteen-lane vectors: the one vocabulary that every kernel is written in, compiled once per instruction set.
 //
 // F32x16, I32x16: 16 lanes. U8x64: 64 bytes, 4 for each lane. Each simd_<isa>.h defines
-//   set1, load(_n), store(_n), add, sub, mul, div, fma (one rounding), max, min (second operand where one is NaN),
-//   at_most (0 where above the limit, or NaN), abs, neg, round_even, to_f32, to_i32, as_f32, as_i32 (same bits), shl, shift_right, store_i8, load_f16 / bf16 / i8 / u8 (to F32x16),
+//   set1, load(_n), store(_n), add, sub, mul, div (floats only), fma (one rounding), max, min (second operand where one is NaN),
+//   at_most (0 where above the limit, or NaN), abs, neg, round_even, to_f32, to_i32, as_f32, as_i32 (same bits), shl, shift_right, store_i8, load_f16 / bf16 / i8 / u8 (to F32x16), load_e4m3 (value / 256) and load_e5m2,
 //   store_f16 (nearest even; of finite values up to 65504),
 //   sum_lanes (floats: halves added to each other down to one, a fixed tree), max_lanes (integers),
 //   load_codes, store_codes, bit_or, take_bits(_at), sub, spread, multiply_add, look_up (16-entry byte table),
@@ -23,6 +23,9 @@
 #endif
 
 namespace samovar::SAMOVAR_ISA {
+
+inline I32x16 load_i32(const int32_t* p) { return as_i32(load(reinterpret_cast<const float*>(p))); }
+inline void store_i32(int32_t* p, I32x16 a) { store(reinterpret_cast<float*>(p), as_f32(a)); }
 
 inline F32x16 power_of_two(I32x16 n) { return as_f32(shl<23>(add(n, set1_i32(127)))); }
 

@@ -70,6 +70,7 @@ inline F32x16 round_even(F32x16 x) {
 
 inline I32x16 set1_i32(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 inline I32x16 add(I32x16 x, I32x16 y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+inline I32x16 mul(I32x16 x, I32x16 y) { return {_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)}; }
 inline I32x16 sub(I32x16 x, I32x16 y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
 template <int kShift>
 inline I32x16 shl(I32x16 x) {
@@ -104,6 +105,17 @@ inline __m256 widen_bf16(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_128(p)), 16));
 }
 inline F32x16 load_bf16(const uint16_t* p) { return {widen_bf16(p), widen_bf16(p + 8)}; }
+inline F32x16 widen_f16(__m256i bits) {
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(bits)), _mm256_cvtph_ps(_mm256_extracti128_si256(bits, 1))};
+}
+inline __m256i high_bytes(const uint8_t* p) {
+  return _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 8);
+}
+// 8-bit floats as float16 bits: E4M3 (its value / 256; sign, an exponent bit of zero, the seven others) and E5M2.
+inline F32x16 load_e4m3(const uint8_t* p) {
+  return widen_f16(_mm256_and_si256(_mm256_srai_epi16(high_bytes(p), 1), _mm256_set1_epi16(static_cast<int16_t>(0xBFFF))));
+}
+inline F32x16 load_e5m2(const uint8_t* p) { return widen_f16(high_bytes(p)); }
 inline F32x16 load_i8(const uint8_t* p) {
   return to_f32(I32x16{_mm256_cvtepi8_epi32(load_64(p)), _mm256_cvtepi8_epi32(load_64(p + 8))});
 }

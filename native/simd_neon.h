@@ -95,6 +95,9 @@ inline I32x16 set1_i32(int32_t x) {
 inline I32x16 add(I32x16 a, I32x16 b) {
   return make4<I32x16>([&](int i) { return vaddq_s32(a.v[i], b.v[i]); });
 }
+inline I32x16 mul(I32x16 a, I32x16 b) {
+  return make4<I32x16>([&](int i) { return vmulq_s32(a.v[i], b.v[i]); });
+}
 inline I32x16 sub(I32x16 a, I32x16 b) {
   return make4<I32x16>([&](int i) { return vsubq_s32(a.v[i], b.v[i]); });
 }
@@ -149,6 +152,23 @@ inline void store_f16(uint16_t* p, F32x16 x) {
 }
 inline F32x16 load_bf16(const uint16_t* p) {
   return make4<F32x16>([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
+}
+// 8-bit floats as float16 bits: E4M3 (its value / 256; sign, an exponent bit of zero, the seven others) and E5M2.
+inline F32x16 widen_f16(int16x8_t low, int16x8_t high) {
+  const auto widen = [](int16x4_t bits) { return vcvt_f32_f16(vreinterpret_f16_s16(bits)); };
+  return {{widen(vget_low_s16(low)), widen(vget_high_s16(low)), widen(vget_low_s16(high)), widen(vget_high_s16(high))}};
+}
+inline int16x8_t high_bytes(uint8x8_t x) { return vreinterpretq_s16_u16(vshll_n_u8(x, 8)); }
+inline F32x16 load_e4m3(const uint8_t* p) {
+  const uint8x16_t x = vld1q_u8(p);
+  const auto place = [](uint8x8_t bytes) {
+    return vandq_s16(vshrq_n_s16(high_bytes(bytes), 1), vdupq_n_s16(static_cast<int16_t>(0xBFFF)));
+  };
+  return widen_f16(place(vget_low_u8(x)), place(vget_high_u8(x)));
+}
+inline F32x16 load_e5m2(const uint8_t* p) {
+  const uint8x16_t x = vld1q_u8(p);
+  return widen_f16(high_bytes(vget_low_u8(x)), high_bytes(vget_high_u8(x)));
 }
 inline F32x16 load_i8(const uint8_t* p) {
   const int8x16_t x = vreinterpretq_s8_u8(vld1q_u8(p));

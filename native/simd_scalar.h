@@ -90,6 +90,9 @@ inline I32x16 set1_i32(int32_t x) {
 inline I32x16 add(I32x16 a, I32x16 b) {
   return make16<I32x16>([&](int i) { return a.v[i] + b.v[i]; });
 }
+inline I32x16 mul(I32x16 a, I32x16 b) {
+  return make16<I32x16>([&](int i) { return a.v[i] * b.v[i]; });
+}
 inline I32x16 sub(I32x16 a, I32x16 b) {
   return make16<I32x16>([&](int i) { return a.v[i] - b.v[i]; });
 }
@@ -150,6 +153,13 @@ inline void store_f16(uint16_t* p, F32x16 x) {
 }
 inline F32x16 load_bf16(const uint16_t* p) {
   return make16<F32x16>([=](int i) { return bf16_to_f32(p[i]); });
+}
+// 8-bit floats as float16 bits: E4M3 (its value / 256; sign, an exponent bit of zero, the seven others) and E5M2.
+inline F32x16 load_e4m3(const uint8_t* p) {
+  return make16<F32x16>([=](int i) { return f16_to_f32(static_cast<uint16_t>((p[i] & 0x80) << 8 | (p[i] & 0x7F) << 7)); });
+}
+inline F32x16 load_e5m2(const uint8_t* p) {
+  return make16<F32x16>([=](int i) { return f16_to_f32(static_cast<uint16_t>(p[i] << 8)); });
 }
 inline F32x16 load_i8(const uint8_t* p) {
   return make16<F32x16>([=](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); });

@@ -9,6 +9,7 @@ from samovar.tensors.dtypes import F16, F32
 from samovar.tensors.stored import StoredTensor
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+MLP = ALL[4:]
 CASES = {
     "wide": (16, ALL, F16),
     "odd": (3, ALL, F32),
@@ -30,5 +31,7 @@ def random_adapter(name: str, model: Decoder, ops: Ops) -> LoraAdapter:
         return ops.pack(StoredTensor(name=name, type=kind, shape=shape, data=data, source="test"))
 
     layers = {layer: shape for layer, shape in model.projections.items() if layer.endswith(kinds)}
-    assert len(layers) == len(kinds) * model.config.n_layers
+    n_layers, experts = model.config.n_layers, model.config.experts
+    n_dense = n_layers if experts is None else len(experts.dense_layers)
+    assert len(layers) == sum(n_dense if kind in MLP else n_layers for kind in kinds)
     return LoraAdapter(terms={n: LowRank(packed(rank, n_in), packed(n_out, rank)) for n, (n_out, n_in) in layers.items()})

@@ -13,7 +13,13 @@ from samovar.tensors.stored import StoredTensor
 from tests.kernels.native_cases import random_weight
 
 VOCAB, N_LAYERS, N_HEADS, N_KV_HEADS, D_HEAD, WIDTH, D_FFN = 333, 3, 6, 2, 32, 96, 160
-NAMES = ("qwen3", "qwen2", "llama")
+NAMES = ("qwen3", "qwen3_moe", "qwen2", "llama")
+N_EXPERTS, N_CHOSEN, D_EXPERT, DENSE_LAYER = 9, 3, 64, 1
+
+EXPERTS = {
+    "num_experts": N_EXPERTS, "num_experts_per_tok": N_CHOSEN, "moe_intermediate_size": D_EXPERT, "norm_topk_prob": True,
+    "mlp_only_layers": [DENSE_LAYER],
+}  # fmt: skip
 
 
 def random_decoder(name: str, ops: Ops) -> Decoder:
@@ -25,6 +31,7 @@ def random_decoder(name: str, ops: Ops) -> Decoder:
             "head_dim": D_HEAD, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
             "tie_word_embeddings": True, "hidden_act": "silu",
             **({"attention_bias": True, "mlp_bias": True} if name == "llama" else {}),
+            **(EXPERTS if name == "qwen3_moe" else {}),
         },
         "test",
     )  # fmt: skip
@@ -38,23 +45,38 @@ def random_decoder(name: str, ops: Ops) -> Decoder:
             values = np.random.default_rng(seed).normal(1.0, 0.3, n_out).astype(np.float32)
             tensors[name] = StoredTensor(name=name, type=F32, shape=(n_out,), data=values.view(np.uint8), source="test")
 
+    def add_experts(mlp: str) -> None:
+        seed = len(tensors)
+        tensors[f"{mlp}.gate.weight"] = random_weight(F32, N_EXPERTS, WIDTH, seed)
+        for part, (n_out, n_in) in {
+            "gate_proj": (D_EXPERT, WIDTH),
+            "up_proj": (D_EXPERT, WIDTH),
+            "down_proj": (WIDTH, D_EXPERT),
+        }.items():
+            for expert in range(N_EXPERTS):
+                tensors[f"{mlp}.experts.{expert}.{part}.weight"] = random_weight(Q4_0, n_out, n_in, len(tensors))
+
     d_query, d_key = N_HEADS * D_HEAD, N_KV_HEADS * D_HEAD
     attention = {"q_proj": (d_query, WIDTH), "k_proj": (d_key, WIDTH), "v_proj": (d_key, WIDTH), "o_proj": (WIDTH, d_query)}
     mlp = {"gate_proj": (D_FFN, WIDTH), "up_proj": (D_FFN, WIDTH), "down_proj": (WIDTH, D_FFN)}
     add("model.embed_tokens.weight", VOCAB, WIDTH)
     add("model.norm.weight", WIDTH)
-    for layer in (f"model.layers.{i}" for i in range(N_LAYERS)):
+    for index in range(N_LAYERS):
+        layer = f"model.layers.{index}"
         add(f"{layer}.input_layernorm.weight", WIDTH)
         add(f"{layer}.post_attention_layernorm.weight", WIDTH)
         for part, shapes, has_bias in (
             ("self_attn", attention, config.has_attention_bias),
             ("mlp", mlp, config.has_mlp_bias),
         ):
+            if part == "mlp" and name == "qwen3_moe" and index != DENSE_LAYER:
+                add_experts(f"{layer}.mlp")
+                continue
             for projection, (n_out, n_in) in shapes.items():
                 add(f"{layer}.{part}.{projection}.weight", n_out, n_in)
                 if has_bias and not (name == "qwen2" and projection == "o_proj"):
                     add(f"{layer}.{part}.{projection}.bias", n_out)
-        if name == "qwen3":
+        if name.startswith("qwen3"):
             add(f"{layer}.self_attn.q_norm.weight", D_HEAD)
             add(f"{layer}.self_attn.k_norm.weight", D_HEAD)
     source = WeightSource(tensors, ops, where="test")

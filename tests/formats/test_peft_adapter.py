@@ -285,3 +285,22 @@ def test_whatever_stands_in_the_config_the_adapter_is_read_or_refused(tmp_path, 
         return
     assert said.startswith(str(folder))
     assert len(said) < 1000
+
+
+ATTENTION = {name: shape for name, shape in LAYERS.items() if ".mlp." not in name}
+
+
+@pytest.mark.parametrize("target", ["gate_proj", "mlp.gate", "model.layers.0.mlp.experts.3.up_proj"])
+def test_a_target_that_only_experts_or_routers_of_the_model_have_is_refused_by_name(tmp_path, target):
+    folder = write_adapter(tmp_path / "a", target_modules=["q_proj", "v_proj", target])
+    with pytest.raises(UnsupportedModel, match=rf"{re.escape(target)}.*experts or routers.*not implemented.*q_proj"):
+        read_peft_adapter(folder, ATTENTION)
+
+
+@pytest.mark.parametrize("layer", ["model.layers.0.mlp.experts.3.up_proj", "model.layers.1.mlp.gate"])
+def test_tensors_for_experts_or_routers_are_refused_by_name(tmp_path, layer):
+    weights = weights_for(dict.fromkeys(layers_ending("q_proj", "v_proj"), 4))
+    weights |= {tensor_name(layer, which): np.ones((4, 4), np.float32) for which in "AB"}
+    folder = write_adapter(tmp_path / "a", weights)
+    with pytest.raises(UnsupportedModel, match=rf"{re.escape(layer)}.*experts and routers"):
+        read_peft_adapter(folder, ATTENTION)

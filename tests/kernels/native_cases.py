@@ -3,7 +3,7 @@
 import numpy as np
 
 from samovar.kernels.native import NativeOps, available_isas, native_ops
-from samovar.tensors.dtypes import TensorType
+from samovar.tensors.dtypes import GROUPED_TYPES, TensorType
 from samovar.tensors.stored import StoredTensor
 
 ISAS = available_isas()
@@ -35,11 +35,26 @@ def random_weight(type_: TensorType, n_out: int, n_in: int, seed: int = 0) -> St
     else:
         n_blocks = n_out * n_in // type_.block_elements
         data = rng.integers(0, 256, (n_blocks, type_.block_bytes), dtype=np.uint8)
-        for at in _F16_AT[type_.name]:
+        for at in _F16_AT.get(type_.name, ()):
             data[:, at : at + 2] = (0.01 * rng.standard_normal((n_blocks, 1))).astype(np.float16).view(np.uint8)
         if type_.name == "MXFP4":
             data[:, 0] = rng.integers(110, 125, n_blocks)
         if type_.name == "NVFP4":
             data[:, :4] = rng.integers(0, 128, (n_blocks, 4))
+    if type_ in GROUPED_TYPES:
+        fill_grouped(type_, data, rng)
     data = np.ascontiguousarray(data).reshape(-1)
     return StoredTensor(name="w", type=type_, shape=(n_out, n_in), data=data, source="test")
+
+
+def fill_grouped(type_: TensorType, blocks: np.ndarray, rng: np.random.Generator) -> None:
+    """Scales and zero points for random codes; and no codes that are infinite or no number."""
+    n_blocks = len(blocks)
+    blocks[:, :4] = (0.01 * rng.standard_normal((n_blocks, 1))).astype("<f4").view(np.uint8)
+    if type_.name.startswith("U4"):
+        blocks[:, 4] = rng.integers(0, 17, n_blocks)
+    elif type_.name.startswith("U8"):
+        blocks[:, 4:6] = rng.integers(0, 257, (n_blocks, 1)).astype("<f2").view(np.uint8)
+    else:
+        mask = 0x7F if type_.name.startswith("E4M3") else 0x7C
+        blocks[:, 4:][(blocks[:, 4:] & mask) == mask] = 0

@@ -7,12 +7,13 @@ import pytest
 
 from samovar.kernels.dequantise import dequantise
 from samovar.kernels.reference import ReferenceOps
-from samovar.tensors.dtypes import F32, Q4_K, Q8_0, TENSOR_TYPES, TensorType
+from samovar.tensors.dtypes import F32, GROUPED_TYPES, Q4_K, Q8_0, TENSOR_TYPES, TensorType
 from samovar.tensors.stored import StoredTensor
 from tests.kernels.native_cases import ISAS, ops_on, random_weight
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
-BY_NAME = {"argvalues": TENSOR_TYPES, "ids": lambda t: t.name}
+TYPES = TENSOR_TYPES + GROUPED_TYPES
+BY_NAME = {"argvalues": TYPES, "ids": lambda t: t.name}
 ROWS = (1, 2, 7, 16, 33)
 LARGEST_CODE = np.float32(127)
 
@@ -33,6 +34,11 @@ def rounded_input(x: np.ndarray) -> np.ndarray:
     return (codes.astype(np.float64) * (reach / LARGEST_CODE).astype(np.float64)).reshape(x.shape)
 
 
+def takes_floats(type_: TensorType) -> bool:
+    """Whether inputs enter the product as they are: beside floats of 8 bits and more."""
+    return type_.is_float or type_.name.startswith("E")
+
+
 def inputs(n_rows: int, n_in: int, seed: int = 1) -> np.ndarray:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n_rows, n_in)).astype(np.float32)
@@ -50,7 +56,7 @@ def test_linear_is_the_product_of_the_rounded_input(type_: TensorType, isa: str)
         weight = random_weight(type_, n_out, n_in)
         x = inputs(7, n_in)
         out = ops.linear(x, ops.pack(weight))
-        seen = x.astype(np.float64) if type_.is_float else rounded_input(x)
+        seen = x.astype(np.float64) if takes_floats(type_) else rounded_input(x)
         wanted = seen @ exact_weight(weight).T
         size = np.abs(seen) @ np.abs(exact_weight(weight)).T
         assert np.all(np.abs(out - wanted) <= 1e-6 * size + 1e-30), (n_out, n_in)
@@ -64,14 +70,14 @@ def test_linear_is_close_to_the_reference(type_: TensorType) -> None:
     reference = ReferenceOps()
     wanted = reference.linear(x, reference.pack(weight))
     out = ops_on(ISAS[-1]).linear(x, ops_on(ISAS[-1]).pack(weight))
-    tolerance = 1e-5 if type_.is_float else 1e-2
+    tolerance = 1e-5 if takes_floats(type_) else 1e-2
     assert np.abs(out - wanted).max() <= tolerance * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("type_", **BY_NAME)
 def test_a_row_has_the_same_bits_in_any_company_and_on_any_threads(type_: TensorType, isa: str) -> None:
-    n_in = max(192, type_.block_elements)
+    n_in = -(-192 // type_.block_elements) * type_.block_elements
     weight, x = random_weight(type_, 100, n_in), inputs(33, n_in)
     alone, pair = ops_on(isa), ops_on(isa, 2)
     packed = alone.pack(weight)
@@ -84,7 +90,7 @@ def test_a_row_has_the_same_bits_in_any_company_and_on_any_threads(type_: Tensor
 
 @pytest.mark.parametrize("type_", **BY_NAME)
 def test_every_instruction_set_gives_the_same_bits(type_: TensorType) -> None:
-    n_in = max(192, type_.block_elements)
+    n_in = -(-192 // type_.block_elements) * type_.block_elements
     weight, x = random_weight(type_, 40, n_in), inputs(9, n_in)
     results = [ops.linear(x, ops.pack(weight)).tobytes() for ops in map(ops_on, ISAS)]
     assert len(set(results)) == 1
@@ -167,14 +173,14 @@ def test_zero_tiny_and_infinite_inputs_end_in_zero_or_no_number(isa: str) -> Non
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("type_", **BY_NAME)
 def test_embed_has_the_bits_of_the_reference(type_: TensorType, isa: str) -> None:
-    table = random_weight(type_, 50, max(192, type_.block_elements))
+    table = random_weight(type_, 50, -(-192 // type_.block_elements) * type_.block_elements)
     ids = np.array([49, 0, 7, 7], np.int64)
     assert np.array_equal(ops_on(isa, 2).embed(table, ids), ReferenceOps().embed(table, ids))
 
 
 def test_packed_size_stays_near_the_stored_size() -> None:
     ops = ops_on(ISAS[0])
-    for type_ in TENSOR_TYPES:
+    for type_ in TYPES:
         weight = random_weight(type_, 64, 1024)
         assert ops.pack(weight).size_bytes <= 1.05 * weight.size_bytes, type_.name
 

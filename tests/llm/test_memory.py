@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from samovar.engine.page_pool import PagePool, page_bytes
 from samovar.errors import BadRequest, OutOfMemory
-from samovar.llm.memory import Budget, available_bytes, kv_page_bytes, other_bytes
-from samovar.models.config import read_decoder_config
+from samovar.llm.memory import Budget, available_bytes, expert_bytes, kv_page_bytes, other_bytes
+from samovar.models.config import ExpertsConfig, read_decoder_config
 
 CONFIG = read_decoder_config(
     {
@@ -66,6 +68,16 @@ def test_a_budget_is_kept_and_all_of_it_used():
 def test_a_large_vocabulary_and_many_streams_leave_less_for_keys_and_values():
     assert other_bytes(49_152, 64) < 220 << 20
     assert other_bytes(151_936, 64) > other_bytes(151_936, 8) > other_bytes(49_152, 8)
+
+
+def test_experts_leave_less_for_keys_and_values():
+    experts = ExpertsConfig(n_experts=8, n_chosen=2, d_ffn=64, is_renormalised=True, dense_layers=frozenset())
+    config = replace(CONFIG, experts=experts)
+    assert expert_bytes(CONFIG) == 0
+    assert expert_bytes(config) == 512 * (16 * 256 + 14 * 64)
+    asked = 1000 * PAGE + other_bytes(CONFIG.vocab_size, 64)
+    n_fewer = choose(asked=asked)[1] - Budget(asked, 1 << 40, 0).choose(config, "f16", None, 64)[1]
+    assert n_fewer == -(-expert_bytes(config) // PAGE)
 
 
 def test_the_control_groups_limit_is_respected(tmp_path):

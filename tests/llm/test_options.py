@@ -43,6 +43,8 @@ def test_gguf_sampling_hints_are_read():
     [
         ("qwen3", True, {"temperature": 0.6, "top_p": 0.95, "top_k": 20}),
         ("qwen3", False, {"temperature": 0.7, "top_p": 0.8, "top_k": 20}),
+        ("qwen3_moe", True, {"temperature": 0.6, "top_p": 0.95, "top_k": 20}),
+        ("qwen3_moe", False, {"temperature": 0.7, "top_p": 0.8, "top_k": 20}),
         ("llama", False, {"temperature": 0.7, "top_p": 0.9}),
     ],
 )

@@ -59,7 +59,10 @@ def test_an_independent_reader_finds_the_types_that_llama_quantize_chooses(tmp_p
 
 def test_published_shapes_have_the_published_numbers_of_parameters() -> None:
     n_parameters = {name: random_model_bytes(shape, "f32") / 4e9 for name, shape in SHAPES.items()}
-    published = {"qwen3-0.6b": 0.596, "qwen3-1.7b": 1.721, "qwen3-4b": 4.022, "qwen3-8b": 8.191}
+    published = {
+        "qwen3-0.6b": 0.596, "qwen3-1.7b": 1.721, "qwen3-4b": 4.022, "qwen3-8b": 8.191, "qwen3-30b-a3b": 30.532,
+        "qwen3-235b-a22b": 235.094, "qwen3-coder-30b-a3b": 30.532, "qwen3-coder-480b-a35b": 480.155,
+    }  # fmt: skip
     assert n_parameters == pytest.approx(published, abs=5e-4)
 
 

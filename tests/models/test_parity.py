@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from samovar.kernels.native import native_missing_reason
 from samovar.llm import LLM
@@ -58,7 +59,18 @@ def test_f32_logits_equal_those_of_transformers(name: str, isa: str | None, tiny
         assert difference(llm.logits(ids), witness_logits(model, ids)) <= TOLERANCE, n_tokens
 
 
-@pytest.mark.parametrize("name", ["qwen3-tied-8-to-1", "qwen2-8-to-1", "llama3", "mistral"])
+@pytest.mark.parametrize("name", ["qwen3-moe", "qwen3-moe-every-second"])
+def test_experts_as_transformers_5_keeps_them_in_memory_give_the_same_logits(
+    name: str, tmp_path: Path, isa: str | None, tiny_checkpoints: TinyCheckpoints
+) -> None:
+    _, model = tiny_checkpoints.get(name)
+    folder = write_folder(model, tmp_path / "fused", save_original_format=False)
+    assert any(key.endswith("mlp.experts.gate_up_proj") for key in load_file(folder / "model.safetensors"))
+    ids = random_ids(33)
+    assert difference(LLM(folder, isa=isa).logits(ids), witness_logits(model, ids)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["qwen3-tied-8-to-1", "qwen3-moe-8-of-13", "qwen2-8-to-1", "llama3", "mistral"])
 def test_bf16_logits_are_as_near_to_f32_as_those_of_transformers(
     name: str, isa: str | None, tiny_checkpoints: TinyCheckpoints
 ) -> None:
@@ -99,7 +111,7 @@ def test_a_sharded_checkpoint_gives_the_same_logits(tmp_path: Path, tiny_checkpo
     assert difference(LLM(folder).logits(ids), witness_logits(model, ids)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["qwen3-tied-8-to-1", "qwen3-yarn", "qwen2-8-to-1", "llama3", "mistral"])
+@pytest.mark.parametrize("name", ["qwen3-tied-8-to-1", "qwen3-moe", "qwen3-yarn", "qwen2-8-to-1", "llama3", "mistral"])
 def test_greedy_decoding_gives_the_tokens_of_transformers(
     name: str, isa: str | None, tiny_checkpoints: TinyCheckpoints
 ) -> None:
@@ -114,7 +126,21 @@ def test_greedy_decoding_gives_the_tokens_of_transformers(
 
 @pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize(
-    "name", ["qwen3-tied-8-to-1", "qwen3-yarn", "qwen2-8-to-1", "llama2", "llama3", "llama-linear", "llama-biased", "mistral"]
+    "name",
+    [
+        "qwen3-tied-8-to-1",
+        "qwen3-yarn",
+        "qwen2-8-to-1",
+        "llama2",
+        "llama3",
+        "llama-linear",
+        "llama-biased",
+        "mistral",
+        "qwen3-moe",
+        "qwen3-moe-8-of-13",
+        "qwen3-moe-1-of-5",
+        "qwen3-moe-every-second",
+    ],
 )
 def test_a_gguf_file_gives_the_logits_of_its_weights(name: str, type_name: str, tmp_path: Path) -> None:
     model = random_model(VARIANTS[name])
@@ -124,7 +150,7 @@ def test_a_gguf_file_gives_the_logits_of_its_weights(name: str, type_name: str, 
     assert difference(llm.logits(ids), witness_logits(model, ids)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["qwen3-tied-8-to-1", "qwen2-8-to-1", "llama3"])
+@pytest.mark.parametrize("name", ["qwen3-tied-8-to-1", "qwen3-moe", "qwen2-8-to-1", "llama3"])
 def test_q8_0_weights_are_taken_exactly_by_the_definition(name: str, tmp_path: Path) -> None:
     model = random_model(VARIANTS[name])
     round_weights(model, "Q8_0")
@@ -133,11 +159,21 @@ def test_q8_0_weights_are_taken_exactly_by_the_definition(name: str, tmp_path: P
     assert difference(llm.logits(ids), witness_logits(model, ids)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["qwen3-tied-8-to-1", "qwen2-8-to-1", "llama3"])
-def test_q8_0_weights_cost_the_native_kernels_no_more_than_rounded_activations(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("qwen3-tied-8-to-1", {}),
+        ("qwen3-moe", {"num_experts_per_tok": 8}),  # all of them, so that rounding makes no other choice
+        ("qwen2-8-to-1", {}),
+        ("llama3", {}),
+    ],
+)
+def test_q8_0_weights_cost_the_native_kernels_no_more_than_rounded_activations(
+    name: str, changes: dict[str, object], tmp_path: Path
+) -> None:
     if (reason := native_missing_reason()) is not None:
         missing(f"the native kernels: {reason}")
-    model = random_model(VARIANTS[name])
+    model = random_model(VARIANTS[name], **changes)
     round_weights(model, "Q8_0")
     llm = LLM(write_gguf(model, tmp_path / f"{name}.gguf", "Q8_0"))
     ids = random_ids(100)

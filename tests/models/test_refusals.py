@@ -92,7 +92,7 @@ def test_a_rope_parameter_that_its_type_does_not_read_is_refused(folder_of: Call
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("logit_softcapping", 30.0), ("num_experts", 8), ("quantization_config", {"quant_method": "awq"})]
+    ("key", "value"), [("logit_softcapping", 30.0), ("num_experts", 8), ("quantization_config", {"quant_method": "exl2"})]
 )
 def test_a_key_that_the_architecture_does_not_read_is_refused(
     key: str, value: object, folder_of: Callable[[str], Path]
@@ -151,3 +151,59 @@ def test_a_head_that_contradicts_tied_embeddings_is_named(folder_of: Callable[[s
     folder = folder_of("qwen3-untied")
     change_config(folder, tie_word_embeddings=True)
     assert_refused(folder, FormatError, re.escape("lm_head.weight"), "tied")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "named"),
+    [
+        ({"shared_expert_intermediate_size": 64}, UnsupportedModel, ("shared_expert_intermediate_size", "64", "expected 0")),
+        ({"qkv_bias": True}, UnsupportedModel, ("qkv_bias", "True")),
+        ({"use_qk_norm": False}, UnsupportedModel, ("use_qk_norm", "False")),
+        ({"n_group": 4}, UnsupportedModel, ("n_group",)),
+        ({"num_experts": -1, "num_local_experts": None}, FormatError, ("num_experts", "-1")),
+        ({"num_experts": 8, "num_local_experts": 9}, FormatError, ("num_local_experts", "8", "9")),
+        ({"num_experts_per_tok": 9}, FormatError, ("num_experts_per_tok", "9", "8 experts")),
+        ({"mlp_only_layers": [True]}, FormatError, ("mlp_only_layers", "True")),
+        ({"decoder_sparse_step": 0}, FormatError, ("decoder_sparse_step", "0")),
+    ],
+)
+def test_a_config_of_experts_that_means_something_else_is_refused(
+    changes: dict[str, object], error: type[Exception], named: tuple[str, ...], folder_of: Callable[[str], Path]
+) -> None:
+    folder = folder_of("qwen3-moe")
+    change_config(folder, **changes)
+    assert_refused(folder, error, r"config\.json", *named)
+
+
+def test_keys_that_say_of_experts_what_is_so_anyway_are_accepted(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("qwen3-moe")
+    change_config(folder, shared_expert_intermediate_size=0, qkv_bias=False, use_qk_norm=True, router_aux_loss_coef=0.1)
+    assert LLM(folder, isa="numpy").logits([5, 6, 7]).shape == (3, 320)
+
+
+EXPERT = "model.layers.1.mlp.experts.5.up_proj.weight"
+
+
+def test_a_missing_expert_is_named(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("qwen3-moe")
+    change_weights(folder, lambda weights: weights.pop(EXPERT))
+    assert_refused(folder, FormatError, "spoilt", re.escape(EXPERT), "missing", r"64, 64")
+
+
+def test_an_expert_too_many_is_named(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("qwen3-moe")
+    extra = EXPERT.replace(".5.", ".8.")
+    change_weights(folder, lambda weights: weights.update({extra: torch.ones(64, 64)}))
+    assert_refused(folder, FormatError, "spoilt", re.escape(extra))
+
+
+def test_experts_of_different_types_are_named(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("qwen3-moe")
+    change_weights(folder, lambda weights: weights.update({EXPERT: weights[EXPERT].half()}))
+    assert_refused(folder, FormatError, r"model\.safetensors", re.escape(EXPERT), "F16", "F32", "one type")
+
+
+def test_experts_where_the_config_wants_a_dense_layer_are_named(folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("qwen3-moe")
+    change_config(folder, mlp_only_layers=[1])
+    assert_refused(folder, FormatError, re.escape("model.layers.1.mlp.gate_proj.weight"), "missing")

@@ -39,6 +39,21 @@ def _roll_kv_heads(weights: Weights) -> None:
             weight.copy_(weight.roll(len(weight) // 2, 0))
 
 
+def _roll_experts(name: str) -> Callable[[Weights], None]:
+    def fault(weights: Weights) -> None:
+        for key, weight in weights.items():
+            if key.endswith(name):
+                weight.copy_(weight.roll(1, 0))
+
+    return fault
+
+
+def _swap_halves(weights: Weights) -> None:
+    for key, weight in weights.items():
+        if key.endswith("gate_up_proj"):
+            weight.copy_(weight.roll(weight.shape[1] // 2, 1))
+
+
 def _scaled_logits(model: PreTrainedModel, n_tokens: int) -> np.ndarray:
     logits = witness_logits(model, random_ids(n_tokens))
     return logits / np.abs(logits).max(axis=1, keepdims=True)
@@ -50,6 +65,9 @@ def _scaled_logits(model: PreTrainedModel, n_tokens: int) -> np.ndarray:
         ("qwen3-untied", _exchange("gate_proj", "up_proj")),
         ("qwen3-untied", _exchange("q_norm", "k_norm")),
         ("qwen3-untied", _exchange("input_layernorm", "post_attention_layernorm")),
+        ("qwen3-moe", _roll_experts("mlp.gate.weight")),
+        ("qwen3-moe", _roll_experts("down_proj")),
+        ("qwen3-moe", _swap_halves),
         ("qwen3-biased", _zero_biases("o_proj")),
         ("qwen2-tied", _zero_biases("q_proj")),
         ("qwen2-tied", _zero_biases("v_proj")),
@@ -90,3 +108,10 @@ def test_a_fault_in_the_rotation_shows_in_the_logits(name: str, change: dict[str
     right = _scaled_logits(random_model(variant), 100)
     wrong = _scaled_logits(random_model(variant, rope_parameters=changed), 100)
     assert np.abs(wrong - right).max() > 0.002
+
+
+@pytest.mark.parametrize("change", [{"norm_topk_prob": False}, {"num_experts_per_tok": 3}, {"num_experts_per_tok": 1}], ids=str)
+def test_a_fault_in_the_choice_of_experts_shows_in_the_logits(change: dict[str, object]) -> None:
+    variant = VARIANTS["qwen3-moe"]
+    right, wrong = _scaled_logits(random_model(variant), 33), _scaled_logits(random_model(variant, **change), 33)
+    assert np.abs(wrong - right).max() > 0.01

@@ -44,6 +44,15 @@ _SIZES: dict[str, object] = {
     "pad_token_id": None,
 }
 _GROUPED_WIDE: dict[str, object] = {"num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 32}
+_EXPERTS: dict[str, object] = {
+    "head_dim": 16,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "norm_topk_prob": True,
+    "tie_word_embeddings": False,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+}
 _YARN: dict[str, object] = {
     "rope_type": "yarn",
     "rope_theta": 10_000.0,
@@ -88,6 +97,18 @@ VARIANTS: dict[str, Variant] = {
     ),
     "qwen3-yarn": Variant(
         model_type="qwen3", settings={**_GROUPED_WIDE, "tie_word_embeddings": False, "rope_parameters": _YARN}
+    ),
+    "qwen3-moe": Variant(model_type="qwen3_moe", settings=_EXPERTS),
+    "qwen3-moe-8-of-13": Variant(
+        model_type="qwen3_moe",
+        settings=_EXPERTS | {"num_experts": 13, "num_experts_per_tok": 8, "moe_intermediate_size": 40, "norm_topk_prob": False},
+    ),
+    "qwen3-moe-1-of-5": Variant(
+        model_type="qwen3_moe", settings=_EXPERTS | {"num_experts": 5, "num_experts_per_tok": 1, "norm_topk_prob": False}
+    ),
+    "qwen3-moe-every-second": Variant(
+        model_type="qwen3_moe",
+        settings=_EXPERTS | {"num_hidden_layers": 5, "decoder_sparse_step": 2, "mlp_only_layers": [3], "attention_bias": True},
     ),
     "qwen2-tied": Variant(model_type="qwen2", settings={"tie_word_embeddings": True, "rope_parameters": _plain_rope(1e6)}),
     "qwen2-8-to-1": Variant(
@@ -152,12 +173,14 @@ def _scaled(name: str, drawn: torch.Tensor) -> torch.Tensor:
         return 0.3 * drawn
     if "embed_tokens" in name:
         return 0.5 * drawn
-    return 1.2 / drawn.shape[1] ** 0.5 * drawn
+    return 1.2 / drawn.shape[-1] ** 0.5 * drawn
 
 
-def write_folder(model: PreTrainedModel, folder: Path, *, max_shard_size: str = "1GB") -> Path:
+def write_folder(
+    model: PreTrainedModel, folder: Path, *, max_shard_size: str = "1GB", save_original_format: bool = True
+) -> Path:
     """Save the model with a tokenizer, as `transformers` 5 writes it."""
-    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    model.save_pretrained(folder, max_shard_size=max_shard_size, save_original_format=save_original_format)
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -5,6 +5,7 @@ interleaved rotation, and Llama 3's RoPE scaling as the tensor `rope_freqs.weigh
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
@@ -22,14 +23,15 @@ TYPES = {
     "BF16": gguf.GGMLQuantizationType.BF16,
     "Q8_0": gguf.GGMLQuantizationType.Q8_0,
 }
-_ARCHITECTURES = {"qwen3": "qwen3", "qwen2": "qwen2", "llama": "llama", "mistral": "llama"}
+_ROUTER = "mlp.gate.weight"  # stays in f32
+_ARCHITECTURES = {"qwen3": "qwen3", "qwen3_moe": "qwen3moe", "qwen2": "qwen2", "llama": "llama", "mistral": "llama"}
 
 
 def round_weights(model: PreTrainedModel, type_name: str) -> None:
-    """Replace each matrix by what remains of it after storing it as `type_name`."""
+    """Replace each matrix but routers by what remains of it after storing it as `type_name`."""
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and not name.endswith(_ROUTER):
                 stored = quantize(parameter.numpy(), TYPES[type_name])
                 parameter.copy_(torch.from_numpy(dequantize(stored, TYPES[type_name])))
 
@@ -40,24 +42,38 @@ def write_gguf(model: PreTrainedModel, path: Path, type_name: str, *, tensors_pe
     writer = gguf.GGUFWriter(path, _ARCHITECTURES[config.model_type], split_max_tensors=tensors_per_file)
     _add_sizes(writer, config)
     _add_tokenizer(writer)
-    names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, writer.arch.upper()), config.num_hidden_layers)
+    tables = [
+        gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), config.num_hidden_layers)
+        for arch in (writer.arch, "qwen3")  # dense layers among sparse ones have names that only the latter knows
+    ]
     if factors_R := _rope_factors(model):
         writer.add_tensor("rope_freqs.weight", np.array(factors_R, np.float32))
-    for name, tensor in model.state_dict().items():
+    for name, values in _parameters(model):
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        values = tensor.float().numpy()
         if writer.arch == "llama" and (heads := _n_heads(name, config)):
             values = _interleaved(values, heads)
         module, _, kind = name.rpartition(".")
-        kept = "F32" if values.ndim == 1 else type_name
+        kept = "F32" if values.ndim == 1 or name.endswith(_ROUTER) else type_name
         stored = quantize(values, TYPES[kept])
-        writer.add_tensor(f"{names.get_name(module)}.{kind}", stored, raw_dtype=TYPES[kept])
+        known = next(found for table in tables if (found := table.get_name(module)))
+        writer.add_tensor(f"{known}.{kind}", stored, raw_dtype=TYPES[kept])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return min(path.parent.glob(f"{path.stem}*.gguf"))
+
+
+def _parameters(model: PreTrainedModel) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """All of them, gate and up of experts apart."""
+    for name, tensor in model.state_dict().items():
+        values = tensor.float().numpy()
+        if name.endswith("experts.gate_up_proj"):
+            for part, half in zip(("gate", "up"), np.split(values, 2, axis=1), strict=True):
+                yield f"{name.removesuffix('gate_up_proj')}{part}_proj.weight", np.ascontiguousarray(half)
+        else:
+            yield f"{name}.weight" if name.endswith("experts.down_proj") else name, values
 
 
 def _add_sizes(writer: gguf.GGUFWriter, config: object) -> None:
@@ -74,6 +90,12 @@ def _add_sizes(writer: gguf.GGUFWriter, config: object) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_rope_dimension_count(d_head)
+    if config.model_type == "qwen3_moe":
+        writer.add_expert_count(config.num_experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+        if not config.norm_topk_prob:
+            writer.add_expert_weights_norm(False)
     rope = config.rope_parameters
     writer.add_rope_freq_base(rope["rope_theta"])
     if rope["rope_type"] in ("linear", "yarn"):

@@ -10,6 +10,7 @@
 
 #include "amx_check.h"
 #include "cpu.h"
+#include "half.h"
 #include "ops.h"
 
 namespace {
@@ -66,8 +67,26 @@ const NamedType kTypes[] = {
     {"Q5_1", Type::kQ5_1, {0, 2}},     {"Q8_0", Type::kQ8_0, {0}},       {"Q2_K", Type::kQ2_K, {80, 82}},
     {"Q3_K", Type::kQ3_K, {108}},      {"Q4_K", Type::kQ4_K, {0, 2}},    {"Q5_K", Type::kQ5_K, {0, 2}},
     {"Q6_K", Type::kQ6_K, {208}},      {"IQ4_NL", Type::kIQ4_NL, {0}},   {"IQ4_XS", Type::kIQ4_XS, {0}},
-    {"MXFP4", Type::kMXFP4, {}},       {"NVFP4", Type::kNVFP4, {}},
+    {"MXFP4", Type::kMXFP4, {}},       {"NVFP4", Type::kNVFP4, {}},      {"U4_G32", Type::kU4_32, {}},
+    {"U4_G128", Type::kU4_128, {}},    {"U8_G32", Type::kU8_32, {}},     {"U8_G64", Type::kU8_64, {}},
+    {"E4M3_G32", Type::kE4M3_32, {}},  {"E4M3_G128", Type::kE4M3_128, {}}, {"E5M2_G64", Type::kE5M2_64, {}},
 };
+
+// A block of a grouped type out of random bytes: a moderate scale, a zero point in its range, no codes that are no numbers.
+void tame_grouped(const Format& format, uint8_t* p, Random& random) {
+  const float scale = random.uniform() * 0x1p-5f;
+  std::memcpy(p, &scale, 4);
+  if (format.zero_bytes == 1) p[4] = static_cast<uint8_t>(random.below(17));
+  if (format.zero_bytes == 2) {
+    const uint16_t zero = f32_to_f16(static_cast<float>(random.below(257)));
+    std::memcpy(p + 4, &zero, 2);
+  }
+  if (!format.is_float8()) return;
+  const uint8_t mask = format.type < Type::kE5M2_32 ? 0x7F : 0x7C;
+  for (int i = 4; i < format.block_bytes; ++i) {
+    if ((p[i] & mask) == mask) p[i] = 0x31;
+  }
+}
 
 std::vector<uint8_t> random_blocks(const NamedType& type, const Format& format, int64_t n_blocks, Random& random) {
   std::vector<uint8_t> out(static_cast<size_t>(n_blocks * format.block_bytes));
@@ -79,6 +98,7 @@ std::vector<uint8_t> random_blocks(const NamedType& type, const Format& format, 
       const auto half = static_cast<uint16_t>(bits % 16 == 0 ? 0 : (bits & 0x83FF) | ((4 + (bits >> 20) % 8) << 10));
       std::memcpy(p + at, &half, 2);
     }
+    if (format.is_grouped()) tame_grouped(format, p, random);
     if (type.type == Type::kMXFP4) p[0] = static_cast<uint8_t>(110 + random.below(15));
     if (type.type == Type::kNVFP4) {
       for (int i = 0; i < 4; ++i) p[i] &= 127;
@@ -102,7 +122,7 @@ std::string shape(std::initializer_list<int64_t> sizes) {
 
 std::vector<float> multiply(Engine& engine, const std::vector<float>& x, int64_t n_rows, const PackedLinear& weight) {
   std::vector<float> out(static_cast<size_t>(n_rows * weight.view.n_out));
-  const Product product{&weight.view, out.data(), nullptr, nullptr};
+  const Product product{weight.view, out.data(), nullptr, nullptr};
   engine.linears({Rows::kPlain, x.data(), nullptr, 0.0f}, n_rows, weight.view.n_in, {&product, 1});
   return out;
 }
@@ -114,7 +134,7 @@ void linear_case(Engine& engine, const NamedType& type, int64_t n_out, int64_t n
   for (size_t i = 0; i < x.size(); i += 3 + i % 61) x[i] *= 100.0f;  // groups of different size
   for (int64_t i = 0; i < n_in / 2; ++i) x[static_cast<size_t>(i)] = i % 64 < 32 ? 0.0f : x[static_cast<size_t>(i)];
   PackedLinear packed(format, n_out, n_in);
-  engine.pack(packed, stored);
+  engine.pack(packed, {0, 1, stored});
   report(std::string("linear ") + type.name + " " + shape({n_rows, n_in, n_out}), multiply(engine, x, n_rows, packed));
 }
 
@@ -131,6 +151,23 @@ void linears(Engine& engine) {
   linear_case(engine, kTypes[3], 160, 2048, 70, random);  // several blocks of rows
 }
 
+void ordered_linears(Engine& engine) {
+  Random random(12);
+  for (const Type type : {Type::kU4_32, Type::kE4M3_64, Type::kBF16}) {
+    const Format& format = *find_format(static_cast<int>(type));
+    const int64_t n_out = 35, n_in = 192;
+    const auto stored = random_blocks({"", type, {}}, format, n_out * n_in / format.block_elements, random);
+    std::vector<int32_t> order(n_in);
+    for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i * 65 % n_in);
+    PackedLinear packed(format, n_out, n_in, 1, true);
+    engine.pack(packed, {0, 1, stored, order.data()});
+    for (const int64_t n_rows : {1, 3, 33}) {
+      const auto x = random.floats(n_rows * n_in);
+      report("ordered " + std::to_string(static_cast<int>(type)) + " " + shape({n_rows}), multiply(engine, x, n_rows, packed));
+    }
+  }
+}
+
 void int4_linears(Engine& engine) {
   Random random(11);
   const Format &int4 = *find_format(static_cast<int>(Type::kInt4)), &f32 = *find_format(static_cast<int>(Type::kF32));
@@ -138,11 +175,72 @@ void int4_linears(Engine& engine) {
     const auto values = random.floats(n_out * n_in);
     const auto* bytes = reinterpret_cast<const uint8_t*>(values.data());
     PackedLinear packed(int4, n_out, n_in);
-    if (!engine.pack_int4(packed, f32, {bytes, values.size() * 4})) std::abort();
+    if (!engine.pack_int4(packed, f32, {0, 1, {bytes, values.size() * 4}})) std::abort();
     for (const int64_t n_rows : {1, 2, 3, 7, 16, 33, 50}) {
       auto x = random.floats(n_rows * n_in);
       for (size_t i = 0; i < x.size(); i += 3 + i % 61) x[i] *= 30.0f;  // outliers
       report("int4 " + shape({n_rows, n_in, n_out}), multiply(engine, x, n_rows, packed));
+    }
+  }
+}
+
+void experts(Engine& engine) {
+  Random random(12);
+  constexpr int64_t kExperts = 5, kModel = 512, kFfn = 256, kMostChosen = 3;
+  const auto stack = [&](const NamedType& type, int64_t n_out, int64_t n_in) {
+    const Format& format = *find_format(static_cast<int>(type.type));
+    const auto stored = random_blocks(type, format, kExperts * n_out * n_in / format.block_elements, random);
+    PackedLinear packed(format, n_out, n_in, kExperts);
+    engine.pack(packed, {0, kExperts, stored});
+    return packed;
+  };
+  for (const auto& [wide, narrow] : {std::pair<int, int>{3, 11}, {0, 0}, {10, 10}, {7, 1}, {12, 3}}) {
+    const auto gate = stack(kTypes[wide], kFfn, kModel), up = stack(kTypes[wide], kFfn, kModel), down = stack(kTypes[narrow], kModel, kFfn);
+    for (const int64_t n_rows : kRowCounts) {
+      const auto x = random.floats(n_rows * kModel), residual = random.floats(n_rows * kModel), logits = random.floats(n_rows * kExperts);
+      for (int64_t n_chosen = 1; n_chosen <= kMostChosen; n_chosen += 2) {
+        std::vector<int32_t> ids(static_cast<size_t>(n_rows * n_chosen));
+        std::vector<float> weights(ids.size()), out(x.size());
+        engine.route(logits.data(), n_rows, kExperts, n_chosen, n_chosen > 1, ids.data(), weights.data());
+        engine.experts(x.data(), n_rows, {&gate, &up, &down}, {ids.data(), weights.data(), n_chosen}, residual.data(), out.data());
+        const std::string name = std::string(kTypes[wide].name) + " " + shape({n_rows, n_chosen});
+        report("route " + name, weights);
+        report("experts " + name, out);
+      }
+    }
+  }
+  const auto logits = random.floats(3 * 150);
+  std::vector<int32_t> ids(3 * 37);
+  std::vector<float> weights(ids.size());
+  engine.route(logits.data(), 3, 150, 37, true, ids.data(), weights.data());
+  report("route ids", ids);
+  report("route 37 of 150", weights);
+}
+
+// Experts of which each projection has an order of inputs of its own.
+void ordered_experts(Engine& engine) {
+  Random random(13);
+  constexpr int64_t kExperts = 3, kModel = 128, kFfn = 192, kChosen = 2;
+  const auto stack = [&](Type type, int64_t n_out, int64_t n_in, int64_t stride) {
+    const Format& format = *find_format(static_cast<int>(type));
+    PackedLinear packed(format, n_out, n_in, kExperts, true);
+    for (int64_t e = 0; e < kExperts; ++e) {
+      const auto stored = random_blocks({"", type, {}}, format, n_out * n_in / format.block_elements, random);
+      std::vector<int32_t> order(static_cast<size_t>(n_in));
+      for (int64_t i = 0; i < n_in; ++i) order[static_cast<size_t>(i)] = static_cast<int32_t>((i * stride + e) % n_in);
+      engine.pack(packed, {e, 1, stored, order.data()});
+    }
+    return packed;
+  };
+  for (const Type type : {Type::kU4_64, Type::kE4M3_32}) {
+    const auto gate = stack(type, kFfn, kModel, 5), up = stack(type, kFfn, kModel, 11), down = stack(type, kModel, kFfn, 7);
+    for (const int64_t n_rows : kRowCounts) {
+      const auto x = random.floats(n_rows * kModel), residual = random.floats(n_rows * kModel), logits = random.floats(n_rows * kExperts);
+      std::vector<int32_t> ids(static_cast<size_t>(n_rows * kChosen));
+      std::vector<float> weights(ids.size()), out(x.size());
+      engine.route(logits.data(), n_rows, kExperts, kChosen, true, ids.data(), weights.data());
+      engine.experts(x.data(), n_rows, {&gate, &up, &down}, {ids.data(), weights.data(), kChosen}, residual.data(), out.data());
+      report("ordered experts " + std::to_string(static_cast<int>(type)) + " " + shape({n_rows}), out);
     }
   }
 }
@@ -154,7 +252,7 @@ void extremes(Engine& engine) {
     std::vector<uint8_t> stored(34 * 16, static_cast<uint8_t>(code));
     for (size_t i = 0; i < stored.size(); i += 34) stored[i] = 0, stored[i + 1] = 0x3C;  // scale 1
     PackedLinear packed(format, 16, 32);
-    engine.pack(packed, stored);
+    engine.pack(packed, {0, 1, stored});
     for (const float sign : {1.0f, -1.0f}) {
       const std::vector<float> x(40 * 32, sign * 127.0f);
       report("extremes " + std::to_string(code) + (sign > 0 ? "+" : "-"), multiply(engine, x, 40, packed));
@@ -288,6 +386,9 @@ int main(int argc, char** argv) {
   Engine engine(*kernels, 2);
   linears(engine);
   int4_linears(engine);
+  experts(engine);
+  ordered_linears(engine);
+  ordered_experts(engine);
   extremes(engine);
   elementwise(engine);
   attentions(engine);

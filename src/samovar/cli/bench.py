@@ -170,7 +170,7 @@ def _table(name: str, report: Report, settings: Settings) -> Table:
     add("8-bit products in registers", [limits.int8_ops_per_s / 1e12 for limits in report.limits], "TOPS", 3)
     add("share of them in prefill", [100 * share for share in report.peak_share], "%")
     add("Python's share of a decode step", [100 * share for share in report.python_shares], "%")
-    add("weights", [report.weight_bytes / 2**20], "MiB", 0)
+    add("weights read for each token", [report.weight_bytes / 2**20], "MiB", 0)
     add("resident memory", [report.resident_bytes / 2**20], "MiB", 0)
     return table
 

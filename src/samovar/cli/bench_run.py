@@ -140,13 +140,12 @@ def _measure(
 ) -> Report:
     rounds = _run_rounds(llm, settings, advance)
     config = llm.model.config
-    layer = config.d_model * (2 * config.n_heads + 2 * config.n_kv_heads) * config.d_head + 3 * config.d_model * config.d_ffn
     return Report(
         isa=llm.ops.isa,
         n_threads=llm.ops.n_threads,
         kv_type=llm.kv_type,
-        weight_bytes=llm.model.packed_bytes,
-        product_weights=config.n_layers * layer,
+        weight_bytes=llm.model.read_bytes,
+        product_weights=config.product_weights,
         limits=rounds.limits,
         prefill=rounds.prefill,
         decode=rounds.decode,

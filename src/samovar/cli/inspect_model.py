@@ -8,6 +8,7 @@ from samovar.cli.model_summary import ModelSummary, summarise, to_json
 from samovar.cli.terminal import Streams, one_line
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_store, resolve
+from samovar.models.config import DecoderConfig
 
 _EXAMPLES = """examples:
   samovar inspect model.gguf
@@ -47,7 +48,7 @@ def _facts(summary: ModelSummary) -> str:
     ]
     if config is not None:
         rows += [
-            ("layers", f"{config.n_layers} of width {config.d_model}, feed-forward {config.d_ffn}"),
+            ("layers", f"{config.n_layers} of width {config.d_model}, {_feed_forward(config)}"),
             ("attention", f"{config.n_heads} query heads on {config.n_kv_heads} key/value heads of width {config.d_head}"),
             ("output head", "tied to the embedding" if config.is_tied else "of its own"),
             ("context", f"{config.max_context:,} tokens"),
@@ -60,6 +61,13 @@ def _facts(summary: ModelSummary) -> str:
         shown = one_line(line)
         lines.append(f"{'':14} | {shown[:_MAX_WIDTH]}{'...' if len(shown) > _MAX_WIDTH else ''}")
     return "\n".join(lines)
+
+
+def _feed_forward(config: DecoderConfig) -> str:
+    if (experts := config.experts) is None:
+        return f"feed-forward {config.d_ffn}"
+    dense = f"; {len(experts.dense_layers)} layers dense, {config.d_ffn}" if experts.dense_layers else ""
+    return f"{experts.n_experts} experts of width {experts.d_ffn}, {experts.n_chosen} for each token{dense}"
 
 
 def _types(summary: ModelSummary) -> str:

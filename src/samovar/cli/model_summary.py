@@ -16,7 +16,7 @@ from samovar.llm.setup import kv_type_for
 from samovar.models.config import DecoderConfig
 from samovar.models.loader import read_config
 from samovar.tensors.dtypes import TensorType
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.stored import Tensor
 
 _CONTEXTS = (4_096, 32_768)
 _EMBEDDINGS = ("token_embd.weight", "model.embed_tokens.weight")
@@ -127,7 +127,7 @@ def _hf_parts(checkpoint: HfCheckpoint) -> _FormatParts:
     n_vocabulary = checkpoint.config.get("vocab_size")
     kind = _text(checkpoint.tokenizer_config, "tokenizer_class") or "tokenizer.json"
     return _FormatParts(
-        format="Hugging Face folder",
+        format="Hugging Face folder" + (f", {checkpoint.quantisation.method}" if checkpoint.quantisation else ""),
         name=checkpoint.path.resolve().name,
         architecture=_text(checkpoint.config, "model_type") or "not stated",
         tokenizer=kind if checkpoint.tokenizer_json else "none",
@@ -141,8 +141,8 @@ def _text(mapping: Mapping[str, object], key: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _sum_up(tensors: Mapping[str, StoredTensor]) -> tuple[TypeShare, ...]:
-    by_type: dict[TensorType, list[StoredTensor]] = {}
+def _sum_up(tensors: Mapping[str, Tensor]) -> tuple[TypeShare, ...]:
+    by_type: dict[TensorType, list[Tensor]] = {}
     for tensor in tensors.values():
         by_type.setdefault(tensor.type, []).append(tensor)
     shares = [
@@ -163,6 +163,19 @@ def _memory_needs(config: DecoderConfig, weights_bytes: int, kv_type: KvType) ->
     return tuple(MemoryNeed(context=n, weights_bytes=weights_bytes, kv_bytes=n_pages_for(n) * page_bytes) for n in contexts)
 
 
+def _experts(config: DecoderConfig) -> dict[str, object] | None:
+    """What the config says of experts; None for a dense model."""
+    if (experts := config.experts) is None:
+        return None
+    return {
+        "n_experts": experts.n_experts,
+        "n_chosen": experts.n_chosen,
+        "d_ffn": experts.d_ffn,
+        "is_renormalised": experts.is_renormalised,
+        "n_dense_layers": len(experts.dense_layers),
+    }
+
+
 def to_json(summary: ModelSummary) -> str:
     """The summary as one JSON object; sizes in bytes, contexts in tokens."""
     config = summary.config
@@ -176,7 +189,7 @@ def to_json(summary: ModelSummary) -> str:
         "refusal": summary.refusal,
         "n_parameters": summary.n_parameters,
         "size_bytes": summary.size_bytes,
-        "config": {name: getattr(config, name) for name in sizes} if config else None,
+        "config": {name: getattr(config, name) for name in sizes} | {"experts": _experts(config)} if config else None,
         "types": [
             {
                 "type": share.type.name,

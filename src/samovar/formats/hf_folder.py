@@ -3,16 +3,20 @@
 Code in a checkpoint is never run: pickle files are refused, and `auto_map` in a config has no effect.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
 from samovar.formats.json_object import read_json_object, read_limited
 from samovar.formats.mapped_file import MappedFile, identity_of, unreadable
 from samovar.formats.safetensors import tensors_of
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.stored import StoredTensor, Tensor
+
+if TYPE_CHECKING:
+    from samovar.formats.quantized import Quantisation
 
 CONFIG: Final = "config.json"
 _SINGLE: Final = "model.safetensors"
@@ -33,8 +37,9 @@ class HfCheckpoint:
     tokenizer_config: dict[str, object]
     tokenizer_json: Path | None
     chat_template: str | None
-    tensors: dict[str, StoredTensor]
+    tensors: dict[str, Tensor]
     files: tuple[MappedFile, ...]
+    quantisation: "Quantisation | None" = None
 
     @property
     def size_bytes(self) -> int:
@@ -43,24 +48,33 @@ class HfCheckpoint:
 
     @property
     def identity(self) -> str:
-        """Stands for the bytes of all tensors, see `MappedFile.identity`."""
-        return identity_of(self.files)
+        """Stands for the bytes of all tensors, see `MappedFile.identity`, and for how they are quantised."""
+        of_files = identity_of(self.files)
+        if self.quantisation is None:
+            return of_files
+        return hashlib.sha256(f"{of_files} {self.quantisation.config}".encode()).hexdigest()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of the weights, a line each."""
+        return () if self.quantisation is None else self.quantisation.warnings
 
 
 def read_hf_folder(path: Path) -> HfCheckpoint:
     """Read a folder with config.json and safetensors weights.
 
     Raises FormatError for damage and for what does not fit together, ModelNotFound for absent files, UnsupportedModel for
-    pickle-only and quantised folders, StoreError for unreadable files.
+    pickle-only folders and ways of quantising that are not read, StoreError for unreadable files.
     """
     config = read_json_object(path / CONFIG)
-    for key in _QUANTISATION_KEYS:
-        if config.get(key) is not None:
-            raise UnsupportedModel(
-                f"{path / CONFIG}: the weights are quantised ({key}: {_quantisation_method(config[key])}), which is not read "
-                "from folders; use the model's unquantised folder or a GGUF file"
-            )
-    tensors, files = _read_tensors(path)
+    raw = _quantisation_config(config, path / CONFIG)
+    stored, files = _read_tensors(path, with_parts=raw is not None)
+    tensors: dict[str, Tensor] = {**stored}
+    quantisation: Quantisation | None = None
+    if raw is not None:
+        from samovar.formats.quantized import read_quantised  # start-up waits for imports, and most folders need none of it
+
+        tensors, quantisation = read_quantised(raw[1], stored, f"{path / CONFIG}: {raw[0]}")
     tokenizer_config = _optional_json(path / "tokenizer_config.json")
     tokenizer_json = path / "tokenizer.json"
     return HfCheckpoint(
@@ -72,6 +86,7 @@ def read_hf_folder(path: Path) -> HfCheckpoint:
         chat_template=_chat_template(path, tokenizer_config),
         tensors=tensors,
         files=files,
+        quantisation=quantisation,
     )
 
 
@@ -96,9 +111,15 @@ def pickle_refusal(where: str) -> UnsupportedModel:
     )
 
 
-def _quantisation_method(value: object) -> str:
-    method = value.get("quant_method") if isinstance(value, dict) else None
-    return str(method or "method unnamed")[:40]
+def _quantisation_config(config: dict[str, object], where: Path) -> tuple[str, dict[str, object]] | None:
+    """Take what a config says of quantised weights out of it: under which key, and what."""
+    found = {key: value for key in _QUANTISATION_KEYS if (value := config.pop(key, None)) is not None}
+    if not found:
+        return None
+    key, value = next(iter(found.items()))
+    if len(found) > 1 or not isinstance(value, dict):
+        raise FormatError(f"{where}: {' and '.join(found)}: one object that says how the weights are quantised is expected")
+    return key, value
 
 
 def _optional_json(path: Path) -> dict[str, object]:
@@ -106,13 +127,13 @@ def _optional_json(path: Path) -> dict[str, object]:
     return read_json_object(path) if path.exists() else {}
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, StoredTensor], tuple[MappedFile, ...]]:
+def _read_tensors(path: Path, *, with_parts: bool) -> tuple[dict[str, StoredTensor], tuple[MappedFile, ...]]:
     """All tensors, and their files."""
     if (path / _INDEX).exists():
-        return _read_shards(path)
+        return _read_shards(path, with_parts=with_parts)
     if (path / _SINGLE).exists():
         file = MappedFile(path / _SINGLE)
-        return tensors_of(file), (file,)
+        return tensors_of(file, with_parts=with_parts), (file,)
     if pickles := pickle_files(path):
         raise pickle_refusal(str(path / pickles[0]))
     others = sorted(p.name for p in path.glob("*.safetensors"))
@@ -120,7 +141,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, StoredTensor], tuple[MappedFile
     raise FormatError(f"{path}: no weights: {_SINGLE} or {_INDEX} is expected beside {CONFIG}{found}")
 
 
-def _read_shards(path: Path) -> tuple[dict[str, StoredTensor], tuple[MappedFile, ...]]:
+def _read_shards(path: Path, *, with_parts: bool) -> tuple[dict[str, StoredTensor], tuple[MappedFile, ...]]:
     """The tensors of a sharded checkpoint: each exactly in the file that the index names."""
     shard_of = _weight_map(path / _INDEX)
     shards = sorted(set(shard_of.values()))
@@ -133,7 +154,7 @@ def _read_shards(path: Path) -> tuple[dict[str, StoredTensor], tuple[MappedFile,
     tensors: dict[str, StoredTensor] = {}
     files = tuple(MappedFile(path / shard) for shard in shards)
     for shard, file in zip(shards, files, strict=True):
-        for name, tensor in tensors_of(file).items():
+        for name, tensor in tensors_of(file, with_parts=with_parts).items():
             if shard_of.get(name) != shard:
                 expected = f"in {shard_of[name]}" if name in shard_of else "nowhere"
                 raise FormatError(f"{path / shard}: holds tensor {name!r}, which {_INDEX} expects {expected}")

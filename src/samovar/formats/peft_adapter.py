@@ -25,6 +25,7 @@ WEIGHTS: Final = "adapter_model.safetensors"
 _PICKLE: Final = "adapter_model.bin"
 _PREFIX: Final = "base_model.model."
 _UNADAPTED: Final = ("model.embed_tokens", "lm_head")
+_OF_EXPERTS: Final = ("gate_proj", "up_proj", "down_proj", "gate", "gate_up_proj", "experts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,11 @@ def _targets(config: AdapterConfig, layers: Mapping[str, tuple[int, int]]) -> li
         for target in sorted(config.targets):
             if not any(name == target or name.endswith(f".{target}") for name in layers):
                 kinds = sorted({name.rpartition(".")[2] for name in layers})
+                if target.rpartition(".")[2] in _OF_EXPERTS and not set(_OF_EXPERTS) & set(kinds):
+                    raise UnsupportedModel(
+                        f"{config.where}: target_modules holds {target!r}, which only experts or routers of this model have; "
+                        f"adapters for those are not implemented, only for {', '.join(kinds)}"
+                    )
                 raise FormatError(
                     f"{config.where}: target_modules holds {target!r}, which is no linear layer of this model; "
                     f"it has {', '.join(kinds)}"
@@ -123,6 +129,8 @@ def _take(rest: dict[str, StoredTensor], where: Path, name: str, shape: tuple[in
 def _refusal_of_rest(where: Path, names: list[str]) -> FormatError | UnsupportedModel:
     """The error for tensors that nothing takes."""
     for name in names:
+        if ".mlp.experts." in name or ".mlp.gate." in name:
+            return UnsupportedModel(f"{where}: holds tensor {name!r}; adapters for experts and routers are not implemented")
         if "embed_tokens" in name or "lm_head" in name:
             return UnsupportedModel(
                 f"{where}: holds tensor {name!r}; adapters for the embedding and the output head are not implemented"

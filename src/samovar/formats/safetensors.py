@@ -1,4 +1,5 @@
-"""One safetensors file to named tensors: memory-mapped, in float32, float16 or bfloat16.
+"""One safetensors file to named tensors: memory-mapped, in float32, float16 or bfloat16, and in the types of which quantised
+weights are made for callers that ask for them.
 
 The whole data section must belong to exactly one tensor each, as the specification demands. The `__metadata__` entry is
 free text by the specification and has no effect.
@@ -10,10 +11,11 @@ from typing import Final
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats.json_object import parse_json_object
 from samovar.formats.mapped_file import MappedFile, stored_size
-from samovar.tensors.dtypes import BF16, F16, F32
+from samovar.tensors.dtypes import BF16, F16, F32, PART_TYPES
 from samovar.tensors.stored import StoredTensor
 
 _TYPES: Final = {"F32": F32, "F16": F16, "BF16": BF16}
+_TYPES_WITH_PARTS: Final = _TYPES | {part.name: part for part in PART_TYPES}
 _MAX_HEADER_BYTES: Final = 100_000_000  # the limit of the reference implementation
 _METADATA: Final = "__metadata__"
 _ENTRY_KEYS: Final = {"dtype", "shape", "data_offsets"}
@@ -27,19 +29,23 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     return tensors_of(MappedFile(path))
 
 
-def tensors_of(file: MappedFile) -> dict[str, StoredTensor]:
-    """As `read_safetensors`, of a file that is open."""
+def tensors_of(file: MappedFile, *, with_parts: bool = False) -> dict[str, StoredTensor]:
+    """As `read_safetensors`, of a file that is open.
+
+    `with_parts` takes the types of `PART_TYPES` too, and a tensor without axes as one of a single value.
+    """
+    types = _TYPES_WITH_PARTS if with_parts else _TYPES
     path = file.path
     data_start, header = _read_header(file)
     _check_metadata(path, header.pop(_METADATA, {}))
     found: list[tuple[int, int, StoredTensor]] = []
     for name, entry in header.items():
         dtype, shape, begin, end = _read_entry(path, name, entry)
-        if dtype not in _TYPES:
-            raise UnsupportedModel(
-                f"{path}: tensor {name!r} has type {dtype}, which is not read; readable: {', '.join(_TYPES)}"
-            )
-        size = stored_size(name, _TYPES[dtype], shape, str(path))
+        if dtype not in types:
+            raise UnsupportedModel(f"{path}: tensor {name!r} has type {dtype}, which is not read; readable: {', '.join(types)}")
+        if with_parts and not shape:
+            shape = (1,)
+        size = stored_size(name, types[dtype], shape, str(path))
         if end - begin != size:
             raise FormatError(f"{path}: tensor {name!r} has {end - begin} bytes; {dtype} {list(shape)} takes {size}")
         if data_start + end > file.size_bytes:
@@ -47,7 +53,7 @@ def tensors_of(file: MappedFile) -> dict[str, StoredTensor]:
                 f"{path}: the file is cut short: tensor {name!r} ends at byte {data_start + end}, the file has "
                 f"{file.size_bytes}; copy or download it again"
             )
-        found.append((begin, end, file.tensor(name, _TYPES[dtype], shape, data_start + begin, size)))
+        found.append((begin, end, file.tensor(name, types[dtype], shape, data_start + begin, size)))
     found.sort(key=lambda item: item[0])
     _check_cover(file, data_start, found)
     return {tensor.name: tensor for _, _, tensor in found}

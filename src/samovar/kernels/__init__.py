@@ -1,7 +1,7 @@
 """Every operation a model needs, as one Protocol with two implementations: NumPy (the definition) and native.
 
 Shape letters: T tokens, S sequences in a batch, D width, N outputs of a linear layer, H query heads, G key/value heads,
-K head width, R rotated pairs, F ffn width, V vocabulary, P pages, B tokens per page.
+K head width, R rotated pairs, F ffn width, E experts, C experts chosen for a token, V vocabulary, P pages, B tokens per page.
 
 Laws for each implementation: a row's result depends on that row alone, never on the other rows of the call, on the number
 of threads, or on how a prompt was cut into calls. Activations are float32, C-contiguous.
@@ -115,6 +115,30 @@ class Linear(Protocol):
         ...
 
 
+class Stack(Protocol):
+    """Weights [n_out, n_in] of one projection of all experts of a layer, in the form that their `Ops` computes on."""
+
+    @property
+    def n_stacked(self) -> int: ...
+    @property
+    def n_out(self) -> int: ...
+    @property
+    def n_in(self) -> int: ...
+    @property
+    def size_bytes(self) -> int:
+        """Resident bytes of the packed form, of all experts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """The weights of a layer's experts: `gate` and `up` [E, F, D], `down` [E, D, F]."""
+
+    gate: Stack
+    up: Stack
+    down: Stack
+
+
 class Ops(Protocol):
     """The list of operations. `kernels.reference.ReferenceOps` defines what each computes."""
 
@@ -130,6 +154,13 @@ class Ops(Protocol):
         """Take a [N, D] weight of any storage type into the compute layout. The source is not needed afterwards.
 
         int4 wants D to be a multiple of 64, and raises FormatError where a value is infinite or no number.
+        """
+        ...
+
+    def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm = "stored") -> Stack:
+        """Take the weights of experts into the compute layout, as `pack` does those of a layer.
+
+        Each tensor is that of one expert [N, D] or of several [E, N, D], in the order of the experts; all are of one type.
         """
         ...
 
@@ -174,6 +205,20 @@ class Ops(Protocol):
 
     def silu_gate(self, gate_TF: F32, up_TF: F32) -> F32:
         """silu(gate) * up."""
+        ...
+
+    def route(self, logits_TE: F32, n_chosen: int, *, is_renormalised: bool) -> tuple[NDArray[np.int32], F32]:
+        """([T, C], [T, C]): the experts of the largest logits, largest first, equal ones in ascending order, and their weights.
+
+        These are the softmax over all experts, in float32; renormalised ones are divided by the sum of those chosen.
+        """
+        ...
+
+    def experts(self, x_TD: F32, experts: Experts, ids_TC: NDArray[np.int32], weights_TC: F32, residual_TD: F32) -> F32:
+        """[T, D]: the residual + the sum of weight * down(silu(gate(x)) * up(x)) over a token's experts.
+
+        They are added one by one to the residual, in ascending order of their ids. Experts that no token chose are not read.
+        """
         ...
 
     def accumulate(self, x_TN: F32, out_TN: F32) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.tensors.dtypes import TensorType
+from samovar.tensors.stored import StoredTensor
 
 _U8 = NDArray[np.uint8]
 _F32 = NDArray[np.float32]
@@ -61,6 +62,7 @@ def _decoders() -> dict[str, _Decoder]:
         "IQ4_XS": _iq4_xs,
         "MXFP4": _mxfp4,
         "NVFP4": _nvfp4,
+        **{name: decode for kind, decode in _GROUPED.items() for name in (f"{kind}_G{size}" for size in (32, 64, 128))},
     }
 
 
@@ -248,3 +250,60 @@ def _nvfp4(blocks: _U8, out: _F32) -> None:
     groups = out.reshape(-1, 4, 16)
     _look_up(_E2M1_DOUBLED, _nibbles(blocks[:, 4:], 8), groups)
     groups *= scales[:, :, None]
+
+
+def dequantise_matrix(weight: StoredTensor) -> _F32:
+    """[N, D]: the values of a matrix, its columns in the order of its inputs."""
+    w_ND = dequantise(weight.type, weight.data).reshape(weight.shape)
+    if weight.input_order is None:
+        return w_ND
+    out_ND = np.empty_like(w_ND)
+    out_ND[:, weight.input_order] = w_ND
+    return out_ND
+
+
+def float8_values(name: str) -> _F32:
+    """[256]: the value of each byte in E4M3 (without infinities; 0x7F and 0xFF are no numbers) or E5M2.
+
+    Source: Micikevicius et al., "FP8 formats for deep learning", 2022, arXiv 2209.05433.
+    """
+    byte = np.arange(256, dtype=np.uint16)
+    if name == "E5M2":
+        return (byte << 8).view(np.float16).astype(np.float32)
+    values: _F32 = (((byte & 0x80) << 8) | ((byte & 0x7F) << 7)).view(np.float16).astype(np.float32) * np.float32(256)
+    values[[0x7F, 0xFF]] = np.nan
+    return values
+
+
+def _scale(blocks: _U8) -> _F32:
+    """[n, 1]: the float32 at the head of each block of a grouped type."""
+    return np.ascontiguousarray(blocks[:, :4]).view("<f4").astype(np.float32)
+
+
+def _u4(blocks: _U8, out: _F32) -> None:
+    """float32 s, byte z, nibbles in runs of 16 bytes: s * (q - z)."""
+    out[:] = _nibbles(blocks[:, 5:], 16).reshape(out.shape)
+    out -= blocks[:, 4:5].astype(np.float32)
+    out *= _scale(blocks)
+
+
+def _u8(blocks: _U8, out: _F32) -> None:
+    """float32 s, float16 z, bytes: s * (q - z)."""
+    out[:] = blocks[:, 6:]
+    out -= _half(blocks, 4)
+    out *= _scale(blocks)
+
+
+def _e4m3(blocks: _U8, out: _F32) -> None:
+    """float32 s, 8-bit floats: s * value."""
+    np.take(float8_values("E4M3"), blocks[:, 4:], out=out, mode="clip")
+    out *= _scale(blocks)
+
+
+def _e5m2(blocks: _U8, out: _F32) -> None:
+    """As E4M3."""
+    np.take(float8_values("E5M2"), blocks[:, 4:], out=out, mode="clip")
+    out *= _scale(blocks)
+
+
+_GROUPED: dict[str, _Decoder] = {"U4": _u4, "U8": _u8, "E4M3": _e4m3, "E5M2": _e5m2}

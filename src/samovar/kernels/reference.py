@@ -4,12 +4,12 @@ Quantised weights stay in their storage type and are dequantised a panel of rows
 purpose: nothing here is clever. Shape letters: see `samovar.kernels`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.kernels import F32, PAGE_TOKENS, KvPages, Linear, Spans, WeightForm
+from samovar.kernels import F32, PAGE_TOKENS, Experts, KvPages, Linear, Spans, Stack, WeightForm
 from samovar.kernels.dequantise import dequantise
 from samovar.kernels.int4 import dequantise_int4, not_finite, quantise_int4
 from samovar.kernels.reference_sample import choose
@@ -42,6 +42,33 @@ class StoredLinear:
         return self.tensor.size_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class StoredStack:
+    """The weights of a projection of all experts of a layer, one by one."""
+
+    members: tuple[StoredLinear, ...]
+
+    @property
+    def n_stacked(self) -> int:
+        """Experts."""
+        return len(self.members)
+
+    @property
+    def n_out(self) -> int:
+        """Rows of each weight."""
+        return self.members[0].n_out
+
+    @property
+    def n_in(self) -> int:
+        """Columns of each weight."""
+        return self.members[0].n_in
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the stored form."""
+        return sum(member.size_bytes for member in self.members)
+
+
 class ReferenceOps:
     """Implements `samovar.kernels.Ops` without native code."""
 
@@ -56,9 +83,12 @@ class ReferenceOps:
         if not np.isfinite(w_NK).all():
             raise not_finite(weight)
         data = dequantise_int4(quantise_int4(w_NK)).reshape(-1).view(np.uint8)
-        return StoredLinear(
-            StoredTensor(name=weight.name, type=dtypes.F32, shape=weight.shape, data=data, source=weight.source)
-        )
+        return StoredLinear(replace(weight, type=dtypes.F32, data=data))
+
+    def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm = "stored") -> StoredStack:
+        """As `pack`, expert by expert."""
+        weights = [w for t in tensors for w in ([t] if len(t.shape) == 2 else [t.entry(i) for i in range(t.shape[0])])]
+        return StoredStack(tuple(self.pack(weight, form) for weight in weights))
 
     def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
         """Dequantise the rows asked for."""
@@ -118,6 +148,25 @@ class ReferenceOps:
             out: F32 = gate_TF / (1 + np.exp(-gate_TF)) * up_TF
         return out
 
+    def route(self, logits_TE: F32, n_chosen: int, *, is_renormalised: bool) -> tuple[NDArray[np.int32], F32]:
+        """Sort all, and take the first."""
+        ids_TC = np.argsort(-logits_TE, axis=1, kind="stable")[:, :n_chosen].astype(np.int32)
+        share_TE = np.exp(logits_TE - logits_TE.max(axis=1, keepdims=True))
+        share_TE /= share_TE.sum(axis=1, keepdims=True)
+        weights_TC: F32 = np.take_along_axis(share_TE, ids_TC, axis=1)
+        return ids_TC, weights_TC / weights_TC.sum(axis=1, keepdims=True) if is_renormalised else weights_TC
+
+    def experts(self, x_TD: F32, experts: Experts, ids_TC: NDArray[np.int32], weights_TC: F32, residual_TD: F32) -> F32:
+        """Expert after expert, each over the tokens that chose it."""
+        out_TD = residual_TD.copy()
+        for expert in np.unique(ids_TC).tolist():
+            gate, up, down = (_member(stack, expert) for stack in (experts.gate, experts.up, experts.down))
+            tokens, choices = np.nonzero(ids_TC == expert)
+            hidden_TF = self.linear(x_TD[tokens], up)
+            made_TD = self.linear(hidden_TF, down, gate_TD=self.linear(x_TD[tokens], gate))
+            out_TD[tokens] += weights_TC[tokens, choices][:, None] * made_TD
+        return out_TD
+
     def accumulate(self, x_TN: F32, out_TN: F32) -> None:
         """Value by value."""
         out_TN += x_TN
@@ -161,11 +210,18 @@ class ReferenceOps:
         return ids_S
 
 
+def _member(stack: Stack, index: int) -> StoredLinear:
+    """One expert's weight."""
+    assert isinstance(stack, StoredStack)
+    return stack.members[index]
+
+
 def _product(x_TD: F32, weight: Linear) -> F32:
     """Dequantise panels of rows and multiply, one input row at a time so that a row never depends on its neighbours."""
     assert isinstance(weight, StoredLinear)
     tensor, n_out, n_in = weight.tensor, weight.n_out, weight.n_in
     out_TN = np.empty((len(x_TD), n_out), np.float32)
+    x_TD = x_TD if tensor.input_order is None else np.take(x_TD, tensor.input_order, axis=1)
     step = max(1, _PANEL_ELEMENTS // n_in)
     for start in range(0, n_out, step):
         rows = tensor.rows()[start : start + step]

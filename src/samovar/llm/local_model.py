@@ -15,6 +15,7 @@ from samovar.engine.page_pool import PagePool
 from samovar.errors import FormatError, StoreError
 from samovar.formats import open_checkpoint
 from samovar.formats.cache import CacheStore
+from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hub import default_cache, default_store, resolve
 from samovar.kernels import PAGE_TOKENS, KvType
 from samovar.llm.engine_stats import EngineStats, engine_stats
@@ -83,6 +84,8 @@ class LocalModel:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know about how the model was loaded, a line each."""
         lines = [self.slow_reason] if self.slow_reason else []
+        if not isinstance(self._checkpoint, GgufCheckpoint):
+            lines.extend(self._checkpoint.warnings)
         if self._cache is not None and self._cache.problem:
             lines.append(self._cache.problem)
         if self._is_context_cut:

@@ -14,6 +14,7 @@ _FULL_CONTEXTS = 4
 _ROUNDING = 1 << 20  # sizes are told in MiB
 _OTHER_BYTES = 140 << 20  # Python, NumPy, activations of a step
 _BYTES_PER_TOKEN = 800  # of the vocabulary: tokenizer, and what grammars know of it
+_EXPERT_ROWS = 512  # that are computed together (kBatchRows in native/experts.cpp)
 _BYTES_PER_LOGIT = 8  # of a step: a float32, and a copy while tokens are chosen
 
 
@@ -39,6 +40,14 @@ def kv_page_bytes(config: DecoderConfig, kv_type: KvType) -> int:
 def other_bytes(vocab_size: int, max_streams: int) -> int:
     """What a model takes beside its weights, keys and values; see `tests/llm/test_budget.py`."""
     return _OTHER_BYTES + vocab_size * (_BYTES_PER_TOKEN + max_streams * _BYTES_PER_LOGIT)
+
+
+def expert_bytes(config: DecoderConfig) -> int:
+    """What a step takes for the inputs and outputs of experts, rounded (for gate and up apart where they have orders of inputs)
+    and in float32; none in a dense model."""
+    if config.experts is None:
+        return 0
+    return _EXPERT_ROWS * (16 * config.d_model + 14 * config.experts.d_ffn)
 
 
 def size(n_bytes: int) -> str:
@@ -69,7 +78,7 @@ class Budget:
         model's own, OutOfMemory for what does not fit.
         """
         per_page = kv_page_bytes(config, kv_type)
-        other = other_bytes(config.vocab_size, max_streams)
+        other = other_bytes(config.vocab_size, max_streams) + expert_bytes(config)
         for_pages = self.for_pages(other)
         n_fitting = for_pages // per_page
         if max_context is not None and not 1 <= max_context <= config.max_context:

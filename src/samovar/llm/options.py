@@ -17,6 +17,7 @@ MAX_STOPS: Final = 256
 MAX_STOP_CHARS: Final = 16_384
 _MAX_SAMPLES = 128
 _PLAIN_DEFAULTS: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.9}
+_QWEN3 = ("qwen3", "qwen3_moe")
 _QWEN3_THINKING: Mapping[str, float] = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
 _QWEN3_FAST: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
 _GGUF_KEYS = {
@@ -112,7 +113,7 @@ class Defaults:
 
     def sampling(self, *, is_thinking: bool) -> dict[str, float]:
         """The values used where the caller gives none."""
-        is_qwen3 = self.architecture == "qwen3"
+        is_qwen3 = self.architecture in _QWEN3
         is_hybrid_at_rest = is_qwen3 and not is_thinking and dict(self.own) == dict(_QWEN3_THINKING)
         if self.own and not is_hybrid_at_rest:  # a hybrid's generation_config.json speaks of its thinking mode alone
             return {"temperature": 1.0, "top_p": 1.0} | dict(self.own)

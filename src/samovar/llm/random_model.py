@@ -23,7 +23,7 @@ from samovar.tensors.dtypes import BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The sizes of a Qwen3 model. Widths in elements."""
+    """The sizes of a Qwen3 model. Widths in elements. Where there are experts, all layers have them, of width `d_expert`."""
 
     n_layers: int
     d_model: int
@@ -34,18 +34,34 @@ class Shape:
     d_head: int = 128
     vocab_size: int = 151_936
     max_context: int = 40_960
+    rope_theta: float = 1e6
+    n_experts: int = 0
+    n_chosen: int = 8
+    d_expert: int = 0
 
     def with_layers(self, n_layers: int) -> "Shape":
         """The same, cut to some layers."""
         return replace(self, n_layers=n_layers)
 
 
+_30B_A3B: Final = Shape(
+    n_layers=48, d_model=2048, n_heads=32, d_ffn=6144, is_tied=False, n_kv_heads=4, n_experts=128, d_expert=768
+)
 SHAPES: Final = {
     "qwen3-0.6b": Shape(n_layers=28, d_model=1024, n_heads=16, d_ffn=3072, is_tied=True),
     "qwen3-1.7b": Shape(n_layers=28, d_model=2048, n_heads=16, d_ffn=6144, is_tied=True),
     "qwen3-4b": Shape(n_layers=36, d_model=2560, n_heads=32, d_ffn=9728, is_tied=True),
     "qwen3-8b": Shape(n_layers=36, d_model=4096, n_heads=32, d_ffn=12288, is_tied=False),
-}
+    "qwen3-30b-a3b": _30B_A3B,
+    "qwen3-235b-a22b": Shape(
+        n_layers=94, d_model=4096, n_heads=64, d_ffn=12288, is_tied=False, n_kv_heads=4, n_experts=128, d_expert=1536
+    ),
+    "qwen3-coder-30b-a3b": replace(_30B_A3B, rope_theta=1e7, max_context=262_144),
+    "qwen3-coder-480b-a35b": Shape(
+        n_layers=62, d_model=6144, n_heads=96, d_ffn=8192, is_tied=False, n_experts=160, d_expert=2560,
+        rope_theta=1e7, max_context=262_144,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +91,7 @@ QUANTS: Final = {
         Quant("f32", F32, F32),
     )
 }
-_HALF_BETTER: Final = ("attn_v", "ffn_down")
+_HALF_BETTER: Final = ("attn_v", "ffn_down", "ffn_down_exps")
 _N_ORDINARY: Final = 151_643
 _CONTROL: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
@@ -127,19 +143,27 @@ def _metadata(shape: Shape, quant: str) -> dict[str, MetadataValue]:
         "attention.key_length": shape.d_head,
         "attention.value_length": shape.d_head,
         "attention.layer_norm_rms_epsilon": 1e-6,
-        "rope.freq_base": 1e6,
+        "rope.freq_base": shape.rope_theta,
     }
-    named: dict[str, MetadataValue] = {"general.architecture": "qwen3", "general.name": f"random weights, {quant}"}
-    return named | {f"qwen3.{key}": value for key, value in sizes.items()}
+    if shape.n_experts:
+        sizes |= {"expert_count": shape.n_experts, "expert_used_count": shape.n_chosen}
+        sizes |= {"expert_feed_forward_length": shape.d_expert}
+    architecture = "qwen3moe" if shape.n_experts else "qwen3"
+    named: dict[str, MetadataValue] = {"general.architecture": architecture, "general.name": f"random weights, {quant}"}
+    return named | {f"{architecture}.{key}": value for key, value in sizes.items()}
 
 
 def _plans(shape: Shape, quant: Quant) -> list[TensorPlan]:
     """Every tensor of the model, in the order of the file."""
     d, d_query, d_key = shape.d_model, shape.n_heads * shape.d_head, shape.n_kv_heads * shape.d_head
-    matrices = {
+    matrices: dict[str, tuple[int, ...]] = {
         "attn_q": (d_query, d), "attn_k": (d_key, d), "attn_v": (d_key, d), "attn_output": (d, d_query),
-        "ffn_gate": (shape.d_ffn, d), "ffn_up": (shape.d_ffn, d), "ffn_down": (d, shape.d_ffn),
     }  # fmt: skip
+    if shape.n_experts:
+        wide, narrow = (shape.n_experts, shape.d_expert, d), (shape.n_experts, d, shape.d_expert)
+        matrices |= {"ffn_gate_exps": wide, "ffn_up_exps": wide, "ffn_down_exps": narrow}
+    else:
+        matrices |= {"ffn_gate": (shape.d_ffn, d), "ffn_up": (shape.d_ffn, d), "ffn_down": (d, shape.d_ffn)}
     norms = {"attn_norm": d, "attn_q_norm": shape.d_head, "attn_k_norm": shape.d_head, "ffn_norm": d}
     seeds, embedding = itertools.count(1), (shape.vocab_size, d)
     plans = [_matrix("token_embd", quant.head if shape.is_tied else quant.layers, embedding, next(seeds))]
@@ -152,6 +176,8 @@ def _plans(shape: Shape, quant: Quant) -> list[TensorPlan]:
         for name, matrix in matrices.items():
             type_ = quant.better if is_better and name in _HALF_BETTER and quant.better else quant.layers
             plans.append(_matrix(f"blk.{layer}.{name}", type_, matrix, next(seeds)))
+        if shape.n_experts:
+            plans.append(_matrix(f"blk.{layer}.ffn_gate_inp", F32, (shape.n_experts, d), next(seeds)))
     return plans
 
 
@@ -162,11 +188,18 @@ def uses_more_bits(layer: int, n_layers: int) -> bool:
     return layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2
 
 
-def _matrix(name: str, type_: TensorType, shape: tuple[int, int], seed: int) -> TensorPlan:
-    def fill() -> NDArray[np.uint8]:
-        return random_blocks(type_, shape[0] * shape[1], shape[1] ** -0.5, seed)
+def _matrix(name: str, type_: TensorType, shape: tuple[int, ...], seed: int) -> TensorPlan:
+    """A matrix, or those of all experts, which are made one by one."""
 
-    return TensorPlan(name=f"{name}.weight", type=type_, shape=shape, fill=fill)
+    def fill() -> NDArray[np.uint8]:
+        n_stacked = shape[0] if len(shape) == 3 else 1
+        out = np.empty((n_stacked, plan.size_bytes // n_stacked), np.uint8)
+        for index, row in enumerate(out):
+            row[:] = random_blocks(type_, shape[-2] * shape[-1], shape[-1] ** -0.5, seed + (index << 32))
+        return out.reshape(-1)
+
+    plan = TensorPlan(name=f"{name}.weight", type=type_, shape=shape, fill=fill)
+    return plan
 
 
 def _ones(name: str, width: int) -> TensorPlan:

@@ -42,6 +42,9 @@ class Layer(Protocol):
 Norm = tuple[F32, float]
 """Weight [D] and epsilon of an RMS norm."""
 
+Mlp = Callable[[Step, F32, Norm], F32]
+"""(step, x_TD, norm) -> x_TD: what a feed-forward block makes of the normalised input, added to the input."""
+
 
 def project(step: Step, x_TD: F32, norm: Norm, *projections: Projection) -> tuple[F32, ...]:
     """The projections of the normalised input, biases and adapters added."""
@@ -152,7 +155,8 @@ class PlainLayer:
 class Decoder:
     """Embedding, layers, final norm and output head. The head is the embedding's own matrix where the two are tied.
 
-    `projections` are the linear layers but for the head, by Hugging Face name: (n_out, n_in).
+    `projections` are the linear layers but for the head and experts, by Hugging Face name: (n_out, n_in). `read_bytes` are
+    those of `packed_bytes` that one token needs.
     `wait(n)` returns when layer n, or the head for n = the number of layers, can be computed on.
     """
 
@@ -163,6 +167,7 @@ class Decoder:
     norm_D: F32
     head: Linear
     packed_bytes: int
+    read_bytes: int
     projections: Mapping[str, tuple[int, int]]
     wait: Callable[[int], None]
 
@@ -226,7 +231,7 @@ def load_decoder(
         source.accept_copy("lm_head.weight", of=embedding)
         head = source.pack(embedding)
     else:
-        head = source.pack(source.stored("lm_head.weight", shape))
+        head = source.pack(source.tensor("lm_head.weight", shape))
     source.finish()
     return Decoder(
         config=config,
@@ -236,6 +241,7 @@ def load_decoder(
         norm_D=norm_D,
         head=head,
         packed_bytes=source.packed_bytes,
+        read_bytes=source.read_bytes,
         projections=source.projections,
         wait=wait,
     )

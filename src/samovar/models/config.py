@@ -25,8 +25,22 @@ HARMLESS_KEYS = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertsConfig:
+    """The feed-forward layers of which each token takes a few of many: all but `dense_layers`.
+
+    `n_chosen` experts of width `d_ffn` compute a token; `is_renormalised` says that their weights sum up to 1.
+    """
+
+    n_experts: int
+    n_chosen: int
+    d_ffn: int
+    is_renormalised: bool
+    dense_layers: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderConfig:
-    """Sizes and switches that all dense decoders share. Widths in elements; `max_context` in tokens."""
+    """Sizes and switches that decoders share. Widths in elements; `max_context` in tokens; `d_ffn` is that of dense layers."""
 
     architecture: str
     vocab_size: int
@@ -42,6 +56,17 @@ class DecoderConfig:
     has_attention_bias: bool
     has_mlp_bias: bool
     max_context: int
+    experts: ExpertsConfig | None = None
+
+    @property
+    def product_weights(self) -> int:
+        """Weights of the layers' matrices that one token is multiplied with, routers left out."""
+        attention = self.d_model * (2 * self.n_heads + 2 * self.n_kv_heads) * self.d_head
+        n_dense, active = self.n_layers, 0
+        if self.experts is not None:
+            n_dense = len(self.experts.dense_layers)
+            active = (self.n_layers - n_dense) * self.experts.n_chosen * self.experts.d_ffn
+        return self.n_layers * attention + 3 * self.d_model * (n_dense * self.d_ffn + active)
 
 
 class ConfigReader:

@@ -19,7 +19,14 @@ _SIZES = {
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "attention.sliding_window": "sliding_window",
     "vocab_size": "vocab_size",
+    "expert_count": "num_experts",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+    "expert_weights_norm": "norm_topk_prob",
 }
+_MODEL_TYPES = {"qwen3moe": "qwen3_moe"}  # architectures that have another name in Hugging Face's configs
+_SOFTMAX = 1  # of `expert_gating_func`
 _HARMLESS = frozenset({"rope.scaling.finetuned", "tensor_data_layout"})
 
 _LAYER_NAMES = {
@@ -34,6 +41,10 @@ _LAYER_NAMES = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.experts.gate_proj": "ffn_gate_exps",
+    "mlp.experts.up_proj": "ffn_up_exps",
+    "mlp.experts.down_proj": "ffn_down_exps",
 }
 _OUTER_NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -51,6 +62,11 @@ def gguf_tensor_name(name: str) -> str:
     return f"blk.{layer}.{_LAYER_NAMES[module]}.{kind}"
 
 
+def model_type_of(architecture: object) -> object:
+    """The `model_type` of a GGUF file's `general.architecture`."""
+    return _MODEL_TYPES.get(architecture, architecture) if isinstance(architecture, str) else architecture
+
+
 def config_from_gguf(
     metadata: Mapping[str, object], tensor_shapes: Mapping[str, tuple[int, ...]], where: str
 ) -> dict[str, object]:
@@ -66,8 +82,10 @@ def config_from_gguf(
     rest = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
     for key in _HARMLESS:
         rest.pop(key, None)
-    raw: dict[str, object] = {"model_type": architecture}
+    raw: dict[str, object] = {"model_type": model_type_of(architecture)}
     raw.update({hf_key: rest.pop(key) for key, hf_key in _SIZES.items() if key in rest})
+    if "num_experts" in raw:
+        _add_experts(raw, rest, tensor_shapes, where)
     raw["rope_parameters"] = _rope_parameters(rest, where)
     _check_widths(raw, rest, where)
     raw["tie_word_embeddings"] = "output.weight" not in tensor_shapes
@@ -78,6 +96,19 @@ def config_from_gguf(
     if rest:
         raise UnsupportedModel(f"{where}: metadata keys that this version does not read: {sorted(prefix + k for k in rest)}")
     return raw
+
+
+def _add_experts(
+    raw: dict[str, object], rest: dict[str, object], tensor_shapes: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    """What GGUF leaves unsaid of experts: weights sum up to 1, and layers with a plain `ffn_gate` are dense."""
+    raw.setdefault("norm_topk_prob", True)
+    raw["mlp_only_layers"] = sorted(
+        int(parts[1]) for name in tensor_shapes if (parts := name.split("."))[2:] == ["ffn_gate", "weight"]
+    )
+    for key, accepted in (("expert_gating_func", (_SOFTMAX,)), ("expert_weights_scale", (0, 1))):
+        if (value := rest.pop(key, accepted[0])) not in accepted:
+            raise UnsupportedModel(f"{where}: {key} {value!r} is not implemented; expected {accepted[-1]}")
 
 
 def _check_widths(raw: dict[str, object], rest: dict[str, object], where: str) -> None:

@@ -12,7 +12,7 @@ from samovar.kernels.native import NativeOps
 from samovar.models import ARCHITECTURES, Architecture
 from samovar.models.blocks import Decoder, load_decoder
 from samovar.models.config import DecoderConfig
-from samovar.models.gguf_config import config_from_gguf, gguf_tensor_name
+from samovar.models.gguf_config import config_from_gguf, gguf_tensor_name, model_type_of
 from samovar.models.packing import BackgroundPacker, Progress
 from samovar.models.weights import WeightSource
 from samovar.tensors.stored import StoredTensor
@@ -54,15 +54,16 @@ def load_model(
     config = architecture.read_config(raw, where)
     packer = BackgroundPacker(ops) if isinstance(ops, NativeOps) else None
     if not isinstance(checkpoint, GgufCheckpoint):
-        tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
-        source = WeightSource(tensors, ops, where=where, packer=packer, form=form)
+        of_folder = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
+        source = WeightSource(of_folder, ops, where=where, packer=packer, form=form)
     else:
         tensors = dict(checkpoint.tensors)
         config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
         heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in _INTERLEAVED else {}
         source = WeightSource(
-            tensors, ops, where=where, file_name=gguf_tensor_name, interleaved_heads=heads, packer=packer, form=form
-        )
+            tensors, ops, where=where, file_name=gguf_tensor_name, interleaved_heads=heads, packer=packer, form=form,
+            stacks_experts=True,
+        )  # fmt: skip
     if packer is None:
         return LoadedModel(decoder=load_decoder(config, source, ops, architecture.load_layer), packer=None, is_from_cache=False)
     decoder = load_decoder(config, source, ops, architecture.load_layer, packer.wait)
@@ -75,7 +76,7 @@ def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, 
     """The table's entry, the raw config in Hugging Face keys, and the file to name in messages."""
     name: object
     if isinstance(checkpoint, GgufCheckpoint):
-        where, name = str(checkpoint.path), checkpoint.facts.get("general.architecture")
+        where, name = str(checkpoint.path), model_type_of(checkpoint.facts.get("general.architecture"))
     else:
         where, name = str(checkpoint.path / "config.json"), checkpoint.config.get("model_type")
     if not isinstance(name, str) or name not in ARCHITECTURES:

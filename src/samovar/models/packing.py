@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from samovar.errors import SamovarError
 from samovar.formats.cache import CacheFile, CacheStore, CacheWriter
-from samovar.kernels import Linear, Ops, WeightForm
+from samovar.kernels import Linear, Ops, Stack, WeightForm
 from samovar.kernels.native import NativeOps, packed_layout
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.stored import StoredTensor, Tensor
 
 if TYPE_CHECKING:
     from samovar._native import NativeLinear
@@ -31,8 +31,12 @@ _MIN_CACHED_BYTES = 16 << 20  # smaller models are packed as fast as found
 class Packer(Protocol):
     """Takes the tensors of linear layers, part by part."""
 
-    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
+    def pack(self, tensor: Tensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
         """The weight of a tensor, packed in `form`; its rows are brought into `order` first where one is given."""
+        ...
+
+    def pack_stack(self, tensors: tuple[Tensor, ...], form: WeightForm) -> Stack:
+        """The weights of a projection of all experts of a layer, see `Ops.pack_stack`."""
         ...
 
     def end_part(self) -> None:
@@ -46,9 +50,13 @@ class EagerPacker:
 
     ops: Ops
 
-    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
+    def pack(self, tensor: Tensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
         """As `Packer.pack`."""
         return self.ops.pack(in_order(tensor, order), form)
+
+    def pack_stack(self, tensors: tuple[Tensor, ...], form: WeightForm) -> Stack:
+        """As `Packer.pack_stack`."""
+        return self.ops.pack_stack(tuple(tensor.stored() for tensor in tensors), form)
 
     def end_part(self) -> None:
         """Nothing waits."""
@@ -56,11 +64,11 @@ class EagerPacker:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One weight to be filled. `name` is its section of the cache, `order` that of its rows, see `Packer.pack`."""
+    """One weight or stack to be filled. `name` is its section of the cache, `order` that of its rows, see `Packer.pack`."""
 
     name: str
     linear: "NativeLinear"
-    tensor: StoredTensor
+    tensors: tuple[Tensor, ...]
     order: NDArray[np.int64] | None
 
 
@@ -77,11 +85,17 @@ class BackgroundPacker:
     _thread: threading.Thread | None = field(default=None, init=False)
     _process: int = field(default_factory=os.getpid, init=False)
 
-    def pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
+    def pack(self, tensor: Tensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
         """An empty weight."""
-        job = _Job(str(sum(map(len, self._parts))), self.ops.empty_linear(tensor, form), tensor, order)
-        self._parts[-1].append(job)
-        return job.linear
+        return self._add(self.ops.empty_linear(tensor, form), (tensor,), order)
+
+    def pack_stack(self, tensors: tuple[Tensor, ...], form: WeightForm) -> Stack:
+        """An empty stack."""
+        return self._add(self.ops.empty_stack(tensors, form), tensors, None)
+
+    def _add(self, linear: "NativeLinear", tensors: tuple[Tensor, ...], order: NDArray[np.int64] | None) -> "NativeLinear":
+        self._parts[-1].append(_Job(str(sum(map(len, self._parts))), linear, tensors, order))
+        return linear
 
     def end_part(self) -> None:
         """What follows belongs to the next part."""
@@ -143,9 +157,13 @@ class BackgroundPacker:
     def _key(self, identity: str) -> str:
         """Stands for all that decides the packed bytes: the source, what is taken from it in which order, and the layout."""
         plan = [
-            (job.tensor.name, job.tensor.type.name, job.tensor.shape, job.order is not None, part, job.linear.is_int4)
+            (
+                *(tensor.name, tensor.type.name, tensor.shape, tensor.has_input_order),
+                *(job.order is not None, part, job.linear.is_int4),
+            )
             for part, jobs in enumerate(self._parts)
             for job in jobs
+            for tensor in job.tensors
         ]
         return hashlib.sha256(json.dumps([identity, packed_layout(), plan]).encode()).hexdigest()
 
@@ -166,11 +184,12 @@ class BackgroundPacker:
                     if found is not None:
                         job.linear.adopt(found.sections[job.name])
                     else:
-                        self.ops.fill(job.linear, in_order(job.tensor, job.order))
-                    job.tensor.release()
+                        self.ops.fill(job.linear, (in_order(tensor, job.order) for tensor in job.tensors))
+                    for tensor in job.tensors:
+                        tensor.release()
                     done_bytes += job.linear.size_bytes
                     if progress is not None and found is None:
-                        progress(done_bytes, total_bytes, job.tensor.name)
+                        progress(done_bytes, total_bytes, job.tensors[-1].name)
                 with self._changed:
                     self._n_ready += 1
                     self._changed.notify_all()
@@ -196,6 +215,6 @@ class BackgroundPacker:
         writer.finish()
 
 
-def in_order(tensor: StoredTensor, order: NDArray[np.int64] | None) -> StoredTensor:
-    """The tensor with its rows in the order given."""
-    return tensor if order is None else tensor.take_rows(order)
+def in_order(tensor: Tensor, order: NDArray[np.int64] | None) -> StoredTensor:
+    """The tensor with its rows in the order given. Raises FormatError where its parts make no weight."""
+    return tensor.stored() if order is None else tensor.stored().take_rows(order)

@@ -4,12 +4,13 @@ Source: Qwen3 technical report (arXiv 2505.09388), section 2. The head width com
 width / heads; one norm weight [K] serves all heads of a layer.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.models.blocks import AttentionProjections, GatedMlp, Step
+from samovar.models.blocks import AttentionProjections, GatedMlp, Mlp, Step
 from samovar.models.config import DecoderConfig, read_decoder_config
 from samovar.models.weights import WeightSource
 
@@ -23,14 +24,14 @@ def read_config(raw: dict[str, object], where: str) -> DecoderConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Qwen3Layer:
-    """Norm, attention with QK-norm, norm, gated MLP, each added to its input."""
+    """Norm, attention with QK-norm, norm, feed-forward block, each added to its input."""
 
     attention_norm_D: F32
     attention: AttentionProjections
     q_norm_K: F32
     k_norm_K: F32
     mlp_norm_D: F32
-    mlp: GatedMlp
+    mlp: Mlp
     norm_eps: float
 
     def __call__(self, index: int, x_TD: F32, step: Step) -> F32:
@@ -43,8 +44,13 @@ class Qwen3Layer:
         return self.mlp(step, x_TD, (self.mlp_norm_D, eps))
 
 
-def load_layer(source: WeightSource, index: int, config: DecoderConfig) -> Qwen3Layer:
-    """Take layer `index`."""
+def load_layer(
+    source: WeightSource,
+    index: int,
+    config: DecoderConfig,
+    load_mlp: Callable[[WeightSource, str, DecoderConfig], Mlp] = GatedMlp.load,
+) -> Qwen3Layer:
+    """Take layer `index`; `load_mlp` takes its feed-forward block under the name given."""
     name = f"model.layers.{index}"
     attention = f"{name}.self_attn"
     return Qwen3Layer(
@@ -53,6 +59,6 @@ def load_layer(source: WeightSource, index: int, config: DecoderConfig) -> Qwen3
         q_norm_K=source.vector(f"{attention}.q_norm.weight", config.d_head),
         k_norm_K=source.vector(f"{attention}.k_norm.weight", config.d_head),
         mlp_norm_D=source.vector(f"{name}.post_attention_layernorm.weight", config.d_model),
-        mlp=GatedMlp.load(source, f"{name}.mlp", config),
+        mlp=load_mlp(source, f"{name}.mlp", config),
         norm_eps=config.norm_eps,
     )

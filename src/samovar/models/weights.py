@@ -4,16 +4,17 @@ What a model asks for and is not there, what has another shape, and what nobody 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from samovar.errors import FormatError, UnsupportedModel
-from samovar.kernels import Linear, Ops, WeightForm
+from samovar.kernels import Linear, Ops, Stack, WeightForm
 from samovar.kernels.dequantise import dequantise
 from samovar.models.packing import EagerPacker, Packer, in_order
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.dtypes import F32 as F32_TYPE
+from samovar.tensors.stored import StoredTensor, Tensor
 
 F32 = NDArray[np.float32]
 INT4_UNIT = 64  # values that rows of int4 come in
@@ -33,13 +34,15 @@ class WeightSource:
 
     `file_name` maps a Hugging Face tensor name to the name in the file. `interleaved_heads` maps the names of tensors whose
     rows are stored for interleaved rotation (GGUF files of the `llama` architecture) to their number of heads. `packer`
-    decides when weights are packed; the default does so at once. `form` is that of all linear layers but the output head.
-    `projections` lists those that were taken so far, by name: (n_out, n_in).
+    decides when weights are packed; the default does so at once. `form` is that of all linear layers but the output head and
+    routers. `stacks_experts` says that the files keep each projection of all experts of a layer as one tensor.
+    `projections` lists those that were taken so far, by name: (n_out, n_in). `packed_bytes` counts all that was packed, and
+    `read_bytes` of it what one token needs, whose experts are only some of a stack.
     """
 
     def __init__(
         self,
-        tensors: Mapping[str, StoredTensor],
+        tensors: Mapping[str, Tensor],
         ops: Ops,
         *,
         where: str,
@@ -47,15 +50,21 @@ class WeightSource:
         interleaved_heads: Mapping[str, int] | None = None,
         packer: Packer | None = None,
         form: WeightForm = "stored",
+        stacks_experts: bool = False,
     ) -> None:
         self._rest = dict(tensors)
         self._packer, self._where, self._file_name, self._form = packer or EagerPacker(ops), where, file_name, form
         self._interleaved_heads = interleaved_heads or {}
-        self.packed_bytes = 0
+        self.stacks_experts = stacks_experts
+        self.packed_bytes = self.read_bytes = 0
         self.projections: dict[str, tuple[int, int]] = {}
 
     def stored(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
-        """The tensor as it lies on disk, its shape checked."""
+        """The tensor with its bytes, its shape checked."""
+        return self.tensor(name, shape).stored()
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The tensor, its shape checked."""
         file_name = self._file_name(name)
         tensor = self._rest.pop(file_name, None)
         if tensor is None:
@@ -73,21 +82,62 @@ class WeightSource:
 
     def linear(self, name: str, n_out: int, n_in: int) -> Linear:
         """A packed weight in the source's form. Raises UnsupportedModel where its width does not suit int4."""
-        tensor = self.stored(name, (n_out, n_in))
+        tensor = self.tensor(name, (n_out, n_in))
+        self._check_form(tensor)
+        return self._pack(tensor, self._order(name, n_out), self._form)
+
+    def _check_form(self, tensor: Tensor) -> None:
+        n_in = tensor.shape[-1]
         if self._form == "int4" and n_in % INT4_UNIT:
             raise UnsupportedModel(
                 f"{tensor.source}: tensor {tensor.name!r} has rows of {n_in} values; int4 weights need a multiple of "
                 f"{INT4_UNIT}: use the weights as they are stored"
             )
-        return self._pack(tensor, self._order(name, n_out), self._form)
 
-    def pack(self, tensor: StoredTensor) -> Linear:
+    def has(self, name: str) -> bool:
+        """Whether the tensor is there, and nobody took it."""
+        return self._file_name(name) in self._rest
+
+    def router(self, name: str, n_experts: int, n_in: int) -> Linear:
+        """The weight [n_experts, n_in] that chooses experts. It is computed on in float32, whatever its stored type."""
+        tensor = self.stored(name, (n_experts, n_in))
+        if not tensor.type.is_float:
+            values = dequantise(tensor.type, tensor.data)
+            tensor = replace(tensor, type=F32_TYPE, data=values.view(np.uint8))
+        return self.pack(tensor)
+
+    def stack(self, tensors: tuple[Tensor, ...], n_read: int) -> Stack:
+        """A projection of all experts of a layer, see `Ops.pack_stack`, of which a token needs `n_read`.
+
+        Raises FormatError where their types differ, or some have an order of inputs and some none; UnsupportedModel where their
+        width does not suit int4.
+        """
+        first = tensors[0]
+        if other := next((tensor for tensor in tensors if tensor.type != first.type), None):
+            raise FormatError(
+                f"{other.source}: tensor {other.name!r} is {other.type.name}, and {first.name!r} is {first.type.name}; "
+                "all experts of a layer have to be stored in one type"
+            )
+        if other := next((tensor for tensor in tensors if tensor.has_input_order != first.has_input_order), None):
+            ordered, plain = (other, first) if other.has_input_order else (first, other)
+            raise FormatError(
+                f"{ordered.source}: tensor {ordered.name!r} has an order of inputs, and {plain.name!r} has none; "
+                "either all experts of a layer have one, or none"
+            )
+        self._check_form(first)
+        packed = self._packer.pack_stack(tensors, self._form)
+        self.packed_bytes += packed.size_bytes
+        self.read_bytes += packed.size_bytes // packed.n_stacked * n_read
+        return packed
+
+    def pack(self, tensor: Tensor) -> Linear:
         """Take a tensor into the compute layout of the type that it is stored in."""
         return self._pack(tensor, None, "stored")
 
-    def _pack(self, tensor: StoredTensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
+    def _pack(self, tensor: Tensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
         packed = self._packer.pack(tensor, order, form)
         self.packed_bytes += packed.size_bytes
+        self.read_bytes += packed.size_bytes
         return packed
 
     def end_part(self) -> None:
@@ -108,7 +158,9 @@ class WeightSource:
     def accept_copy(self, name: str, of: StoredTensor) -> None:
         """A tensor that may be there and must then repeat `of` to the byte. Raises FormatError where it does not."""
         copy = self._rest.pop(self._file_name(name), None)
-        if copy is not None and not (copy.shape == of.shape and copy.type == of.type and np.array_equal(copy.data, of.data)):
+        if copy is not None and not (
+            copy.shape == of.shape and copy.type == of.type and np.array_equal(copy.stored().data, of.data)
+        ):
             raise FormatError(
                 f"{copy.source}: tensor {copy.name!r} differs from {of.name!r}, and the config says that the two are tied; "
                 "one of them is wrong"

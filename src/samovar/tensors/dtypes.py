@@ -2,6 +2,10 @@
 
 A type stores `block_elements` consecutive values of a row in `block_bytes` bytes; plain types have blocks of one.
 Source: the GGUF specification and `ggml.h` for ids and sizes.
+
+The grouped types are what the quantised weights of Hugging Face folders are brought into, without a change of value; their
+ids, from 1000 on, are Samovar's own and stand in no file. A block has one float32 scale, and with codes of 4 or 8 bits an
+integer zero point: a value is scale * (code - zero), or scale * an 8-bit float. `kernels.dequantise` has the layouts.
 """
 
 from dataclasses import dataclass
@@ -19,7 +23,7 @@ class TensorType:
     @property
     def is_float(self) -> bool:
         """True for F32, F16 and BF16."""
-        return self.block_elements == 1
+        return self in (F32, F16, BF16)
 
     @property
     def bits_per_weight(self) -> float:
@@ -44,6 +48,29 @@ IQ4_XS = TensorType("IQ4_XS", 23, 256, 136)
 BF16 = TensorType("BF16", 30, 1, 2)
 MXFP4 = TensorType("MXFP4", 39, 32, 17)
 NVFP4 = TensorType("NVFP4", 40, 64, 36)
+
+# Elements of tensors that are parts of a quantised weight, and no weights by themselves.
+I8 = TensorType("I8", 24, 1, 1)
+I32 = TensorType("I32", 26, 1, 4)
+I64 = TensorType("I64", 27, 1, 8)
+F8_E4M3 = TensorType("F8_E4M3", 1020, 1, 1)
+F8_E5M2 = TensorType("F8_E5M2", 1021, 1, 1)
+PART_TYPES: tuple[TensorType, ...] = (I8, I32, I64, F8_E4M3, F8_E5M2)
+
+GROUPED_TYPES: tuple[TensorType, ...] = (
+    TensorType("U4_G32", 1001, 32, 21),
+    TensorType("U4_G64", 1002, 64, 37),
+    TensorType("U4_G128", 1003, 128, 69),
+    TensorType("U8_G32", 1004, 32, 38),
+    TensorType("U8_G64", 1005, 64, 70),
+    TensorType("U8_G128", 1006, 128, 134),
+    TensorType("E4M3_G32", 1007, 32, 36),
+    TensorType("E4M3_G64", 1008, 64, 68),
+    TensorType("E4M3_G128", 1009, 128, 132),
+    TensorType("E5M2_G32", 1010, 32, 36),
+    TensorType("E5M2_G64", 1011, 64, 68),
+    TensorType("E5M2_G128", 1012, 128, 132),
+)
 
 TENSOR_TYPES: tuple[TensorType, ...] = (
     F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4, NVFP4,
