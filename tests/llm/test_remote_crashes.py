@@ -28,7 +28,7 @@ def remote(tiny_folder) -> Iterator[LLM]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
-def test_a_crash_gives_each_open_request_one_error_and_then_it_works_again(remote, how):
+def test_a_crash_gives_each_open_request_one_error_and_then_it_works_again(remote, how, caplog):
     wanted = remote.generate(PROMPT, **LONG)
     events, lock = [], threading.Lock()
     streams = [remote.stream_generate(PROMPT, **LONG) for _ in range(5)]
@@ -53,6 +53,7 @@ def test_a_crash_gives_each_open_request_one_error_and_then_it_works_again(remot
         assert not reader.is_alive()
     assert len(events) == 5
     assert set(events) == {f"the model's process ended (signal {int(how)}) and is started again; the request can be sent again"}
+    assert f"ended (signal {int(how)}) with 5 requests open" in caplog.text
     assert all(stream.result.finish_reason == "error" for stream in streams)
     assert remote.generate(PROMPT, **LONG).token_ids == wanted.token_ids
     remote.settle()

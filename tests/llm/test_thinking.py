@@ -160,6 +160,12 @@ def test_a_loop_in_the_thoughts_leads_to_the_answer(llm):
     assert result.usage.n_thinking < 250
 
 
+def test_an_answer_that_is_to_go_on_to_its_limit_goes_on_in_circles(hybrid_llm):
+    with scripted(hybrid_llm, by_position([*hybrid_llm.tokenizer.encode("one")] * 2)):
+        result = hybrid_llm.generate("S", ignore_eos=True, max_tokens=1200, temperature=0)
+    assert (result.finish_reason, result.usage.n_completion) == ("length", 1200)
+
+
 def test_a_loop_in_the_answer_has_its_own_finish_reason(llm):
     with scripted(llm, says(llm, "Hm.\n</think>", "and the tea " * 500)):
         result = llm.chat(QUESTION, temperature=0)

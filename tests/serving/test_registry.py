@@ -1,6 +1,7 @@
 """Models by name: when they are opened, closed, and opened again."""
 
 import asyncio
+import time
 
 import pytest
 from starlette.testclient import TestClient
@@ -74,3 +75,25 @@ def test_a_server_closes_models_whose_time_is_up_and_the_others_at_its_end(regis
         assert registry.models["small"].llm is None
         assert not kept.is_closed
     assert kept.is_closed
+
+
+def test_those_who_wait_for_a_model_that_does_not_open_share_its_failure():
+    opened = []
+
+    def open_model():
+        opened.append(1)
+        time.sleep(0.05)
+        raise EngineFailed("it broke down")
+
+    registry = Registry({"small": Offered(name="small", open_model=open_model, keep_alive_s=None)})
+
+    async def run():
+        together = await asyncio.gather(*(use(registry) for _ in range(20)), return_exceptions=True)
+        n_opened = len(opened)
+        with pytest.raises(EngineFailed):
+            await use(registry)
+        return together, n_opened
+
+    together, n_opened = asyncio.run(run())
+    assert [str(error) for error in together] == ["it broke down"] * 20
+    assert (n_opened, len(opened)) == (1, 2), "whoever asks later tries again"

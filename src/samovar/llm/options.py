@@ -214,6 +214,7 @@ def requests(
         deadline_s=options.get("deadline_s"),
         tenant=_or_default(options.get("tenant"), ""),
         adapter=options.get("adapter"),
+        stops_loops=not ignore_eos,  # who wants so many tokens gets them
     )
     seeds = [(params.seed + i) & MAX_SEED for i in range(n)]
     return [replace(first, sampling=replace(params, seed=seed)) for seed in seeds]

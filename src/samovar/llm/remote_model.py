@@ -3,6 +3,7 @@ back."""
 
 import contextlib
 import itertools
+import logging
 import socket
 import subprocess
 import sys
@@ -45,6 +46,7 @@ from samovar.llm.wire import (
 )
 from samovar.models.loader import read_config
 
+_LOG = logging.getLogger("samovar.llm")
 _MAX_CRASHES = 5  # within _CRASH_WINDOW_S; then it stays down
 _CRASH_WINDOW_S = 60.0
 _GRACE_S = 5.0
@@ -240,6 +242,7 @@ class ProcessClient:
             lost, calls = list(self._tickets), list(self._calls)
         child.end()
         how = _how(child.process)
+        _LOG.warning("the model's process ended (%s) with %d requests open, and is started again", how, len(lost))
         again = f"the model's process ended ({how}) and is started again; the request can be sent again"
         self._fail(EngineFailed(again), lost, calls)
         self._restart()
@@ -279,6 +282,7 @@ class ProcessClient:
             self._crashes = [at for at in self._crashes if now - at < _CRASH_WINDOW_S] + [now]
             if (n := len(self._crashes)) > _MAX_CRASHES:
                 failure = EngineFailed(f"the model's process ended {n} times within a minute, and stays down: open it again")
+                _LOG.error("%s", failure)
                 break
             try:
                 self.opened = self._start()

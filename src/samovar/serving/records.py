@@ -67,7 +67,11 @@ class Records:
                 self._file.close()
                 raise
         except (sqlite3.Error, OSError) as error:
-            hint = ": another server uses it; give this one a folder of its own" if "locked" in str(error) else ""
+            hint = (
+                ": another server uses it; give this one a folder of its own (samovar serve --records FOLDER)"
+                if "locked" in str(error)
+                else ""
+            )
             raise StoreError(f"{path}: the server's records cannot be opened: {error}{hint}") from None
 
     async def put(self, kind: str, record_id: str, owner: str, value: Value, *, is_open: bool = False) -> None:

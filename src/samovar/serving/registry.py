@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from samovar.errors import BadRequest, EngineFailed, ModelNotFound, OutOfMemory
+from samovar.errors import BadRequest, EngineFailed, ModelNotFound, OutOfMemory, SamovarError
 from samovar.llm import LLM
 from samovar.llm.model_card import ModelCard
 
@@ -30,6 +30,8 @@ class Offered:
     llm: LLM | None = None
     adapters: dict[str, str] = field(default_factory=dict)  # name to folder
     n_users: int = 0
+    n_failed: int = 0  # times that opening it failed, the last time by `failure`
+    failure: SamovarError | None = None
     used_s: float = 0.0
     asked_keep_alive_s: float | None = None
     has_asked_keep_alive: bool = False
@@ -125,14 +127,21 @@ class Registry:
             await self._close(offered, is_final=True)
 
     async def _opened(self, offered: Offered) -> LLM:
+        n_failed = offered.n_failed
         async with offered.lock:
+            if offered.failure is not None and offered.n_failed > n_failed:  # of the one that this one waited for
+                raise offered.failure
             if self._is_closed:
                 raise EngineFailed("the server is shutting down; send the request again")
             if offered.llm is not None and offered.llm.has_failed:  # for good; whoever asks next gets a new one
                 llm, offered.llm = offered.llm, None
                 await asyncio.to_thread(llm.close)
             if offered.llm is None:
-                offered.llm = await self._open(offered)
+                try:
+                    offered.llm = await self._open(offered)
+                except SamovarError as error:
+                    offered.failure, offered.n_failed = error, offered.n_failed + 1
+                    raise
                 for name, folder in offered.adapters.items():
                     await asyncio.to_thread(offered.llm.load_adapter, name, folder)
             return offered.llm

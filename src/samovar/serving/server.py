@@ -76,11 +76,13 @@ class Server:
         return self.records
 
     def failed(self, error: Exception) -> Failure:
-        """What to tell a client about an error; a bug of our own goes to the log."""
+        """What to tell a client about an error; what no client caused goes to the log as well."""
         if not isinstance(error, SamovarError):
             LOG.error("internal error", exc_info=error)
         if isinstance(error, EngineFailed) and self.drain.is_over:  # which is why it failed
             return failure_of(ShuttingDown())
+        if isinstance(error, EngineFailed):
+            LOG.warning("a request failed: %s", error)
         return failure_of(error)
 
 
