@@ -52,10 +52,11 @@ def test_no_example_is_left_out_here() -> None:
 @pytest.mark.slow
 def test_the_readme_examples_say_paris_and_name_a_city(smollm2: Path, capsys: pytest.CaptureFixture[str]) -> None:
     codes = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    codes = [code for code in codes if "openai" not in code]  # that one needs a server; tests/serving has its like
     assert len(codes) == 2
     names: dict[str, object] = {}
     exec("\n".join(codes).replace('"smollm2:135m"', repr(str(smollm2))), names)
     assert "Paris" in capsys.readouterr().out
     first, second = names["answers"]
-    assert ("Paris" in first.text, "Rome" in second.text) == (True, True)
+    assert ("Paris" in first.text, "Berlin" in second.text) == (True, True)
     assert names["city"].is_grammar_complete

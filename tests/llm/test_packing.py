@@ -40,9 +40,10 @@ def fills(monkeypatch):
     names = []
     fill = NativeOps.fill
 
-    def count(ops, linear, weight):
-        names.append(weight.name)
-        fill(ops, linear, weight)
+    def count(ops, linear, tensors):
+        tensors = list(tensors)
+        names.extend(tensor.name for tensor in tensors)
+        fill(ops, linear, tensors)
 
     monkeypatch.setattr(NativeOps, "fill", count)
     return names
@@ -120,10 +121,11 @@ def test_a_source_of_another_time_or_layout_is_packed_again(tiny_folder, expecte
 def test_layers_are_computed_while_later_ones_are_being_packed(tiny_folder, expected, monkeypatch):
     fill, linears, may_go_on, used = NativeOps.fill, NativeOps.linears, threading.Event(), []
 
-    def slow(ops, linear, weight):
-        if ".layers.1." in weight.name:
+    def slow(ops, linear, tensors):
+        tensors = list(tensors)
+        if ".layers.1." in tensors[0].name:
             may_go_on.wait(60)
-        fill(ops, linear, weight)
+        fill(ops, linear, tensors)
 
     def release(ops, *args, **options):
         used.append(may_go_on.is_set())
@@ -162,9 +164,9 @@ def test_packing_stops_when_the_rest_of_loading_fails(tiny_folder):
 def test_stopped_packing_says_so(tiny_folder, monkeypatch):
     gate, fill = threading.Event(), NativeOps.fill
 
-    def wait(ops, linear, weight):
+    def wait(ops, linear, tensors):
         gate.wait(60)
-        fill(ops, linear, weight)
+        fill(ops, linear, tensors)
 
     monkeypatch.setattr(NativeOps, "fill", wait)
     llm = LLM(tiny_folder)
@@ -201,9 +203,9 @@ def _logits_in_child(llm, answers):
 def test_a_child_forked_while_weights_are_packed_says_so_and_does_not_wait(tiny_folder, expected, monkeypatch):
     gate, fill = threading.Event(), NativeOps.fill
 
-    def wait(ops, linear, weight):
+    def wait(ops, linear, tensors):
         gate.wait(60)
-        fill(ops, linear, weight)
+        fill(ops, linear, tensors)
 
     monkeypatch.setattr(NativeOps, "fill", wait)
     llm = LLM(tiny_folder)
@@ -247,11 +249,12 @@ from samovar.models import packing
 packing._MIN_CACHED_BYTES = 0
 if sys.argv[2] == "stall":
     fill = NativeOps.fill
-    def stall(ops, linear, weight):
-        if ".layers.1." in weight.name:
+    def stall(ops, linear, tensors):
+        tensors = list(tensors)
+        if ".layers.1." in tensors[0].name:
             print("packing", flush=True)
             sys.stdin.read()
-        fill(ops, linear, weight)
+        fill(ops, linear, tensors)
     NativeOps.fill = stall
 llm = LLM(sys.argv[1])
 sys.stdout.buffer.write(llm.logits([1, 5, 9, 30, 7]).tobytes())

@@ -85,7 +85,7 @@ class LLM:
         """Load a GGUF file, a Hugging Face folder, or a name in the model store; None is the embedded default.
 
         `n_threads` defaults to the usable cores, `max_context` (tokens) to the model's own as far as memory goes, `kv_type` to
-        f32 for f32 weights, bf16 for bf16 weights, else f16; int8 halves their memory. `isa` forces an instruction set, `numpy`
+        f32 for f32 weights, else bf16; int8 halves their memory. `isa` forces an instruction set, `numpy`
         the reference. `weights="int4"` rounds all linear layers but the output head to 4 bits (`kernels.int4`), a draft's too:
         smaller, quicker, less exact. `draft` is a smaller model with the same vocabulary, which guesses ahead; `speculation`
         says what may (see `SpeculationMode`). Neither changes an answer, only how soon it comes. `memory` (bytes) bounds

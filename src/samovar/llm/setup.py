@@ -57,9 +57,8 @@ def check_choices(
 
 
 def kv_type_for(weights: str) -> KvType:
-    """Keys and values as precise as the weights deserve: f16 beside quantised weights, as llama.cpp has it."""
-    by_weights: dict[str, KvType] = {"F32": "f32", "BF16": "bf16"}
-    return by_weights.get(weights, "f16")
+    """Keys and values in bf16, whose range no value exceeds; in f32 beside weights in f32."""
+    return "f32" if weights == "F32" else "bf16"
 
 
 def check_switches(**switches: object) -> None:
