@@ -6,7 +6,7 @@ MODEL is as for `vs_peers`. `samovar serve` runs the engine in a process of its 
 process is that of HTTP, JSON, templates, encoding, parsing and detokenising, and of passing tokens on. It is read from
 /proc/PID/task/*/schedstat before and after each round, in which all streams send a chat of about 40 tokens at once and read
 `--tokens` tokens. The bar is its share of the time that the round takes: seconds of one processor over seconds. The clients
-are another process, and not counted. /health is asked every 50 ms all the while.
+are another process, and not counted. /health is asked twice a second all the while.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from benchmarks.vs_peers import ROOT, prepare
 from samovar.kernels.cores import usable_cores
 
 START_S = 120.0
+HEALTH_S = 0.5
 TEMPLATE = (  # ChatML: random models carry no template
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -77,7 +78,7 @@ async def watch_health(port: int, took_s: list[float]) -> None:
         await reader.read()
         writer.close()
         took_s.append(time.perf_counter() - start)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(HEALTH_S)
 
 
 async def run_round(pid: int, port: int, n_streams: int, n_tokens: int) -> Round:
