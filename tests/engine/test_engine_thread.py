@@ -235,7 +235,9 @@ def test_the_thread_lives_while_there_is_work(start):
     thread.settle()
     assert ask(thread, request(PROMPT)).ending().reason == "length"
     thread.settle()
-    assert not [t for t in threading.enumerate() if t.name == "samovar-engine" and t._target.__self__ is thread]
+    for left in [t for t in threading.enumerate() if t.name == "samovar-engine" and t._target.__self__ is thread]:
+        left.join(5)  # it has settled, and is on its way out
+        assert not left.is_alive()
 
 
 def test_closing_ends_what_is_open_answers_calls_and_refuses_what_comes_later(start):
