@@ -25,6 +25,7 @@ _COMMANDS = {
     "tokenize": "tokenize_text",
     "pull": "pull",
     "cache": "cache",
+    "convert": "convert",
     "bench": "bench",
     "serve": "serve",
     "keys": "keys",

@@ -17,7 +17,7 @@ from samovar.models.packing import BackgroundPacker, Progress
 from samovar.models.weights import WeightSource
 from samovar.tensors.stored import StoredTensor
 
-_INTERLEAVED = frozenset({"llama"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
+INTERLEAVED = frozenset({"llama"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
 _ROPE_FACTORS = "rope_freqs.weight"
 _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
 
@@ -59,7 +59,7 @@ def load_model(
     else:
         tensors = dict(checkpoint.tensors)
         config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
-        heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in _INTERLEAVED else {}
+        heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in INTERLEAVED else {}
         source = WeightSource(
             tensors, ops, where=where, file_name=gguf_tensor_name, interleaved_heads=heads, packer=packer, form=form,
             stacks_experts=True,
