@@ -33,7 +33,7 @@ def _turn(messages: Sequence[Json], index: int) -> str:
     message = messages[index]
     role, content = message["role"], message["content"]
     if role == "tool":
-        is_first = 0 < index and messages[index - 1]["role"] != "tool"
+        is_first = index > 0 and messages[index - 1]["role"] != "tool"
         is_last = index == len(messages) - 1 or messages[index + 1]["role"] != "tool"
         body = f"<tool_response>\n{content}\n</tool_response>\n"
         return ("<|im_start|>user\n" if is_first else "") + body + ("<|im_end|>\n" if is_last else "")

@@ -39,7 +39,7 @@ _WEATHER: Final[Json] = {
     "type": "function",
     "function": {
         "name": "get_weather",
-        "description": '  The weather in a city: <b>"now"</b> & \'soon\', été\n',
+        "description": "  The weather in a city: <b>\"now\"</b> & 'soon', été\n",
         "parameters": {
             "type": "object",
             "properties": {

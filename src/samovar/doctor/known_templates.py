@@ -18,21 +18,26 @@ _TOOLS_HEAD: Final = (
     "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
     "You are provided with function signatures within <tools></tools> XML tags:\n<tools>"
 )
+_CALL_FORM: Final = '{"name": <function-name>, "arguments": <args-json-object>}'
 _TOOLS_FOOT: Final = (
     "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
-    "<tool_call></tool_call> XML tags:\n<tool_call>\n"
-    '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
+    f"<tool_call></tool_call> XML tags:\n<tool_call>\n{_CALL_FORM}\n</tool_call>"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownTemplate:
-    """The template of some releases. `render` gives its text of a conversation."""
+    """The template of some releases. `render` gives its text of a conversation.
+
+    `first_form` is what the first publications print, where they have a fault that is known, and `fault` names it.
+    """
 
     name: str
     title: str
     render: Callable[[Conversation], str]
     takes_tools: bool = True
+    first_form: Callable[[Conversation], str] | None = None
+    fault: str = ""
 
 
 def _turn(role: str, body: str) -> str:
@@ -163,6 +168,10 @@ def _qwen2_5(conversation: Conversation) -> str:
     return "".join(parts) + _asked(conversation)
 
 
+def _qwen2_5_first(conversation: Conversation) -> str:
+    return _qwen2_5(conversation).replace(_CALL_FORM, f"{{{_CALL_FORM}}}", 1)
+
+
 def _smollm2(conversation: Conversation) -> str:
     messages = conversation.messages
     head = "" if messages[0]["role"] == "system" else _turn("system", _SMOL)
@@ -174,6 +183,12 @@ KNOWN_TEMPLATES: Final[Mapping[str, KnownTemplate]] = {
     "qwen3-instruct-2507": KnownTemplate(name="qwen3-instruct-2507", title="Qwen3 Instruct-2507", render=_instruct_2507),
     "qwen3-thinking-2507": KnownTemplate(name="qwen3-thinking-2507", title="Qwen3 Thinking-2507", render=_thinking_2507),
     "qwen3-coder": KnownTemplate(name="qwen3-coder", title="Qwen3-Coder", render=render_coder),
-    "qwen2.5": KnownTemplate(name="qwen2.5", title="Qwen2.5", render=_qwen2_5),
+    "qwen2.5": KnownTemplate(
+        name="qwen2.5",
+        title="Qwen2.5",
+        render=_qwen2_5,
+        first_form=_qwen2_5_first,
+        fault="doubled braces around the example of a call, where tools are offered",
+    ),
     "smollm2": KnownTemplate(name="smollm2", title="SmolLM2", render=_smollm2, takes_tools=False),
 }
