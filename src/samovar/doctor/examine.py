@@ -9,7 +9,7 @@ from samovar.doctor.check_config import check_config
 from samovar.doctor.check_layout import check_layout
 from samovar.doctor.check_release import check_release
 from samovar.doctor.check_template import check_template
-from samovar.doctor.check_tokenizer import check_tokenizer, open_tokenizer
+from samovar.doctor.check_tokenizer import OpenTokenizer, check_tokenizer, open_tokenizer
 from samovar.doctor.check_tokens import check_tokens
 from samovar.doctor.check_weights import check_hash, check_opens, check_scan, hash_bytes
 from samovar.doctor.finding import Finding, Status
@@ -63,6 +63,7 @@ def examine_subject(
     is_full: bool = False,
     releases: Sequence[Release] = RELEASES,
     progress: Progress = lambda _done, _total, _what: None,
+    open_tokenizer: Callable[[Subject], OpenTokenizer] = open_tokenizer,
 ) -> Report:
     """As `examine`, of what was read already."""
     n_hashed, n_scanned = hash_bytes(subject, releases), bytes_to_scan(subject.tensors, is_full=is_full)

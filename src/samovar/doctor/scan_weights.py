@@ -126,10 +126,11 @@ def _bad_blocks(kind: TensorType, blocks: _U8) -> NDArray[np.bool_]:
     place = _SCALES.get(kind.name)
     if place is None:
         values = dequantise(kind, np.ascontiguousarray(blocks).reshape(-1))
-        finite: NDArray[np.bool_] = np.isfinite(values).reshape(len(blocks), -1).all(axis=1)
-        return ~finite
-    start, stop, floats = place
-    dtype, exponent = _EXPONENTS[floats]
-    bits = np.ascontiguousarray(blocks[:, start:stop]).view(dtype)
-    is_bad: NDArray[np.bool_] = np.equal(bits & np.array(exponent, bits.dtype), exponent)
-    return np.logical_or.reduce(is_bad, axis=1)
+        is_bad = ~np.isfinite(values).reshape(len(blocks), -1)
+    else:
+        start, stop, floats = place
+        dtype, exponent = _EXPONENTS[floats]
+        bits = np.ascontiguousarray(blocks[:, start:stop]).view(dtype)
+        is_bad = np.equal(bits & np.array(exponent, bits.dtype), exponent)
+    found: NDArray[np.bool_] = is_bad.any(axis=1)
+    return found
