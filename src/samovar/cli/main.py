@@ -22,6 +22,7 @@ _COMMANDS = {
     "chat": "chat",
     "generate": "generate",
     "inspect": "inspect_model",
+    "doctor": "doctor",
     "tokenize": "tokenize_text",
     "pull": "pull",
     "cache": "cache",
