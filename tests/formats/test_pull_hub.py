@@ -144,7 +144,14 @@ def test_a_folder_comes_with_all_it_needs_and_nothing_else(
 ) -> None:
     files = hub.repos["Qwen/Qwen3-0.6B"] = Repo(folder_files())
     path = pull(f"{prefix}Qwen/Qwen3-0.6B", store, silent, options=options)
-    unwanted = {"README.md", "LICENSE", "pytorch_model.bin", "modeling.py", "original/consolidated.safetensors", "onnx/model.onnx"}
+    unwanted = {
+        "README.md",
+        "LICENSE",
+        "pytorch_model.bin",
+        "modeling.py",
+        "original/consolidated.safetensors",
+        "onnx/model.onnx",
+    }
     expected = {name: data for name, data in files.files.items() if name not in unwanted}
     found = {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()}
     assert found.pop("samovar.json")
@@ -303,7 +310,9 @@ def test_wrong_bytes_are_thrown_away_and_the_next_pull_is_right(
 ) -> None:
     hub.wrong.corrupts = {FILE}
     sha256 = hashlib.sha256(hub.repos[REPO].files[FILE]).hexdigest()
-    with pytest.raises(DownloadError, match=f"{FILE}: what came has the hash .*, and {sha256} was promised; it was thrown away"):
+    with pytest.raises(
+        DownloadError, match=f"{FILE}: what came has the hash .*, and {sha256} was promised; it was thrown away"
+    ):
         pull(name, store, silent, options=options)
     assert nothing_looks_whole(store)
     assert not list((store / "tmp").rglob("*.part"))
@@ -325,7 +334,9 @@ def test_a_hub_that_lies_about_a_size_is_not_believed(
     hub: HubStub, options: PullOptions, store: Path, told: int, name: str
 ) -> None:
     hub.wrong.told_sizes = {FILE: told}
-    with pytest.raises(DownloadError, match=f"{told} bytes were promised, and the server has {len(hub.repos[REPO].files[FILE])}"):
+    with pytest.raises(
+        DownloadError, match=f"{told} bytes were promised, and the server has {len(hub.repos[REPO].files[FILE])}"
+    ):
         pull(name, store, silent, options=options)
     assert nothing_looks_whole(store)
 
@@ -437,7 +448,9 @@ def test_a_file_name_that_leads_elsewhere_is_refused(
     assert not fetched(hub)
 
 
-@pytest.mark.parametrize("shard", ["../../../evil.safetensors", "pytorch_model.bin", "sub/model.safetensors", "absent.safetensors"])
+@pytest.mark.parametrize(
+    "shard", ["../../../evil.safetensors", "pytorch_model.bin", "sub/model.safetensors", "absent.safetensors"]
+)
 def test_an_index_that_leads_elsewhere_is_refused(hub: HubStub, options: PullOptions, store: Path, shard: str) -> None:
     files = folder_files() | {"model.safetensors.index.json": json.dumps({"weight_map": {"a": shard}}).encode()}
     hub.repos["evil/model"] = Repo(files)
@@ -492,7 +505,9 @@ def test_a_disk_that_fills_up_keeps_what_came_and_says_so(hub: HubStub, options:
 
 
 @pytest.mark.slow
-def test_a_really_full_disk_is_named(hub: HubStub, options: PullOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_really_full_disk_is_named(
+    hub: HubStub, options: PullOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import subprocess
 
     disk = tmp_path / "disk"

@@ -76,9 +76,15 @@ def resolve(path_or_name: str, store: Path, catalogue: Catalogue = CATALOGUE) ->
             return found
     except OSError as error:
         raise unreadable(Path(error.filename or path), error) from None
-    if path_or_name.endswith((".gguf", ".safetensors")) or path_or_name.startswith((".", "/", "~")):
+    ends_as_file = path_or_name.endswith((".gguf", ".safetensors")) and ":" not in path_or_name
+    if ends_as_file or path_or_name.startswith((".", "/", "~")):
         raise ModelNotFound(f"{path_or_name}: no such file or folder; check the path")
     if can_be_pulled(path_or_name):
+        if "/" in path_or_name and ":" not in path_or_name:
+            raise ModelNotFound(
+                f"{path_or_name}: no such file or folder, and no repository that was pulled; get one with: samovar pull "
+                f"{path_or_name}"
+            )
         raise ModelNotFound(f"{path_or_name} is not on this machine yet; get it with: samovar pull {path_or_name}")
     raise ModelNotFound(
         f"{_hint(path_or_name, catalogue)}{path_or_name}: no model of that name is on this machine (see: samovar list); "
@@ -156,13 +162,13 @@ def _reference(name: str, catalogue: Catalogue, options: "PullOptions") -> "Refe
 
 def _pulled(name: str, store: Path, catalogue: Catalogue) -> Path | None:
     """A model in the store by its name. Raises OSError."""
-    from samovar.formats.stored_models import find_stored, opened_path
+    from samovar.formats.stored_models import find_repository, find_stored, opened_path
 
     if _NAME.fullmatch(name):
         for candidate in (store / "models" / name, store / "models" / f"{name}.gguf"):
             if candidate.exists():
                 return opened_path(candidate)
-    found = find_stored(name, store, catalogue)
+    found = find_stored(name, store, catalogue) or find_repository(name, store)
     return None if found is None else found.model_path
 
 

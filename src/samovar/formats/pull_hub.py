@@ -4,6 +4,7 @@ Work lies in `tmp/NAME/` until the model is whole, its hashes are right and its 
 record in it, is renamed to `models/NAME/`. What breaks off is gone on with by the next pull.
 """
 
+import difflib
 import ipaddress
 import re
 import shutil
@@ -28,6 +29,7 @@ from samovar.formats.model_reference import HubReference, Reference, UrlReferenc
 from samovar.formats.pull_lock import check_space, pull_lock, sync_folder
 from samovar.formats.pull_record import Checked, PullRecord, RecordedFile, is_intact, read_record, record_path, write_record
 from samovar.formats.remote import Hub, Lister, Listing, RemoteFile, safe_path
+from samovar.formats.stored_models import opened_path
 from samovar.formats.transfer import Report, Transfer, TransferSettings, read_small
 
 _SPARE_BYTES: Final = 16 << 20  # notes, and what else is written meanwhile
@@ -85,6 +87,8 @@ def pull_reference(reference: Reference, asked: str, store: Path, options: PullO
 
     Raises ModelNotFound, DownloadError, UnsupportedModel (pickles), StoreError or OSError.
     """
+    if options.sha256 is not None and not _SHA256.fullmatch(options.sha256.lower()):
+        raise DownloadError(f"{options.sha256!r} is no sha256: 64 hexadecimal digits are expected")
     (store / "models").mkdir(parents=True, exist_ok=True)
     (store / "tmp").mkdir(exist_ok=True)
     if isinstance(reference, HubReference):
@@ -125,7 +129,10 @@ def _fetch(plan: Plan, work: Path, target: Path, options: PullOptions, report: R
 
 
 def _plan_of_hub(reference: HubReference, asked: str, tmp: Path, options: PullOptions) -> Plan:
-    listing = options.listers[reference.hub](reference.repo, reference.revision)
+    try:
+        listing = options.listers[reference.hub](reference.repo, reference.revision)
+    except ModelNotFound as error:
+        raise ModelNotFound(f"{error}{_near(reference)}") from None
     scratch = Path(tempfile.mkdtemp(prefix="index-", dir=tmp))
     try:
         choice = choose_files(
@@ -150,6 +157,14 @@ def _plan_of_hub(reference: HubReference, asked: str, tmp: Path, options: PullOp
         files=(),
     )
     return Plan(folder_name="--".join(filter(None, steps)), record=record, files=files, denied=listing.denied)
+
+
+def _near(reference: HubReference) -> str:
+    """A question after a repository of the family whose name was nearly met; empty where there is none."""
+    known = {entry.repo.lower(): entry.repo for entry in FAMILY.values()}
+    low = reference.repo.lower()
+    near = [known[name] for name in difflib.get_close_matches(low, known, n=3, cutoff=0.8) if name != low]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _names(reference: HubReference, choice: Choice, asked: str) -> tuple[str, ...]:
@@ -210,8 +225,6 @@ def _with_sha256(files: tuple[RemoteFile, ...], sha256: str | None, where: str) 
     """The files, where one is asked to have a hash that the user gives."""
     if sha256 is None:
         return files
-    if not _SHA256.fullmatch(sha256.lower()):
-        raise DownloadError(f"{sha256!r} is no sha256: 64 hexadecimal digits are expected")
     if len(files) != 1:
         raise DownloadError(f"{where}: a sha256 stands for one file, and this model has {len(files)}")
     if files[0].sha256 not in (None, sha256.lower()):
@@ -261,7 +274,7 @@ def _drop_others(files: Path, plan: Plan) -> None:
 def _look_at(files: Path, plan: Plan, work: Path) -> str | None:
     """Read the headers of what came; returns the licence that a GGUF file states. What cannot be read is thrown away."""
     try:
-        checkpoint = open_checkpoint(files)
+        checkpoint = open_checkpoint(opened_path(files))
     except UnsupportedModel:  # sound, and for another version or program
         return None
     except (FormatError, ModelNotFound) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from samovar.errors import FormatError, ModelNotFound
 from samovar.formats.catalogue import CATALOGUE, Catalogue
-from samovar.formats.model_reference import parse_reference
+from samovar.formats.model_reference import HubReference, parse_reference
 from samovar.formats.pull_record import PullRecord, is_intact, read_record, record_path
 
 
@@ -83,6 +83,21 @@ def find_stored(name: str, store: Path, catalogue: Catalogue = CATALOGUE) -> Sto
         if not wanted.isdisjoint(own.lower() for own in names):
             found.append(model)
     return max(found, key=lambda model: (model.name.lower() in wanted, model.changed_s), default=None)
+
+
+def find_repository(name: str, store: Path) -> StoredModel | None:
+    """The latest model that came from the repository `name`, whichever file of it was chosen. Raises OSError."""
+    with suppress(ModelNotFound):
+        wanted = parse_reference(name)
+        if isinstance(wanted, HubReference) and wanted == HubReference(hub=wanted.hub, repo=wanted.repo):
+            prefix = f"{wanted}:".lower()
+            found = [
+                model
+                for model in stored_models(store)
+                if model.record and any(own.lower().startswith(prefix) and "@" not in own for own in model.record.names)
+            ]
+            return max(found, key=lambda model: model.changed_s, default=None)
+    return None
 
 
 def remove_stored(model: StoredModel) -> int:

@@ -56,7 +56,7 @@ class Transfer:
         self._files = [GrowingFile(file, folder, notes, settings.segment_bytes) for file in files]
         self._settings, self._denied = settings, denied
         self._jobs: queue.SimpleQueue[tuple[GrowingFile, Segment] | None] = queue.SimpleQueue()
-        self._stop = threading.Event()
+        self._stop, self._has_news = threading.Event(), threading.Event()
         self._failure: Exception | None = None
 
     @property
@@ -100,7 +100,8 @@ class Transfer:
             active = next((file for file in self._files if not file.is_finished), None)
             what = "" if active is None else f"checking {active.name}" if active.is_whole else active.name
             report(sum(file.n_done for file in self._files), self._total, what)
-            self._stop.wait(_REPORT_EVERY_S)
+            self._has_news.wait(_REPORT_EVERY_S)
+            self._has_news.clear()
             if time.monotonic() - noted_s > _NOTE_EVERY_S:
                 noted_s = time.monotonic()
                 for file in self._files:
@@ -120,10 +121,12 @@ class Transfer:
                 self._fill(fetcher, file, segment)
                 if file.claim_check():
                     file.check_and_finish(self._stop)
+                    self._has_news.set()
             except Exception as error:  # raised again by the thread that waits for it
                 if self._failure is None and not self._stop.is_set():
                     self._failure = error
                 self._stop.set()
+                self._has_news.set()
                 return
 
     def _fill(self, fetcher: HttpFetcher, file: GrowingFile, segment: Segment) -> None:
