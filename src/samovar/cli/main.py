@@ -26,6 +26,7 @@ _COMMANDS = {
     "pull": "pull",
     "cache": "cache",
     "bench": "bench",
+    "plan": "plan",
     "serve": "serve",
     "keys": "keys",
 }
