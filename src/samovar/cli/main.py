@@ -27,6 +27,7 @@ _COMMANDS = {
     "cache": "cache",
     "bench": "bench",
     "plan": "plan",
+    "quality": "quality",
     "serve": "serve",
     "keys": "keys",
 }
