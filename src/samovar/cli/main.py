@@ -31,6 +31,8 @@ _COMMANDS = {
     "cache": "cache",
     "convert": "convert",
     "bench": "bench",
+    "plan": "plan",
+    "quality": "quality",
     "serve": "serve",
     "keys": "keys",
 }
