@@ -3,7 +3,13 @@
 from samovar.cli.arguments import ModelArguments
 from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams
+from samovar.kernels.bus_error import say_on_bus_error
 from samovar.llm import LLM
+
+_FILE_LOST = (
+    "samovar: error: a file of the model, or of the cache of packed weights, was cut by another program or cannot be read any "
+    "more; run the command again, after `samovar cache clear --all` if it fails again, and check the disk\n"
+)
 
 
 def load_llm(arguments: ModelArguments, streams: Streams, progress: ProgressBar, *, process: bool = False) -> LLM:
@@ -11,6 +17,7 @@ def load_llm(arguments: ModelArguments, streams: Streams, progress: ProgressBar,
 
     Weights may go on being packed behind the bar afterwards: the caller stops it before it writes to the terminal.
     """
+    say_on_bus_error(_FILE_LOST)
     llm = LLM(
         arguments.name,
         n_threads=arguments.n_threads,
