@@ -34,6 +34,7 @@ def test_random_blocks_have_the_values_that_ggml_gives_them(type_: TensorType) -
 def test_packed_weights_take_the_bits_that_their_layout_says(name: str) -> None:
     weight = random_weight(type_of(name), 64, 1024)
     assert ops_on(ISAS[0]).pack(weight).size_bytes * 8 == PACKED_BITS[name] * weight.n_elements
+    assert weight.type.packed_block_bytes * 8 == PACKED_BITS[name] * weight.type.block_elements
 
 
 def with_scale(name: str, scale: float) -> np.ndarray:

@@ -125,7 +125,7 @@ def _iq1_s(blocks: U8, out: F32) -> None:
 
 
 def _iq1_m(blocks: U8, out: F32) -> None:
-    """32 low bytes of indices; 32 nibbles: 3 upper bits and a sign; 4 words: 4 times 3 bits of scales, and 4 bits of float16 d."""
+    """32 low bytes of indices; 32 nibbles: 3 upper bits and a sign; 4 words: 4 times 3 bits of scales, 4 bits of float16 d."""
     words = _words(blocks, 48, 56)
     quarters = (words >> 12) << np.array([0, 4, 8, 12], np.uint16)
     d = np.bitwise_or.reduce(quarters, axis=1, keepdims=True).view(np.float16).astype(np.float32)

@@ -52,8 +52,8 @@ _LAYOUTS: Final = {
 
 # Where the scale stands in blocks whose other bytes may all be random; the deviation under a scale of 1 is measured.
 _SCALE_AT: Final = {
-    "IQ1_S": 0, "IQ1_M": 48, "IQ2_XXS": 0, "IQ2_XS": 0, "IQ2_S": 0, "IQ3_XXS": 0, "IQ3_S": 0, "TQ1_0": 52, "TQ2_0": 64, "Q1_0": 0,
-    "Q2_0": 0,
+    "IQ1_S": 0, "IQ1_M": 48, "IQ2_XXS": 0, "IQ2_XS": 0, "IQ2_S": 0, "IQ3_XXS": 0, "IQ3_S": 0, "TQ1_0": 52, "TQ2_0": 64,
+    "Q1_0": 0, "Q2_0": 0,
 }  # fmt: skip
 _SAMPLE_BLOCKS: Final = 512
 
