@@ -1,5 +1,8 @@
 #include "bind_linear.h"
 
+#include <algorithm>
+#include <span>
+
 namespace nb = nanobind;
 using namespace nb::literals;
 
@@ -32,26 +35,39 @@ const int32_t* checked_order(const Linear& weight, const Order& order) {
   return is_given ? order.data() : nullptr;
 }
 
+// Keep the codebook of a type: entries of codes, one byte each.
+void take_codebook(samovar::Engine& engine, int type_id, const Bytes& codes) {
+  const samovar::Format* format = samovar::find_format(type_id);
+  check(format != nullptr, "no stored type");
+  const samovar::Codebook shape = samovar::codebook_of(format->type);
+  check(shape.size() > 0 && shape.size() == static_cast<int64_t>(codes.size()), "a codebook of another size than the type's");
+  const std::span<const uint8_t> all(codes.data(), codes.size());
+  check(std::all_of(all.begin(), all.end(), [&](uint8_t code) { return code <= shape.largest_code; }), "a code that the type does not have");
+  engine.take_codebook(*format, all);
+}
+
 // The members of a stack that `stored` holds the rows of, in `format`, all in one `order` of inputs; `first` is the first of them.
-samovar::Members members(const Linear& weight, const samovar::Format& format, const Bytes& stored, int64_t first, const Order& order) {
+samovar::Members members(const samovar::Engine& engine, const Linear& weight, const samovar::Format& format, const Bytes& stored, int64_t first, const Order& order) {
   const samovar::WeightView& w = weight.packed.view;
   check(w.n_in % format.block_elements == 0, "a weight's type and shape do not agree");
   const int64_t member_bytes = w.n_out * (w.n_in / format.block_elements) * format.block_bytes;
   const auto size = static_cast<int64_t>(stored.size()), count = size / member_bytes;
   check(size > 0 && size % member_bytes == 0 && first >= 0 && first <= weight.packed.n_stacked - count,
         "a weight's type, shape and bytes do not agree");
-  return {first, count, {stored.data(), stored.size()}, checked_order(weight, order)};
+  const uint8_t* codebook = engine.codebook(format);
+  check(codebook != nullptr || samovar::codebook_of(format.type).size() == 0, "a type's codebook is missing");
+  return {first, count, {stored.data(), stored.size()}, checked_order(weight, order), codebook};
 }
 
-void pack(samovar::Engine& engine, Linear& weight, const Bytes& stored, int64_t first, const Order& order) {
+bool pack(samovar::Engine& engine, Linear& weight, const Bytes& stored, int64_t first, const Order& order) {
   check(!weight.packed.view.format->is_int4(), "int4 weights are packed by pack_int4");
-  engine.pack(weight.packed, members(weight, *weight.packed.view.format, stored, first, order));
+  return engine.pack(weight.packed, members(engine, weight, *weight.packed.view.format, stored, first, order));
 }
 
 bool pack_int4(samovar::Engine& engine, Linear& weight, int type_id, const Bytes& stored, int64_t first, const Order& order) {
   const samovar::Format* format = samovar::find_format(type_id);
   check(format != nullptr && !format->is_int4() && weight.packed.view.format->is_int4(), "no int4 weight, or no stored type");
-  return engine.pack_int4(weight.packed, *format, members(weight, *format, stored, first, order));
+  return engine.pack_int4(weight.packed, *format, members(engine, weight, *format, stored, first, order));
 }
 
 }  // namespace
@@ -98,7 +114,9 @@ void bind_linear(nb::module_& m, nb::class_<samovar::Engine>& engine) {
   engine.def("pack", &pack, "weight"_a, "stored"_a.noconvert(), "first"_a = 0, "order"_a.noconvert().none() = nb::none(),
              nb::call_guard<nb::gil_scoped_release>(),
              "Pack the blocks of a weight's rows and the order of its inputs; of a stack, of the members from `first` that they are "
-             "enough for.");
+             "enough for. Whether all their scales are finite.");
+  engine.def("take_codebook", &take_codebook, "type_id"_a, "codes"_a.noconvert(),
+             "Keep the codebook of a type, its entries one after the other; it is wanted before such a type is packed or embedded.");
   engine.def("pack_int4", &pack_int4, "weight"_a, "type_id"_a, "stored"_a.noconvert(), "first"_a = 0, "order"_a.noconvert().none() = nb::none(),
              nb::call_guard<nb::gil_scoped_release>(),
              "Round rows stored in another type to int4; whether all their values are finite.");

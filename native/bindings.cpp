@@ -53,6 +53,7 @@ void embed(Target& target, int type_id, const Array<const uint8_t, nb::ndim<1>>&
   const auto n_in = static_cast<int64_t>(out.shape(1)), n_ids = static_cast<int64_t>(ids.size());
   const int64_t n_rows = static_cast<int64_t>(table.size()) / (n_in / format->block_elements * format->block_bytes);
   issue(target, [=, table = table.data(), ids = ids.data(), out = out.data()](Engine& engine) {
+    check(samovar::codebook_of(format->type).size() == 0 || engine.codebook(*format) != nullptr, "a type's codebook is missing");
     for (int64_t i = 0; i < n_ids; ++i) check(ids[i] >= 0 && ids[i] < n_rows, "an id lies outside the table");
     engine.embed(*format, table, n_in, ids, n_ids, out);
   });

@@ -86,6 +86,10 @@ inline void for_steps(Function f) {
   f.template operator()<7>();
 }
 
+inline void read_codes_1(const uint8_t* p, U8x64* codes) {  // in bit 1: the two values lie 2 apart
+  const U8x64 plane = load_codes(p);
+  for_steps([&]<int kStep>() { codes[kStep] = high_bits<0, 1, 1, kStep>(plane); });
+}
 inline void read_codes_2(const uint8_t* p, U8x64* codes) {
   const U8x64 first = load_codes(p), second = load_codes(p + 64);
   for_steps([&]<int kStep>() {
@@ -107,6 +111,7 @@ inline void or_bit_plane(const uint8_t* p, U8x64* codes) {
 
 template <int kBits>
 inline void read_codes(const uint8_t* p, U8x64* codes) {
+  if constexpr (kBits == 1) read_codes_1(p, codes);
   if constexpr (kBits == 2) read_codes_2(p, codes);
   if constexpr (kBits == 3) {
     read_codes_2(p, codes);
@@ -132,6 +137,7 @@ inline U8x64 read_step(const uint8_t* p, int step) {
   const auto plane = [&](int64_t at, int bits) {  // of the planes at `at`, 8 / bits steps in each run of 64 bytes
     return take_bits_at(load_codes(p + at + 64 * (step * bits / 8)), step * bits % 8, static_cast<uint8_t>((1 << bits) - 1));
   };
+  if constexpr (kBits == 1) return take_bits<-1>(plane(0, 1), 2);
   if constexpr (kBits == 2) return plane(0, 2);
   if constexpr (kBits == 3) return bit_or(plane(0, 2), take_bits<-2>(plane(128, 1), 4));
   if constexpr (kBits == 8) return load_codes(p + 64 * step);
@@ -150,6 +156,8 @@ struct ByteTable {
 };
 inline constexpr ByteTable<int8_t[16]> kIq4Bytes(kIq4Values, 128);
 inline constexpr ByteTable<int8_t[16]> kFp4Bytes(kFp4Values, 16);
+inline constexpr ByteTable<int8_t[16]> kIq1Bytes(kIq1Values, 16), kIq2Bytes(kIq2Values, 64);
+inline constexpr ByteTable<int8_t[16]> kIq3Bytes(kIq3Values, 64), kOddBytes(kOddValues, 16);
 
 // ---- scales: head points at this 256-block's float16 heads, p at this group's scales
 
@@ -173,7 +181,8 @@ inline float nvfp4_scale_of(uint8_t byte) {
 
 template <Type kType, class T>
 inline void read_scales(const uint8_t* head, const uint8_t* p, Group<T>& group) {
-  if constexpr (kType == Type::kQ4_0 || kType == Type::kQ5_0 || kType == Type::kQ8_0 || kType == Type::kIQ4_NL) {
+  if constexpr (kType == Type::kQ4_0 || kType == Type::kQ5_0 || kType == Type::kQ8_0 || kType == Type::kIQ4_NL ||
+                kType == Type::kQ1_0 || kType == Type::kQ2_0) {
     group.scale[0] = load_f16(halves(p));
   } else if constexpr (kType == Type::kQ4_1 || kType == Type::kQ5_1) {
     group.scale[0] = load_f16(halves(p));
@@ -198,6 +207,28 @@ inline void read_scales(const uint8_t* head, const uint8_t* p, Group<T>& group) 
       group.scale[h] = mul(d, load_u8(low));
       group.minimum[h] = neg(mul(d_min, load_u8(high)));
     }
+  } else if constexpr (kType == Type::kTQ2_0) {
+    group.scale[0] = load_f16(halves(head));
+  } else if constexpr (kType == Type::kIQ3_S) {
+    group.scale[0] = mul(load_f16(halves(head)), load_u8(p));
+  } else if constexpr (kType == Type::kIQ2_XXS || kType == Type::kIQ3_XXS) {
+    group.scale[0] = mul(mul(load_f16(halves(head)), load_u8(p)), set1(kType == Type::kIQ2_XXS ? 0.125f : 0.25f));
+  } else if constexpr (kType == Type::kIQ2_S || kType == Type::kIQ1_M) {
+    const F32x16 d = load_f16(halves(head));
+    uint8_t odd[2][16];
+    for (int i = 0; i < 16; ++i) {
+      odd[0][i] = static_cast<uint8_t>(2 * (p[i] & 15) + 1);
+      odd[1][i] = static_cast<uint8_t>(2 * (p[i] >> 4) + 1);
+    }
+    for (int h = 0; h < 2; ++h) group.scale[h] = mul(mul(d, load_u8(odd[h])), set1(0.125f));
+  } else if constexpr (kType == Type::kIQ1_S) {
+    uint8_t odd[16], zero[16];
+    for (int i = 0; i < 16; ++i) {
+      odd[i] = p[i] & 127;
+      zero[i] = static_cast<uint8_t>(7 + (p[i] >> 7) * 2);
+    }
+    group.scale[0] = mul(mul(load_f16(halves(head)), load_u8(odd)), set1(0.125f));
+    group.zero = to_i32(load_u8(zero));
   } else if constexpr (kType == Type::kU4_32) {
     group.scale[0] = load(floats(p));
     group.zero = to_i32(load_u8(p + 64));
@@ -220,16 +251,24 @@ struct Codec {
   using Meaning = T;
   static constexpr Type kType = kType_;
   static constexpr int kBits = kBits_;
-  static constexpr bool kIsGrouped = kType > Type::kInt4;
+  static constexpr bool kHasBlockScales = has_block_scales(kType);
   static constexpr int64_t kPayloadBytes = kBits * 64;
 
   static inline void read(const uint8_t* payload, const uint8_t* head, const uint8_t* scales, Group<T>& group) {
     read_codes<kBits>(payload, group.codes);
+    if constexpr (kType == Type::kIQ1_M) {
+      const U8x64 shifts = spread(scales + 16);
+      for_steps([&]<int kStep>() { group.codes[kStep] = bit_or(group.codes[kStep], take_bits<kStep / 2 - 2>(shifts, 4)); });
+    }
     for (U8x64& c : group.codes) c = meaning(c);
     read_scales(head, scales, group);
   }
-  static inline U8x64 read_step(const uint8_t* payload, int step) {
-    return meaning(SAMOVAR_ISA::read_step<kBits>(payload, step));
+  static inline U8x64 read_step(const uint8_t* payload, [[maybe_unused]] const uint8_t* scales, int step) {
+    const U8x64 codes = SAMOVAR_ISA::read_step<kBits>(payload, step);
+    if constexpr (kType == Type::kIQ1_M) {
+      return meaning(bit_or(codes, take_bits<-2>(take_bits_at(spread(scales + 16), step / 2, 1), 4)));
+    }
+    return meaning(codes);
   }
   static inline void read_scales(const uint8_t* head, const uint8_t* scales, Group<T>& group) {
     SAMOVAR_ISA::read_scales<kType>(head, scales, group);
@@ -239,6 +278,11 @@ struct Codec {
   static inline U8x64 meaning(U8x64 codes) {
     if constexpr (kType == Type::kIQ4_NL || kType == Type::kIQ4_XS) return look_up(kIq4Bytes.bytes, codes);
     if constexpr (kType == Type::kMXFP4 || kType == Type::kNVFP4) return look_up(kFp4Bytes.bytes, codes);
+    if constexpr (kType == Type::kIQ2_XXS || kType == Type::kIQ2_S) return look_up(kIq2Bytes.bytes, codes);
+    if constexpr (kType == Type::kIQ3_XXS) return look_up(kIq3Bytes.bytes, codes);
+    if constexpr (kType == Type::kIQ3_S) return look_up(kOddBytes.bytes, codes);
+    if constexpr (kType == Type::kIQ1_M) return look_up(kIq1Bytes.bytes, codes);
+    if constexpr (kType == Type::kIQ1_S) return take_bits<-3>(codes, 24);
     return codes;
   }
 };
@@ -257,6 +301,17 @@ using CodecQ5_K = Codec<Type::kQ5_K, 5, WithMinimum>;
 using CodecQ6_K = Codec<Type::kQ6_K, 6, Traits<2, false, 5, false>>;
 using CodecIQ4_NL = Codec<Type::kIQ4_NL, 4, Wide>;
 using CodecIQ4_XS = Codec<Type::kIQ4_XS, 4, Wide>;
+using OfSixBits = Traits<1, false, 6, false>;
+using OneBelow = Traits<1, false, 0, false>;
+using CodecIQ1_S = Codec<Type::kIQ1_S, 2, Traits<1, false, -1, false, true>>;
+using CodecIQ1_M = Codec<Type::kIQ1_M, 2, Traits<2, false, 4, false>>;
+using CodecIQ2_XXS = Codec<Type::kIQ2_XXS, 3, OfSixBits>;
+using CodecIQ2_S = Codec<Type::kIQ2_S, 3, Traits<2, false, 6, false>>;  // and IQ2_XS
+using CodecIQ3_XXS = Codec<Type::kIQ3_XXS, 4, OfSixBits>;
+using CodecIQ3_S = Codec<Type::kIQ3_S, 4, Traits<1, false, 4, false>>;
+using CodecTQ = Codec<Type::kTQ2_0, 2, OneBelow>;  // both
+using CodecQ1_0 = Codec<Type::kQ1_0, 1, OneBelow>;
+using CodecQ2_0 = Codec<Type::kQ2_0, 2, OneBelow>;
 using CodecMXFP4 = Codec<Type::kMXFP4, 4, Traits<1, false, 4, false>>;
 using CodecU4 = Codec<Type::kU4_32, 4, Traits<1, false, -1, false, true>>;  // of all block sizes
 using CodecU8 = Codec<Type::kU8_32, 8, Traits<1, false, -1, true, true>>;

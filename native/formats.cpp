@@ -17,6 +17,10 @@ constexpr Format kFormats[] = {
     {Type::kQ3_K, 256, 110, 3, 1, 2, 1}, {Type::kQ4_K, 256, 144, 4, 2, 2, 1}, {Type::kQ5_K, 256, 176, 5, 2, 2, 1},
     {Type::kQ6_K, 256, 210, 6, 1, 2, 1}, {Type::kIQ4_NL, 32, 18, 4, 0, 1, 2}, {Type::kIQ4_XS, 256, 136, 4, 1, 1, 1},
     {Type::kMXFP4, 32, 17, 4, 0, 1, 1},  {Type::kNVFP4, 64, 36, 4, 0, 2, 1},
+    {Type::kIQ1_S, 256, 50, 2, 1, 1, 1},  {Type::kIQ1_M, 256, 56, 2, 1, 2, 1},  {Type::kIQ2_XXS, 256, 66, 3, 1, 1, 1},
+    {Type::kIQ2_XS, 256, 74, 3, 1, 1, 1}, {Type::kIQ2_S, 256, 82, 3, 1, 1, 1},  {Type::kIQ3_XXS, 256, 98, 4, 1, 1, 1},
+    {Type::kIQ3_S, 256, 110, 4, 1, 1, 1}, {Type::kTQ1_0, 256, 54, 2, 1, 0, 0},  {Type::kTQ2_0, 256, 66, 2, 1, 0, 0},
+    {Type::kQ1_0, 128, 18, 1, 0, 1, 2},   {Type::kQ2_0, 64, 18, 2, 0, 1, 2},
     {Type::kInt4, 64, 34, 4, 0, 1, 1},
     {Type::kU4_32, 32, 21, 4, 0, 1, 4, 1},   {Type::kU4_64, 64, 37, 4, 0, 1, 4, 1},   {Type::kU4_128, 128, 69, 4, 0, 1, 4, 1},
     {Type::kU8_32, 32, 38, 8, 0, 1, 4, 2},   {Type::kU8_64, 64, 70, 8, 0, 1, 4, 2},   {Type::kU8_128, 128, 134, 8, 0, 1, 4, 2},
@@ -44,15 +48,6 @@ void read_nibbles_256(const uint8_t* packed, uint8_t* codes) {
     for (int i = 0; i < 32; ++i) {
       codes[64 * chunk + i] = packed[32 * chunk + i] & 15;
       codes[64 * chunk + 32 + i] = packed[32 * chunk + i] >> 4;
-    }
-  }
-}
-
-// 64 bytes, 256 values: 32 bytes hold 128 values, two bits from the low end up.
-void read_pairs_256(const uint8_t* packed, uint8_t* codes) {
-  for (int chunk = 0; chunk < 2; ++chunk) {
-    for (int part = 0; part < 4; ++part) {
-      for (int i = 0; i < 32; ++i) codes[128 * chunk + 32 * part + i] = (packed[32 * chunk + i] >> (2 * part)) & 3;
     }
   }
 }
@@ -161,7 +156,7 @@ struct GroupMeaning {
 
 GroupMeaning meaning(const Format& f, const Block& b, int g) {
   GroupMeaning m{{0, 0}, {0, 0}, nullptr, 0, false};
-  const uint16_t* s = b.scales[g];
+  const uint16_t* s = b.scales[has_block_scales(f.type) ? 0 : g];
   const float d = f.n_heads > 0 ? f16_to_f32(b.heads[0]) : f.scale_bytes == 2 ? f16_to_f32(s[0]) : 0.0f;
   const float dmin = f.n_heads > 1 ? f16_to_f32(b.heads[1]) : 0.0f;
   const auto both = [](float (&pair)[2], float value) { pair[0] = pair[1] = value; };
@@ -194,6 +189,32 @@ GroupMeaning meaning(const Format& f, const Block& b, int g) {
     case Type::kIQ4_XS:
       both(m.scale, d * static_cast<int8_t>(s[0])), m.table = kIq4Values;
       break;
+    case Type::kTQ1_0:
+    case Type::kTQ2_0:
+    case Type::kQ2_0:
+      both(m.scale, d), m.zero = 1;
+      break;
+    case Type::kQ1_0:
+      both(m.scale, d), m.table = kSigns;
+      break;
+    case Type::kIQ1_S:
+      both(m.scale, d * static_cast<float>(s[0] & 127) * 0.125f), m.table = kIq1Values;
+      break;
+    case Type::kIQ2_XXS:
+      both(m.scale, d * s[0] * 0.125f), m.table = kIq2Values;
+      break;
+    case Type::kIQ3_XXS:
+      both(m.scale, d * s[0] * 0.25f), m.table = kIq3Values;
+      break;
+    case Type::kIQ3_S:
+      both(m.scale, d * s[0]), m.table = kOddValues;
+      break;
+    case Type::kIQ1_M:
+    case Type::kIQ2_XS:
+    case Type::kIQ2_S:
+      for (int h = 0; h < 2; ++h) m.scale[h] = d * static_cast<float>(2 * ((s[0] >> (4 * h)) & 15) + 1) * 0.125f;
+      m.table = f.type == Type::kIQ1_M ? kIq1Values : kIq2Values;
+      break;
     case Type::kMXFP4:
       both(m.scale, mxfp4_scale(static_cast<uint8_t>(s[0]))), m.table = kFp4Values;
       break;
@@ -219,7 +240,35 @@ const Format* find_format(int ggml_id) {
   return nullptr;
 }
 
-void read_block(const Format& format, const uint8_t* p, Block& b) {
+Codebook codebook_of(Type type) {
+  switch (type) {
+    case Type::kIQ1_S:
+    case Type::kIQ1_M:
+      return {2048, 8, 2};
+    case Type::kIQ2_XXS:
+      return {256, 8, 2};
+    case Type::kIQ2_XS:
+      return {512, 8, 2};
+    case Type::kIQ2_S:
+      return {1024, 8, 2};
+    case Type::kIQ3_XXS:
+      return {256, 4, 7};
+    case Type::kIQ3_S:
+      return {512, 4, 7};
+    default:
+      return {};
+  }
+}
+
+void read_pairs_256(const uint8_t* packed, uint8_t* codes) {
+  for (int chunk = 0; chunk < 2; ++chunk) {
+    for (int part = 0; part < 4; ++part) {
+      for (int i = 0; i < 32; ++i) codes[128 * chunk + 32 * part + i] = (packed[32 * chunk + i] >> (2 * part)) & 3;
+    }
+  }
+}
+
+void read_block(const Format& format, const uint8_t* p, const uint8_t* codebook, Block& b) {
   if (format.is_grouped()) return read_grouped(format, p, b);
   switch (format.type) {
     case Type::kQ4_0:
@@ -264,11 +313,23 @@ void read_block(const Format& format, const uint8_t* p, Block& b) {
       read_nvfp4(p, b);
       break;
     default:
-      break;
+      read_codebook_block(format, p, codebook, b);
   }
 }
 
-void dequantise_row(const Format& format, const uint8_t* stored, int64_t n, float* out) {
+bool has_finite_scales(const Format& format, const Block& b) {
+  const auto is_finite = [](uint16_t half) { return (half & 0x7C00) != 0x7C00; };
+  if (format.is_grouped()) return std::isfinite(b.scale);
+  for (int i = 0; i < format.n_heads; ++i) {
+    if (!is_finite(b.heads[i])) return false;
+  }
+  for (int i = 0; format.scale_bytes == 2 && i < format.n_scales; ++i) {
+    if (!is_finite(b.scales[0][i])) return false;
+  }
+  return true;
+}
+
+void dequantise_row(const Format& format, const uint8_t* stored, const uint8_t* codebook, int64_t n, float* out) {
   if (format.type == Type::kF32) {
     std::memcpy(out, stored, static_cast<size_t>(n) * 4);
     return;
@@ -281,7 +342,7 @@ void dequantise_row(const Format& format, const uint8_t* stored, int64_t n, floa
   }
   Block block;
   for (int64_t k = 0; k < n; k += format.block_elements, stored += format.block_bytes) {
-    read_block(format, stored, block);
+    read_block(format, stored, codebook, block);
     if (format.is_float8()) {
       const auto value = format.type < Type::kE5M2_32 ? e4m3_to_f32 : e5m2_to_f32;
       for (int i = 0; i < format.block_elements; ++i) out[k + i] = block.scale * value(block.codes[i]);

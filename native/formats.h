@@ -14,6 +14,11 @@
 // float32 scale, a zero point (U4: a byte, U8: a float16; E4M3 and E5M2 have none) and the codes: nibbles as in Q4_0, or a byte each.
 // A weight is scale * (code - zero), or scale * the 8-bit float. Their packed scales come once for each block: 16 float32, then 16
 // zero points. Payload of the 8-bit floats: [row group][n_in][16] bytes, since they are multiplied as floats.
+// Codebook types (IQ1 to IQ3): a codebook's entry is 8 or 4 magnitudes as codes of 2 or 3 bits, which are packed value by value, with
+// the sign as the bit above them (IQ2: 3 bits, IQ3: 4 bits). Scales: the odd multiplier of a group as a byte; of IQ2_XS and IQ2_S two
+// nibbles s, of the multipliers 2 s + 1, the first half's in the low one. IQ1: a value is an eighth of 8 (code - 1) + 1, or - 1 where
+// it is shifted down; IQ1_S has that in bit 7 of the multiplier, IQ1_M (nibbles as IQ2_S) in a byte of its own, a bit for 8 k.
+// TQ1_0, TQ2_0 have no scales but the head; Q1_0 and Q2_0 one float16 for each block.
 // int4 (`samovar.kernels.int4` defines it): 4-bit codes, one byte a row and group for scales, multiplier + 16 zero code, and behind
 // all scales a float32 for each row: a weight is that times multiplier * (code - zero code), an int8.
 #pragma once
@@ -35,11 +40,22 @@ enum class Type : int {  // numbers are those of GGUF
   kQ4_K = 12,
   kQ5_K = 13,
   kQ6_K = 14,
+  kIQ2_XXS = 16,
+  kIQ2_XS = 17,
+  kIQ3_XXS = 18,
+  kIQ1_S = 19,
   kIQ4_NL = 20,
+  kIQ3_S = 21,
+  kIQ2_S = 22,
   kIQ4_XS = 23,
+  kIQ1_M = 29,
   kBF16 = 30,
+  kTQ1_0 = 34,
+  kTQ2_0 = 35,
   kMXFP4 = 39,
   kNVFP4 = 40,
+  kQ1_0 = 41,
+  kQ2_0 = 42,
   kInt4 = 1000,  // Samovar's own from here on; never stored in a GGUF file
   kU4_32 = 1001,
   kU4_64 = 1002,
@@ -64,6 +80,9 @@ inline constexpr int64_t kInt4Unit = 64;   // an int4 row's length is a multiple
 inline constexpr int64_t kMostInt4 = 65536;  // values of an int4 row: 127 * 255 of each fit in 32 bits
 inline constexpr int64_t kHeadGroups = 8;  // groups of a 256-value block
 
+// Whether a block of the type has one entry of `scales` for all its groups.
+constexpr bool has_block_scales(Type type) { return type > Type::kInt4 || type == Type::kQ1_0 || type == Type::kQ2_0; }
+
 struct Format {
   Type type;
   int block_elements, block_bytes;
@@ -76,7 +95,7 @@ struct Format {
   bool is_grouped() const { return type > Type::kInt4; }
   bool is_float8() const { return type >= Type::kE4M3_32; }
   bool takes_float_rows() const { return is_float() || is_float8(); }
-  int64_t scaled_values() const { return is_grouped() ? block_elements : 32; }  // of a row, that share the entries of `scales`
+  int64_t scaled_values() const { return has_block_scales(type) ? block_elements : 32; }  // of a row, that share the entries of `scales`
   int64_t payload_bytes() const { return code_bits * (kGroup * kRowGroup / 8); }
   int64_t head_bytes() const { return n_heads * kRowGroup * 2; }
   int64_t scales_bytes() const { return kRowGroup * (static_cast<int64_t>(n_scales) * scale_bytes + zero_bytes); }
@@ -94,15 +113,39 @@ struct Block {
   uint16_t zero;          // its zero point as stored: a byte, or float16 bits
 };
 
-// Take one stored block apart; `format` is not a float one.
-void read_block(const Format& format, const uint8_t* stored, Block& block);
+// A codebook: entries of codes, 8 (of at most 2) or 4 (of at most 7) bytes each.
+struct Codebook {
+  int n_entries = 0, entry_codes = 0, largest_code = 0;  // all 0 where a type has none
+  int64_t size() const { return static_cast<int64_t>(n_entries) * entry_codes; }
+};
+inline constexpr int kCodebookTypes = 32;  // all that have one are below
+Codebook codebook_of(Type type);
+
+// Take one stored block apart; `format` is not a float one. `codebook` is that of the type, where it has one. Codes of IQ1 have
+// bit 2 set where they are shifted down, which their packed form has in `scales`.
+void read_block(const Format& format, const uint8_t* stored, const uint8_t* codebook, Block& block);
+
+// Whether the floats among a block's scales are finite.
+bool has_finite_scales(const Format& format, const Block& block);
 
 // Write the `n` values of a stored row as float32, exactly as the type defines them. Any format.
-void dequantise_row(const Format& format, const uint8_t* stored, int64_t n, float* out);
+void dequantise_row(const Format& format, const uint8_t* stored, const uint8_t* codebook, int64_t n, float* out);
+
+// read_block of IQ1 to IQ3, TQ, Q1_0 and Q2_0.
+void read_codebook_block(const Format& format, const uint8_t* stored, const uint8_t* codebook, Block& block);
+// 64 bytes, 256 values: 32 bytes hold 128 values, two bits from the low end up.
+void read_pairs_256(const uint8_t* packed, uint8_t* codes);
 
 // Codebooks, in values and (for kernels) in bytes.
 inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 inline constexpr int8_t kFp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};  // E2M1, doubled
+
+// By magnitude, and then by sign in the bit above; IQ1: by code and shift, times 8.
+inline constexpr int8_t kIq2Values[16] = {8, 25, 43, 0, -8, -25, -43, 0};
+inline constexpr int8_t kIq3Values[16] = {4, 12, 20, 28, 36, 44, 52, 62, -4, -12, -20, -28, -36, -44, -52, -62};
+inline constexpr int8_t kOddValues[16] = {1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15};
+inline constexpr int8_t kIq1Values[16] = {-7, 1, 9, 0, -9, -1, 7, 0};
+inline constexpr int8_t kSigns[2] = {-1, 1};
 
 // The values of 8-bit floats (Micikevicius et al., 2022, arXiv 2209.05433; E4M3 is the variant without infinities).
 float e4m3_to_f32(uint8_t byte);

@@ -5,12 +5,21 @@
 
 namespace samovar {
 
+void Engine::take_codebook(const Format& format, std::span<const uint8_t> codes) {
+  std::vector<uint8_t>& kept = codebooks_[static_cast<size_t>(format.type)];
+  if (kept.empty()) kept.assign(codes.begin(), codes.end());  // another thread may be reading the one that is there
+}
+
+const uint8_t* Engine::codebook(const Format& format) const {
+  return codebook_of(format.type).size() == 0 ? nullptr : codebooks_[static_cast<size_t>(format.type)].data();
+}
+
 void Engine::embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float* out) {
   const int64_t row_bytes = n_in / format.block_elements * format.block_bytes;
   const int64_t per_item = std::max<int64_t>(1, kInlineElements / n_in);
   pool_.for_each(ceil_div(n_ids, per_item), [&](int64_t item) {
     for (int64_t t = item * per_item; t < std::min(n_ids, (item + 1) * per_item); ++t) {
-      dequantise_row(format, table + ids[t] * row_bytes, n_in, out + t * n_in);
+      dequantise_row(format, table + ids[t] * row_bytes, codebook(format), n_in, out + t * n_in);
     }
   });
 }

@@ -1,9 +1,11 @@
 // The operations: they split work over threads and call one instruction set's kernels. No Python types here.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <span>
+#include <vector>
 
 #include "kernels.h"
 #include "memory.h"
@@ -58,11 +60,15 @@ class Engine {
 
   int n_threads() const { return pool_.n_threads(); }
   double seconds() const { return static_cast<double>(nanoseconds_.load(std::memory_order_relaxed)) * 1e-9; }
-  void pack(PackedLinear& weight, const Members& members) { samovar::pack(weight, members, arena_, pool_); }
+  // Keep the codebook of a type, of which each code has been checked; the first one stays.
+  void take_codebook(const Format& format, std::span<const uint8_t> codes);
+  // The codebook of a type, or null where it has none or none was given yet.
+  const uint8_t* codebook(const Format& format) const;
+  bool pack(PackedLinear& weight, const Members& members) { return samovar::pack(weight, members, arena_, pool_); }
   bool pack_int4(PackedLinear& weight, const Format& format, const Members& members) {
     return samovar::pack_int4(weight, format, members, kernels_, arena_, pool_);
   }
-  // out[t] = row ids[t] of a stored [V, n_in] table. The ids are in range.
+  // out[t] = row ids[t] of a stored [V, n_in] table. The ids are in range; the type's codebook is here.
   void embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float* out);
   void linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products);
   // The n_chosen experts of each row of logits [T, n_experts], largest first, see Kernels::route.
@@ -85,6 +91,7 @@ class Engine {
   void unordered_linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products);
 
   const Kernels& kernels_;
+  std::array<std::vector<uint8_t>, kCodebookTypes> codebooks_;  // by type
   Arena arena_;
   ThreadPool pool_;
   std::atomic<int64_t> nanoseconds_{0};

@@ -38,6 +38,8 @@ void write_codes(const Block* blocks, int64_t group, int code_bits, uint8_t* out
   order_steps(blocks, group, steps);
   if (code_bits == 8) {
     std::memcpy(out, steps, sizeof steps);
+  } else if (code_bits == 1) {
+    write_bit_plane<0, 1>(steps, out);
   } else if (code_bits >= 4) {
     write_plane_4(steps, out);
     if (code_bits == 5) write_bit_plane<4, 1>(steps, out + 256);
@@ -45,6 +47,15 @@ void write_codes(const Block* blocks, int64_t group, int code_bits, uint8_t* out
   } else {
     write_bit_plane<0, 2>(steps, out);
     if (code_bits == 3) write_bit_plane<2, 1>(steps, out + 128);
+  }
+}
+
+void write_scales(const Block* blocks, int64_t group, const Format& f, uint8_t* out) {
+  for (int field = 0; field < f.n_scales; ++field) {
+    for (int64_t row = 0; row < kRowGroup; ++row, out += f.scale_bytes) {
+      // Little-endian: the low byte of a small integer comes first.
+      std::memcpy(out, &blocks[row].scales[group][field], static_cast<size_t>(f.scale_bytes));
+    }
   }
 }
 
@@ -56,23 +67,26 @@ void write_group_scales(const Block* blocks, int zero_bytes, uint8_t* out) {
   }
 }
 
-void pack_float8_row_group(const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
+bool pack_float8_row_group(const WeightView& w, std::span<const uint8_t> stored, const uint8_t*, int64_t row_group) {
   const Format& f = *w.format;
   const int64_t n_blocks = w.n_in / f.block_elements, row_bytes = n_blocks * f.block_bytes, first_row = row_group * kRowGroup;
   auto* payload = const_cast<uint8_t*>(w.payload) + row_group * w.n_in * kRowGroup;
   auto* scales = const_cast<uint8_t*>(w.scales) + row_group * n_blocks * f.scales_bytes();
   Block blocks[kRowGroup];
   std::memset(static_cast<void*>(blocks), 0, sizeof blocks);
+  bool is_finite = true;
   for (int64_t b = 0; b < n_blocks; ++b, payload += f.block_elements * kRowGroup, scales += f.scales_bytes()) {
     for (int64_t row = 0; row < kRowGroup && first_row + row < w.n_out; ++row) {
-      read_block(f, stored.data() + (first_row + row) * row_bytes + b * f.block_bytes, blocks[row]);
+      read_block(f, stored.data() + (first_row + row) * row_bytes + b * f.block_bytes, nullptr, blocks[row]);
+      is_finite &= has_finite_scales(f, blocks[row]);
       for (int64_t k = 0; k < f.block_elements; ++k) payload[k * kRowGroup + row] = blocks[row].codes[k];
     }
     write_group_scales(blocks, 0, scales);
   }
+  return is_finite;
 }
 
-void pack_row_group(const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
+bool pack_row_group(const WeightView& w, std::span<const uint8_t> stored, const uint8_t* codebook, int64_t row_group) {
   const Format& f = *w.format;
   const int64_t n = n_groups(w.n_in), groups_per_block = f.block_elements / kGroup, n_blocks = w.n_in / f.block_elements;
   const int64_t row_bytes = n_blocks * f.block_bytes, first_row = row_group * kRowGroup;
@@ -81,9 +95,11 @@ void pack_row_group(const WeightView& w, std::span<const uint8_t> stored, int64_
   auto* scales = const_cast<uint8_t*>(w.scales) + row_group * (w.n_in / f.scaled_values()) * f.scales_bytes();
   Block blocks[kRowGroup];
   std::memset(static_cast<void*>(blocks), 0, sizeof blocks);
+  bool is_finite = true;
   for (int64_t b = 0; b < n_blocks; ++b) {
     for (int64_t row = 0; row < kRowGroup && first_row + row < w.n_out; ++row) {
-      read_block(f, stored.data() + (first_row + row) * row_bytes + b * f.block_bytes, blocks[row]);
+      read_block(f, stored.data() + (first_row + row) * row_bytes + b * f.block_bytes, codebook, blocks[row]);
+      is_finite &= has_finite_scales(f, blocks[row]);
     }
     for (int field = 0; field < f.n_heads; ++field) {
       for (int64_t row = 0; row < kRowGroup; ++row) {
@@ -94,18 +110,15 @@ void pack_row_group(const WeightView& w, std::span<const uint8_t> stored, int64_
     for (int64_t group = 0; group < groups_per_block; ++group) {
       const int64_t g = b * groups_per_block + group;
       write_codes(blocks, group, f.code_bits, payload + g * f.payload_bytes());
-      for (int field = 0; field < f.n_scales && !f.is_grouped(); ++field) {
-        for (int64_t row = 0; row < kRowGroup; ++row) {
-          // Little-endian: the low byte of a small integer comes first.
-          std::memcpy(scales + g * f.scales_bytes() + f.scale_bytes * (field * kRowGroup + row),
-                      &blocks[row].scales[group][field], static_cast<size_t>(f.scale_bytes));
-        }
-      }
+      const bool is_whole_block = has_block_scales(f.type);
+      if (f.is_grouped() || (is_whole_block && group > 0)) continue;
+      write_scales(blocks, group, f, scales + (is_whole_block ? b : g) * f.scales_bytes());
     }
   }
+  return is_finite;
 }
 
-void pack_float_row_group(const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
+bool pack_float_row_group(const WeightView& w, std::span<const uint8_t> stored, const uint8_t*, int64_t row_group) {
   const int64_t size = w.format->block_bytes, first_row = row_group * kRowGroup;
   auto* out = const_cast<uint8_t*>(w.payload) + row_group * w.n_in * kRowGroup * size;
   for (int64_t row = 0; row < kRowGroup && first_row + row < w.n_out; ++row) {
@@ -114,6 +127,7 @@ void pack_float_row_group(const WeightView& w, std::span<const uint8_t> stored, 
       std::memcpy(out + (k * kRowGroup + row) * size, source + k * size, static_cast<size_t>(size));
     }
   }
+  return true;
 }
 
 int64_t aligned(int64_t n) { return (n + 63) / 64 * 64; }
@@ -132,16 +146,17 @@ int64_t scales_bytes(const WeightView& w) {
 
 int64_t row_scales_bytes(const WeightView& w) { return w.format->is_int4() ? n_row_groups(w.n_out) * kRowGroup * 4 : 0; }
 
-void pack_int4_row_group(const WeightView& w, const Format& format, std::span<const uint8_t> stored, int64_t row_group,
-                         const Kernels& kernels, std::atomic<bool>& is_finite) {
+bool pack_int4_row_group(const WeightView& w, const Format& format, std::span<const uint8_t> stored, const uint8_t* codebook,
+                         int64_t row_group, const Kernels& kernels) {
   const int64_t n = n_groups(w.n_in), row_bytes = w.n_in / format.block_elements * format.block_bytes;
   uint8_t* work = scratch(Slot::kWork, w.n_in * (4 + kRowGroup) + n * kRowGroup);
   auto* row = reinterpret_cast<float*>(work);
   uint8_t *codes = work + 4 * w.n_in, *bytes = codes + kRowGroup * w.n_in;
   std::memset(codes, 0, static_cast<size_t>(kRowGroup * (w.n_in + n)));
+  bool is_finite = true;
   for (int64_t r = 0; r < kRowGroup && row_group * kRowGroup + r < w.n_out; ++r) {
     const int64_t index = row_group * kRowGroup + r;
-    dequantise_row(format, stored.data() + index * row_bytes, w.n_in, row);
+    dequantise_row(format, stored.data() + index * row_bytes, codebook, w.n_in, row);
     auto* scale = const_cast<float*>(w.row_scales) + index;
     if (!kernels.quantise_int4(row, w.n_in, codes + r * w.n_in, bytes + r * n, scale)) is_finite = false;
   }
@@ -155,6 +170,7 @@ void pack_int4_row_group(const WeightView& w, const Format& format, std::span<co
     }
     write_plane_4(steps, payload + g * w.format->payload_bytes());
   }
+  return is_finite;
 }
 
 }  // namespace
@@ -197,9 +213,10 @@ bool is_order(const int32_t* order, int64_t n) {
 
 namespace {
 
-// Memory for `out` if it has none yet, and f(member's view, its stored rows, row group) for each row group of the members.
+// Memory for `out` if it has none yet, and f(member's view, its stored rows, row group) for each row group of the members. Returns
+// whether all calls do.
 template <class Function>
-void fill(PackedLinear& out, const Members& members, Arena& arena, ThreadPool& pool, Function f) {
+bool fill(PackedLinear& out, const Members& members, Arena& arena, ThreadPool& pool, Function f) {
   if (!out.is_packed()) {
     out.memory = arena.take(out.size_bytes);
     out.adopt(out.memory.data);
@@ -210,28 +227,31 @@ void fill(PackedLinear& out, const Members& members, Arena& arena, ThreadPool& p
   const int64_t rows = n_row_groups(out.view.n_out), n = members.count * rows;
   const size_t member_bytes = members.stored.size() / static_cast<size_t>(members.count);
   constexpr int64_t kRowGroupsPerItem = 4;
+  std::atomic<bool> is_sound{true};
   pool.for_each((n + kRowGroupsPerItem - 1) / kRowGroupsPerItem, [&](int64_t item) {
     for (int64_t i = item * kRowGroupsPerItem; i < (item + 1) * kRowGroupsPerItem && i < n; ++i) {
-      f(out.member(members.first + i / rows), members.stored.subspan(static_cast<size_t>(i / rows) * member_bytes, member_bytes),
-        i % rows);
+      const auto stored = members.stored.subspan(static_cast<size_t>(i / rows) * member_bytes, member_bytes);
+      if (!f(out.member(members.first + i / rows), stored, i % rows)) is_sound = false;
     }
   });
+  return is_sound;
 }
 
 }  // namespace
 
-void pack(PackedLinear& out, const Members& members, Arena& arena, ThreadPool& pool) {
+bool pack(PackedLinear& out, const Members& members, Arena& arena, ThreadPool& pool) {
   const Format& format = *out.view.format;
-  fill(out, members, arena, pool, format.is_float() ? pack_float_row_group : format.is_float8() ? pack_float8_row_group : pack_row_group);
+  const auto pack_rows = format.is_float() ? pack_float_row_group : format.is_float8() ? pack_float8_row_group : pack_row_group;
+  return fill(out, members, arena, pool, [&](const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
+    return pack_rows(w, stored, members.codebook, row_group);
+  });
 }
 
 bool pack_int4(PackedLinear& out, const Format& format, const Members& members, const Kernels& kernels, Arena& arena,
                ThreadPool& pool) {
-  std::atomic<bool> is_finite{true};
-  fill(out, members, arena, pool, [&](const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
-    pack_int4_row_group(w, format, stored, row_group, kernels, is_finite);
+  return fill(out, members, arena, pool, [&](const WeightView& w, std::span<const uint8_t> stored, int64_t row_group) {
+    return pack_int4_row_group(w, format, stored, members.codebook, row_group, kernels);
   });
-  return is_finite;
 }
 
 }  // namespace samovar

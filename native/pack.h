@@ -31,15 +31,17 @@ struct PackedLinear {
 bool is_order(const int32_t* order, int64_t n);
 
 // Which members of a stack are filled: `stored` holds n_out rows of n_in values for each of them, exactly (the caller has checked),
-// in the order of inputs `order` [n_in], which is null where the stack has none.
+// in the order of inputs `order` [n_in], which is null where the stack has none. `codebook` is that of the type they are stored in.
 struct Members {
   int64_t first, count;
   std::span<const uint8_t> stored;
   const int32_t* order = nullptr;
+  const uint8_t* codebook = nullptr;
 };
 
 // Fill members of `out`, stored in its format. Memory comes from the arena, for all of the stack at once. Throws std::bad_alloc.
-void pack(PackedLinear& out, const Members& members, Arena& arena, ThreadPool& pool);
+// Returns whether all scales are finite (values of float types are not looked at); it is of no use otherwise.
+bool pack(PackedLinear& out, const Members& members, Arena& arena, ThreadPool& pool);
 
 // Fill members of the int4 weight `out` from rows stored in `format`. Returns whether all values are finite; it is of no use
 // otherwise.

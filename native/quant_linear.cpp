@@ -36,12 +36,12 @@ struct PackedSource {
   PackedSource(const WeightView& w, int64_t row_group) : n(n_groups(w.n_in)) {
     head_bytes = w.format->head_bytes();
     scale_bytes = w.format->scales_bytes();
-    if constexpr (C::kIsGrouped) scale_shift = __builtin_ctzll(static_cast<uint64_t>(w.format->block_elements / kGroup));
+    if constexpr (C::kHasBlockScales) scale_shift = __builtin_ctzll(static_cast<uint64_t>(w.format->block_elements / kGroup));
     payload = w.payload + row_group * n * C::kPayloadBytes;
     heads = w.heads + row_group * (n / kHeadGroups) * head_bytes;
     scales = w.scales + row_group * (n >> scale_shift) * scale_bytes;
   }
-  inline const uint8_t* scales_of(int64_t g) const { return scales + (C::kIsGrouped ? g >> scale_shift : g) * scale_bytes; }
+  inline const uint8_t* scales_of(int64_t g) const { return scales + (C::kHasBlockScales ? g >> scale_shift : g) * scale_bytes; }
   inline void read(int64_t g, Group<Meaning>& group) const {
     const uint8_t* p = payload + g * C::kPayloadBytes;
     for (int64_t line = 0; line < C::kPayloadBytes; line += 64) prefetch(p + kPrefetchBytes + line);
@@ -54,7 +54,7 @@ struct PackedSource {
     const int step = x.at % 8;
     Group<Meaning> group;
     C::read_scales(heads + g / kHeadGroups * head_bytes, scales_of(g), group);
-    const U8x64 codes = C::read_step(payload + g * C::kPayloadBytes, step);
+    const U8x64 codes = C::read_step(payload + g * C::kPayloadBytes, scales_of(g), step);
     const I32x16 dot = dot_codes<Meaning>(start(group, set1_i32(x.n_sum)), codes, x.high);
     const bool is_first = kScales == 1 || step < 4;
     acc = fma(to_f32(dot), mul(is_first ? group.scale[0] : group.scale[kScales - 1], set1(x.d)), acc);
@@ -238,6 +238,26 @@ void quant_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t
       return run.template operator()<CodecIQ4_NL>();
     case Type::kIQ4_XS:
       return run.template operator()<CodecIQ4_XS>();
+    case Type::kIQ1_S:
+      return run.template operator()<CodecIQ1_S>();
+    case Type::kIQ1_M:
+      return run.template operator()<CodecIQ1_M>();
+    case Type::kIQ2_XXS:
+      return run.template operator()<CodecIQ2_XXS>();
+    case Type::kIQ2_XS:
+    case Type::kIQ2_S:
+      return run.template operator()<CodecIQ2_S>();
+    case Type::kIQ3_XXS:
+      return run.template operator()<CodecIQ3_XXS>();
+    case Type::kIQ3_S:
+      return run.template operator()<CodecIQ3_S>();
+    case Type::kTQ1_0:
+    case Type::kTQ2_0:
+      return run.template operator()<CodecTQ>();
+    case Type::kQ1_0:
+      return run.template operator()<CodecQ1_0>();
+    case Type::kQ2_0:
+      return run.template operator()<CodecQ2_0>();
     case Type::kMXFP4:
       return run.template operator()<CodecMXFP4>();
     case Type::kU4_32:

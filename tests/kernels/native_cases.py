@@ -10,7 +10,13 @@ ISAS = available_isas()
 # Where a block's float16 numbers stand; everything else in a block may be any bytes.
 _F16_AT = {
     "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,), "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2),
-    "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "IQ4_XS": (0,), "MXFP4": (), "NVFP4": (),
+    "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "IQ4_XS": (0,), "MXFP4": (), "NVFP4": (), "IQ1_S": (0,), "IQ2_XXS": (0,),
+    "IQ2_XS": (0,), "IQ2_S": (0,), "IQ3_XXS": (0,), "IQ3_S": (0,), "TQ1_0": (52,), "TQ2_0": (64,), "Q1_0": (0,), "Q2_0": (0,),
+}  # fmt: skip
+# Bits a weight once packed, which is what decoding reads.
+PACKED_BITS = {
+    "IQ1_S": 2.3125, "IQ1_M": 2.5625, "IQ2_XXS": 3.3125, "IQ2_XS": 3.3125, "IQ2_S": 3.3125, "IQ3_XXS": 4.3125, "IQ3_S": 4.3125,
+    "TQ1_0": 2.0625, "TQ2_0": 2.0625, "Q1_0": 1.125, "Q2_0": 2.25,
 }  # fmt: skip
 
 
@@ -37,6 +43,8 @@ def random_weight(type_: TensorType, n_out: int, n_in: int, seed: int = 0) -> St
         data = rng.integers(0, 256, (n_blocks, type_.block_bytes), dtype=np.uint8)
         for at in _F16_AT.get(type_.name, ()):
             data[:, at : at + 2] = (0.01 * rng.standard_normal((n_blocks, 1))).astype(np.float16).view(np.uint8)
+        if type_.name == "IQ1_M":
+            spread_scale(data, (0.01 * rng.standard_normal(n_blocks)).astype(np.float16))
         if type_.name == "MXFP4":
             data[:, 0] = rng.integers(110, 125, n_blocks)
         if type_.name == "NVFP4":
@@ -45,6 +53,13 @@ def random_weight(type_: TensorType, n_out: int, n_in: int, seed: int = 0) -> St
         fill_grouped(type_, data, rng)
     data = np.ascontiguousarray(data).reshape(-1)
     return StoredTensor(name="w", type=type_, shape=(n_out, n_in), data=data, source="test")
+
+
+def spread_scale(blocks: np.ndarray, d: np.ndarray) -> None:
+    """Write the float16 scales of IQ1_M blocks, which lie in the uppermost bits of four numbers."""
+    words = blocks[:, 48:].copy().view("<u2") & 0x0FFF
+    words |= (d.view(np.uint16)[:, None] >> np.array([0, 4, 8, 12], np.uint16)) << 12
+    blocks[:, 48:] = words.astype("<u2").view(np.uint8)
 
 
 def fill_grouped(type_: TensorType, blocks: np.ndarray, rng: np.random.Generator) -> None:

@@ -26,7 +26,11 @@ def same_bits(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> bool:
     )
 
 
-@pytest.mark.parametrize("stored", TENSOR_TYPES, ids=lambda t: t.name)
+# `gguf` does not decode these; tests.kernels.test_codebook_types holds them against ggml.
+KNOWN = [t for t in TENSOR_TYPES if t.name not in ("Q1_0", "Q2_0")]
+
+
+@pytest.mark.parametrize("stored", KNOWN, ids=lambda t: t.name)
 @pytest.mark.parametrize("n_blocks", [1, 3, 2500])
 def test_random_bytes_decode_to_the_bits_of_the_reference(stored: TensorType, n_blocks: int) -> None:
     data = np.random.default_rng(n_blocks).integers(0, 256, n_blocks * stored.block_bytes, np.uint8)
@@ -39,7 +43,8 @@ def test_random_bytes_decode_to_the_bits_of_the_reference(stored: TensorType, n_
 # Where the 16-bit scales of a block start; the types that are not here have none.
 SCALES = {
     "F16": (0,), "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,), "Q2_K": (80, 82), "Q3_K": (108,),
-    "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "IQ4_XS": (0,),
+    "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "IQ4_XS": (0,), "IQ1_S": (0,), "IQ2_XXS": (0,),
+    "IQ2_XS": (0,), "IQ2_S": (0,), "IQ3_XXS": (0,), "IQ3_S": (0,), "TQ1_0": (52,), "TQ2_0": (64,),
 }  # fmt: skip
 ODD_HALVES = (0x0000, 0x8000, 0x0001, 0x83FF, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00, 0xFE00, 0x7C01, 0x3C00)
 
@@ -62,7 +67,7 @@ def test_every_eight_bit_scale_decodes_like_the_reference(name: str, n_scales: i
     assert same_bits(dequantise(stored, blocks.reshape(-1)), reference(stored, blocks.reshape(-1)))
 
 
-@pytest.mark.parametrize("stored", TENSOR_TYPES, ids=lambda t: t.name)
+@pytest.mark.parametrize("stored", KNOWN, ids=lambda t: t.name)
 def test_read_only_unaligned_input_gives_an_owned_writable_result(stored: TensorType) -> None:
     raw = np.random.default_rng(7).integers(0, 256, 9 * stored.block_bytes + 1, np.uint8)
     raw.flags.writeable = False

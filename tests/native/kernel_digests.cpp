@@ -69,6 +69,10 @@ const NamedType kTypes[] = {
     {"Q6_K", Type::kQ6_K, {208}},      {"IQ4_NL", Type::kIQ4_NL, {0}},   {"IQ4_XS", Type::kIQ4_XS, {0}},
     {"MXFP4", Type::kMXFP4, {}},       {"NVFP4", Type::kNVFP4, {}},      {"U4_G32", Type::kU4_32, {}},
     {"U4_G128", Type::kU4_128, {}},    {"U8_G32", Type::kU8_32, {}},     {"U8_G64", Type::kU8_64, {}},
+    {"IQ1_S", Type::kIQ1_S, {0}},      {"IQ1_M", Type::kIQ1_M, {}},      {"IQ2_XXS", Type::kIQ2_XXS, {0}},
+    {"IQ2_XS", Type::kIQ2_XS, {0}},    {"IQ2_S", Type::kIQ2_S, {0}},     {"IQ3_XXS", Type::kIQ3_XXS, {0}},
+    {"IQ3_S", Type::kIQ3_S, {0}},      {"TQ1_0", Type::kTQ1_0, {52}},    {"TQ2_0", Type::kTQ2_0, {64}},
+    {"Q1_0", Type::kQ1_0, {0}},        {"Q2_0", Type::kQ2_0, {0}},
     {"E4M3_G32", Type::kE4M3_32, {}},  {"E4M3_G128", Type::kE4M3_128, {}}, {"E5M2_G64", Type::kE5M2_64, {}},
 };
 
@@ -100,6 +104,9 @@ std::vector<uint8_t> random_blocks(const NamedType& type, const Format& format, 
     }
     if (format.is_grouped()) tame_grouped(format, p, random);
     if (type.type == Type::kMXFP4) p[0] = static_cast<uint8_t>(110 + random.below(15));
+    if (type.type == Type::kIQ1_M) {  // 2^-7 to 2^-6; a quarter in the uppermost bits of each of four numbers
+      for (int i = 0; i < 4; ++i) p[49 + 2 * i] = static_cast<uint8_t>((p[49 + 2 * i] & 15) | (i == 3 ? 0x20 : i == 2 ? 0x00 : p[49 + 2 * i] & 0xF0));
+    }
     if (type.type == Type::kNVFP4) {
       for (int i = 0; i < 4; ++i) p[i] &= 127;
     }
@@ -120,6 +127,14 @@ std::string shape(std::initializer_list<int64_t> sizes) {
   return out;
 }
 
+// Codes that are no codebook's, but of its size and range.
+void give_codebook(Engine& engine, const Format& format, Random& random) {
+  const Codebook shape = codebook_of(format.type);
+  std::vector<uint8_t> codes(static_cast<size_t>(shape.size()));
+  for (uint8_t& code : codes) code = static_cast<uint8_t>(random.below(static_cast<uint64_t>(shape.largest_code) + 1));
+  engine.take_codebook(format, codes);
+}
+
 std::vector<float> multiply(Engine& engine, const std::vector<float>& x, int64_t n_rows, const PackedLinear& weight) {
   std::vector<float> out(static_cast<size_t>(n_rows * weight.view.n_out));
   const Product product{weight.view, out.data(), nullptr, nullptr};
@@ -133,8 +148,9 @@ void linear_case(Engine& engine, const NamedType& type, int64_t n_out, int64_t n
   auto x = random.floats(n_rows * n_in);
   for (size_t i = 0; i < x.size(); i += 3 + i % 61) x[i] *= 100.0f;  // groups of different size
   for (int64_t i = 0; i < n_in / 2; ++i) x[static_cast<size_t>(i)] = i % 64 < 32 ? 0.0f : x[static_cast<size_t>(i)];
+  give_codebook(engine, format, random);  // the first one stays
   PackedLinear packed(format, n_out, n_in);
-  engine.pack(packed, {0, 1, stored});
+  engine.pack(packed, {0, 1, stored, nullptr, engine.codebook(format)});
   report(std::string("linear ") + type.name + " " + shape({n_rows, n_in, n_out}), multiply(engine, x, n_rows, packed));
 }
 

@@ -30,6 +30,11 @@ class TypeShare:
     n_elements: int
     size_bytes: int
 
+    @property
+    def packed_bytes(self) -> int:
+        """What they take in the compute layout."""
+        return self.n_elements // self.type.block_elements * self.type.packed_block_bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
@@ -75,7 +80,7 @@ def summarise(checkpoint: Checkpoint) -> ModelSummary:
     except UnsupportedModel as error:
         refusal = str(error)
     types = _sum_up(checkpoint.tensors)
-    weights_bytes = sum(share.size_bytes for share in types)
+    weights_bytes = sum(share.packed_bytes for share in types)
     embedding = next((checkpoint.tensors[name] for name in _EMBEDDINGS if name in checkpoint.tensors), None)
     kv_type = kv_type_for(embedding.type.name if embedding else "")
     of_format = _gguf_parts(checkpoint) if isinstance(checkpoint, GgufCheckpoint) else _hf_parts(checkpoint)

@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from samovar.errors import OutOfMemory, SamovarError
 from samovar.kernels import F32, Experts, KvPages, Linear, Spans, WeightForm
+from samovar.kernels.codebooks import CODEBOOK_TYPES, codebook
 from samovar.kernels.cores import usable_cores
+from samovar.kernels.finite import scales_not_finite
 from samovar.kernels.sample_batch import SampleBatch, refuse_failed
 from samovar.kernels.slabs import Slabs
 from samovar.tensors.dtypes import F32 as F32_TYPE
+from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor, Tensor
 
 if TYPE_CHECKING:
@@ -88,6 +91,7 @@ class NativeOps:
         self._engine: Engine = _native().Engine(isa, n_threads)
         self._target: Engine | Program = self._engine
         self._slabs = Slabs()
+        self._codebooks: set[str] = set()
 
     @property
     def isa(self) -> str:
@@ -144,8 +148,10 @@ class NativeOps:
 
     def _fill_members(self, linear: "NativeLinear", weight: StoredTensor, first: int) -> None:
         try:
+            self._give_codebook(weight.type)
             if not linear.is_int4:
-                self._engine.pack(linear, weight.data, first, weight.input_order)
+                if not self._engine.pack(linear, weight.data, first, weight.input_order):
+                    raise scales_not_finite(weight)
             elif not self._engine.pack_int4(linear, weight.type.ggml_id, weight.data, first, weight.input_order):
                 from samovar.kernels.int4 import not_finite  # most starts need nothing of it
 
@@ -156,9 +162,16 @@ class NativeOps:
                 "or choose a smaller model or quantisation"
             ) from error
 
+    def _give_codebook(self, type_: TensorType) -> None:
+        """The engine keeps the codebooks of the types that it has met."""
+        if type_.name in CODEBOOK_TYPES and type_.name not in self._codebooks:
+            self._engine.take_codebook(type_.ggml_id, np.ascontiguousarray(codebook(type_.name).codes).reshape(-1))
+            self._codebooks.add(type_.name)
+
     def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
         """Dequantise the rows asked for."""
         assert len(table.shape) == 2, table.name
+        self._give_codebook(table.type)
         out_TD = self._new(len(ids_T), table.shape[1])
         self._target.embed(table.type.ggml_id, table.data, ids_T, out_TD)
         return out_TD

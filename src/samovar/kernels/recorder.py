@@ -24,7 +24,7 @@ class RecordingOps(NativeOps):
     """
 
     def __init__(self, ops: NativeOps, slabs: Slabs) -> None:
-        self._isa, self._engine, self._slabs = ops.isa, ops._engine, slabs
+        self._isa, self._engine, self._codebooks, self._slabs = ops.isa, ops._engine, ops._codebooks, slabs
         self._program: Program = importlib.import_module("samovar._native").Program(ops._engine)
         self._target = self._program
         self._place: F32 | None = None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from samovar.kernels import F32, PAGE_TOKENS, Experts, KvPages, Linear, Spans, Stack, WeightForm
 from samovar.kernels.dequantise import dequantise
+from samovar.kernels.finite import has_finite_scales, scales_not_finite
 from samovar.kernels.int4 import dequantise_int4, not_finite, quantise_int4
 from samovar.kernels.reference_sample import choose
 from samovar.kernels.sample_batch import SampleBatch, refuse_failed
@@ -76,8 +77,10 @@ class ReferenceOps:
     n_threads = 1
 
     def pack(self, weight: StoredTensor, form: WeightForm = "stored") -> StoredLinear:
-        """Keep the stored form, or float32 values that are rounded to int4."""
+        """Keep the stored form, or float32 values that are rounded to int4. Raises FormatError for infinite scales."""
         if form == "stored":
+            if not has_finite_scales(weight):
+                raise scales_not_finite(weight)
             return StoredLinear(weight)
         w_NK = dequantise(weight.type, weight.data).reshape(weight.shape)
         if not np.isfinite(w_NK).all():

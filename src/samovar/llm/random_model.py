@@ -19,7 +19,7 @@ from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.gguf_header import MetadataValue
 from samovar.formats.gguf_writer import TensorPlan, write_gguf
 from samovar.llm.random_blocks import random_blocks
-from samovar.tensors.dtypes import BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TensorType
+from samovar.tensors.dtypes import BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TYPE_BY_NAME, TensorType
 from samovar.tensors.stored import StoredTensor
 
 
@@ -78,6 +78,9 @@ class Quant:
     better: TensorType | None = None
 
 
+_CODEBOOKS_AND_SIGNS: Final = (
+    "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "TQ1_0", "TQ2_0", "Q1_0", "Q2_0",
+)  # fmt: skip
 # A tied embedding counts as the output matrix, which llama-quantize keeps in Q6_K beside coarser types.
 QUANTS: Final = {
     quant.name: quant
@@ -90,6 +93,7 @@ QUANTS: Final = {
         Quant("q5_k_m", Q5_K, Q6_K, better=Q6_K),
         Quant("q6_k", Q6_K, Q6_K),
         Quant("q8_0", Q8_0, Q8_0),
+        *(Quant(name.lower(), TYPE_BY_NAME[name], Q6_K) for name in _CODEBOOKS_AND_SIGNS),
         Quant("bf16", BF16, BF16),
         Quant("f16", F16, F16),
         Quant("f32", F32, F32),
