@@ -173,6 +173,9 @@ VARIANTS: dict[str, Variant] = {
     ),
     "qwen3-moe-window": Variant(model_type="qwen3_moe", settings=_EXPERTS | _WINDOW_ABOVE),
     "gemma3": Variant(model_type="gemma3_text", settings=_GEMMA3),
+    "gemma3-other-scale": Variant(
+        model_type="gemma3_text", settings=_GEMMA3 | {"num_hidden_layers": 2, "query_pre_attn_scalar": 20}
+    ),
     "gemma3-scaled": Variant(
         model_type="gemma3_text",
         settings=_GEMMA3
@@ -180,6 +183,7 @@ VARIANTS: dict[str, Variant] = {
             "hidden_size": 96,  # whose root is no whole number
             "num_hidden_layers": 3,
             "head_dim": 48,
+            "query_pre_attn_scalar": 48,
             "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
             "rope_parameters": {
                 "full_attention": {"rope_type": "linear", "rope_theta": 1e5, "factor": 8.0},

@@ -30,8 +30,12 @@ _ARCHITECTURES = {
 
 
 def round_weights(model: PreTrainedModel, type_name: str) -> None:
-    """Replace each matrix but routers by what remains of it after storing it as `type_name`."""
+    """Replace each matrix but routers by what remains of it after storing it as `type_name`, and the scale of embeddings as if
+    the model were published in that type, or in bf16."""
+    scale = getattr(model.model.embed_tokens, "embed_scale", None)
     with torch.no_grad():
+        if scale is not None and type_name != "F32":
+            scale.copy_(scale.to(torch.float16 if type_name == "F16" else torch.bfloat16))
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and not name.endswith(_ROUTER):
                 stored = quantize(parameter.numpy(), TYPES[type_name])
@@ -55,11 +59,11 @@ def write_gguf(model: PreTrainedModel, path: Path, type_name: str, *, tensors_pe
             continue
         if writer.arch == "llama" and (heads := _n_heads(name, config)):
             values = _interleaved(values, heads)
+        if writer.arch == "gemma3" and name.endswith("norm.weight"):
+            values = values + np.float32(1)
         module, _, kind = name.rpartition(".")
         kept = "F32" if values.ndim == 1 or name.endswith(_ROUTER) else type_name
         stored = quantize(values, TYPES[kept])
-        if writer.arch == "gemma3" and name.endswith("norm.weight"):
-            values = values + np.float32(1)
         known = next(found for table in tables if (found := table.get_name(module)))
         writer.add_tensor(f"{known}.{kind}", stored, raw_dtype=TYPES[kept])
     writer.write_header_to_file()
