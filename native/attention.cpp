@@ -2,7 +2,8 @@
 //
 // Keys are taken in partitions of 256 at absolute positions. Within one: scores (sum over the head width in order), their
 // maximum, weights e^(score - maximum), their sum (16 lanes, a fixed tree), and the weighted sum of values, key by key. A
-// partition's result joins the running state by rescaling. So a query's result depends on its visible keys alone.
+// partition's result joins the running state by rescaling. So a query's result depends on its visible keys alone. Pages that lie
+// before the windows of all lanes are not read.
 // int8 pages: a score is (sum q * code) * (scale * key scale); a weight takes the value's scale before it meets the codes.
 //
 // Lanes are handled in tiles that stay in registers. Where there are several tiles, a page is widened to float32 once (the
@@ -47,7 +48,12 @@ void ask_for(const typename Source::Element* p) {
 int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t clamp64(int64_t x, int64_t low, int64_t high) { return x < low ? low : min64(x, high); }
 
+// A lane sees the keys from n_passed on and before n_visible; neither falls from lane to lane.
 int64_t n_visible(const AttendView& a, int64_t lane) { return a.position + lane / a.n_group + 1; }
+int64_t n_passed(const AttendView& a, int64_t lane) {
+  const int64_t n = n_visible(a, lane);
+  return n > a.window ? n - a.window : 0;
+}
 
 int64_t head_offset(const AttendView& a, int64_t lane) {
   const int64_t row = lane / a.n_group, head = a.kv_head * a.n_group + lane % a.n_group;
@@ -80,8 +86,9 @@ void page_scores(const AttendView& a, const typename Source::Element* k, const t
   }
 }
 
-// Turn scores of `n` keys (a multiple of 16; those past `visible` count as minus infinity) into weights.
-void soften(float* scores, int64_t n, int64_t visible, float& largest, float& sum) {
+// Turn scores of `n` keys (a multiple of 16; those before `passed` and past `visible` count as minus infinity) into weights.
+void soften(float* scores, int64_t n, int64_t passed, int64_t visible, float& largest, float& sum) {
+  for (int64_t i = 0; i < passed; ++i) scores[i] = kMinusInfinity;
   for (int64_t i = visible < 0 ? 0 : visible; i < n; ++i) scores[i] = kMinusInfinity;
   F32x16 top = set1(kMinusInfinity);
   for (int64_t i = 0; i < n; i += 16) top = max(top, load(scores + i));
@@ -99,10 +106,10 @@ void soften(float* scores, int64_t n, int64_t visible, float& largest, float& su
   sum = sum_lanes(total);
 }
 
-// The keys of one page that the lanes of a tile see: all of them the first `n_all`, lane r the first n[r], none more than `n_any`.
+// The keys of one page that the lanes of a tile see: lane r those from first[r] on and before last[r], which do not fall with r.
 template <int kLanes>
 struct Sight {
-  int64_t n[kLanes], n_all, n_any;
+  int64_t first[kLanes], last[kLanes];
 };
 
 // values[r][0 .. 16 kVectors) += sum over a page's keys of weight * value. `v`, `next` and `values` stand at one column.
@@ -119,25 +126,30 @@ void weigh(const typename Source::Element* v, const typename Source::Element* ne
     }
     v += d_head, next += d_head;
   };
+  int64_t key = sight.first[0];
+  v += key * d_head, next += key * d_head;
+  const auto meet_some = [&](int64_t end) {
+    for (; key < end; ++key) {
+      read();
+      for (int r = 0; r < kLanes; ++r) {
+        if (key < sight.first[r] || key >= sight.last[r]) continue;
+        const F32x16 weight = set1(weights[r * kPartitionKeys + key]);
+        for (int c = 0; c < kVectors; ++c) acc[r][c] = fma(weight, value[c], acc[r][c]);
+      }
+    }
+  };
   for (int r = 0; r < kLanes; ++r) {
     for (int c = 0; c < kVectors; ++c) acc[r][c] = load(values + r * d_out + 16 * c);
   }
-  int64_t key = 0;
-  for (; key < sight.n_all; ++key) {
+  meet_some(sight.first[kLanes - 1]);
+  for (; key < sight.last[0]; ++key) {
     read();
     for (int r = 0; r < kLanes; ++r) {
       const F32x16 weight = set1(weights[r * kPartitionKeys + key]);
       for (int c = 0; c < kVectors; ++c) acc[r][c] = fma(weight, value[c], acc[r][c]);
     }
   }
-  for (; key < sight.n_any; ++key) {
-    read();
-    for (int r = 0; r < kLanes; ++r) {
-      if (key >= sight.n[r]) continue;
-      const F32x16 weight = set1(weights[r * kPartitionKeys + key]);
-      for (int c = 0; c < kVectors; ++c) acc[r][c] = fma(weight, value[c], acc[r][c]);
-    }
-  }
+  meet_some(sight.last[kLanes - 1]);
   for (int r = 0; r < kLanes; ++r) {
     for (int c = 0; c < kVectors; ++c) store(values + r * d_out + 16 * c, acc[r][c]);
   }
@@ -207,6 +219,10 @@ struct Partition {
   int64_t first_key, n_keys;  // n_keys: of the last lane
 
   int64_t n_pages() const { return (n_keys + kPageTokens - 1) / kPageTokens; }
+  int64_t first_page(const Lanes& lanes) const {
+    const int64_t n = n_passed(a, lanes.first) - first_key;
+    return n > 0 ? n / kPageTokens : 0;
+  }
   int64_t slot(int64_t page) const { return a.pages[first_key / kPageTokens + page] * a.kv.n_kv_heads + a.kv_head; }
   const Element* page_at(const uint8_t* pages, int64_t page) const {
     return reinterpret_cast<const Element*>(pages) + slot(page) * kPageTokens * a.kv.d_head;
@@ -222,16 +238,17 @@ struct Partition {
     }
     for (int64_t i = 0; i < kPageTokens * a.kv.d_head; i += 16) store(lanes.panel + i, Pages::read(p + i));
     lanes.for_each_tile([&](auto width, int64_t at) {
-      if (n_visible(a, lanes.first + at + width.value - 1) > first_key + page * kPageTokens) {
+      const int64_t start = first_key + page * kPageTokens, lane = lanes.first + at;
+      if (n_visible(a, lane + width.value - 1) > start && n_passed(a, lane) < start + kPageTokens) {
         f(width, at, PanelF32(), lanes.panel, lanes.panel);
       }
     });
   }
 
   void score(const Lanes& lanes) const {
-    const int64_t n = n_pages();
-    for (int64_t p = 0; p < n; ++p) {
-      const Element* next = p + 1 < n ? page_at(a.kv.k_PGKB, p + 1) : page_at(a.kv.v_PGBK, 0);
+    const int64_t n = n_pages(), first = first_page(lanes);
+    for (int64_t p = first; p < n; ++p) {
+      const Element* next = p + 1 < n ? page_at(a.kv.k_PGKB, p + 1) : page_at(a.kv.v_PGBK, first);
       for_each_tile(lanes, p, page_at(a.kv.k_PGKB, p), next, [&](auto width, int64_t at, auto source, auto* k, auto* ahead) {
         page_scores<decltype(source), width.value>(a, k, ahead, scales_at(a.kv.k_scale_PGB, p), lanes.q + at * a.kv.d_head,
                                                    lanes.scores + at * kPartitionKeys + p * kPageTokens);
@@ -242,15 +259,15 @@ struct Partition {
   void weigh_values(const Lanes& lanes) const {
     const int64_t n = n_pages(), d_out = padded_head(a.kv.d_head);
     for (int64_t i = 0; i < (lanes.last - lanes.first) * d_out; i += 16) store(lanes.values + i, set1(0.0f));
-    for (int64_t p = 0; p < n; ++p) {
+    for (int64_t p = first_page(lanes); p < n; ++p) {
       const int64_t start = first_key + p * kPageTokens;
       const Element* next = page_at(a.kv.v_PGBK, p + 1 < n ? p + 1 : p);
       for_each_tile(lanes, p, page_at(a.kv.v_PGBK, p), next, [&](auto width, int64_t at, auto source, auto* v, auto* ahead) {
         Sight<width.value> sight;
         for (int r = 0; r < width.value; ++r) {
-          sight.n[r] = clamp64(n_visible(a, lanes.first + at + r) - start, 0, kPageTokens);
+          sight.first[r] = clamp64(n_passed(a, lanes.first + at + r) - start, 0, kPageTokens);
+          sight.last[r] = clamp64(n_visible(a, lanes.first + at + r) - start, 0, kPageTokens);
         }
-        sight.n_all = sight.n[0], sight.n_any = sight.n[width.value - 1];
         weigh_page<decltype(source), width.value>(a, v, ahead, sight, lanes.scores + at * kPartitionKeys + p * kPageTokens,
                                                   lanes.values + at * d_out);
       });
@@ -264,10 +281,11 @@ struct Partition {
     for (int64_t r = 0; r < lanes.last - lanes.first; ++r) {
       const int64_t visible = n_visible(a, lanes.first + r) - first_key;
       const int64_t n_padded = clamp64((visible + 15) / 16 * 16, 16, kPartitionKeys);
+      const int64_t passed = clamp64(n_passed(a, lanes.first + r) - first_key, 0, n_padded), start = passed / 16 * 16;
       float* weights = lanes.scores + r * kPartitionKeys;
-      soften(weights, n_padded, visible, tops[r], sums[r]);
+      soften(weights + start, n_padded - start, passed - start, visible - start, tops[r], sums[r]);
       if (a.kv.v_scale_PGB == nullptr) continue;
-      for (int64_t i = 0; i < n_padded; i += 16) {
+      for (int64_t i = start; i < n_padded; i += 16) {
         const float* scales = scales_at(a.kv.v_scale_PGB, i / kPageTokens) + i % kPageTokens;
         store(weights + i, mul(load(weights + i), load(scales)));
       }

@@ -47,7 +47,7 @@ void issue(Program& program, Call call) {
 
 template <class Target>
 void embed(Target& target, int type_id, const Array<const uint8_t, nb::ndim<1>>& table,
-           const Array<const int64_t, nb::ndim<1>>& ids, Output out) {
+           const Array<const int64_t, nb::ndim<1>>& ids, float scale, Output out) {
   const samovar::Format* format = samovar::find_format(type_id);
   check(format != nullptr && out.ndim() == 2 && out.shape(0) == ids.size(), "one row for each id is wanted");
   const auto n_in = static_cast<int64_t>(out.shape(1)), n_ids = static_cast<int64_t>(ids.size());
@@ -55,14 +55,14 @@ void embed(Target& target, int type_id, const Array<const uint8_t, nb::ndim<1>>&
   issue(target, [=, table = table.data(), ids = ids.data(), out = out.data()](Engine& engine) {
     check(samovar::codebook_of(format->type).size() == 0 || engine.codebook(*format) != nullptr, "a type's codebook is missing");
     for (int64_t i = 0; i < n_ids; ++i) check(ids[i] >= 0 && ids[i] < n_rows, "an id lies outside the table");
-    engine.embed(*format, table, n_in, ids, n_ids, out);
+    engine.embed(*format, table, n_in, ids, n_ids, scale, out);
   });
 }
 
-// `norm` [D] makes the rows rms_norm(x), `gate` [T, D] makes them silu(gate) * x; neither leaves x.
+// `norm` [D] makes the rows rms_norm(x), `gate` [T, D] makes them silu(gate) * x, or gelu(gate) * x; neither leaves x.
 template <class Target>
 void linears(Target& target, const Input& x, const nb::tuple& weights, const nb::tuple& biases, const nb::tuple& outs,
-             const Input& residual, const Input& norm, float eps, const Input& gate) {
+             const Input& residual, const Input& norm, float eps, const Input& gate, bool is_gelu) {
   const size_t n = nb::len(weights);
   check(nb::len(outs) == n && nb::len(biases) == n, "one output and one bias or None for each weight is wanted");
   check(x.ndim() == 2 && (!norm.is_valid() || !gate.is_valid()), "rows of x are wanted, with a norm or a gate");
@@ -73,7 +73,7 @@ void linears(Target& target, const Input& x, const nb::tuple& weights, const nb:
     rows = {samovar::Rows::kNormed, x.data(), norm.data(), eps};
   } else if (gate.is_valid()) {
     check(gate.size() == x.size(), "gate and input are not of one size");
-    rows = {samovar::Rows::kGated, gate.data(), x.data(), eps};
+    rows = {is_gelu ? samovar::Rows::kGeluGated : samovar::Rows::kGated, gate.data(), x.data(), eps};
   }
   std::vector<samovar::Product> products;
   products.reserve(n);
@@ -120,6 +120,14 @@ void silu_gate(Target& target, const Input& gate, const Input& up, Output out) {
   check(gate.size() == up.size() && gate.size() == out.size(), "gate, up and output are not of one size");
   issue(target, [n = static_cast<int64_t>(gate.size()), gate = gate.data(), up = up.data(), out = out.data()](Engine& engine) {
     engine.silu_gate(gate, up, n, out);
+  });
+}
+
+template <class Target>
+void gelu_gate(Target& target, const Input& gate, const Input& up, Output out) {
+  check(gate.size() == up.size() && gate.size() == out.size(), "gate, up and output are not of one size");
+  issue(target, [n = static_cast<int64_t>(gate.size()), gate = gate.data(), up = up.data(), out = out.data()](Engine& engine) {
+    engine.gelu_gate(gate, up, n, out);
   });
 }
 
@@ -211,18 +219,19 @@ template <class Target>
 void attention(Target& target, const Array<const float, nb::ndim<3>>& q, int kind, const Pages& k_pages, const Pages& v_pages,
                const Scales& k_scale, const Scales& v_scale, const Array<const int32_t, nb::ndim<1>>& row_starts,
                const Array<const int32_t, nb::ndim<1>>& positions,
-               const Array<const int32_t, nb::ndim<2>>& page_tables, float scale, Output out) {
+               const Array<const int32_t, nb::ndim<2>>& page_tables, float scale, int64_t window, Output out) {
   const samovar::KvView kv = kv_view(kind, k_pages, v_pages, k_scale, v_scale);
   const samovar::SpanView spans{row_starts.data(), positions.data(), page_tables.data(), static_cast<int64_t>(positions.size()),
                                 static_cast<int64_t>(page_tables.shape(1))};
   check(q.shape(2) == k_pages.shape(2) && k_pages.shape(1) > 0 && q.shape(1) % k_pages.shape(1) == 0 && out.size() == q.size(),
         "queries and pages do not fit each other");
+  check(window > 0, "a row sees its own key");
   check(row_starts.size() == positions.size() + 1 && page_tables.shape(0) == positions.size(), "spans do not cover the rows");
   const auto n_rows = static_cast<int64_t>(q.shape(0)), n_heads = static_cast<int64_t>(q.shape(1)),
              n_pages = static_cast<int64_t>(k_pages.shape(0));
   issue(target, [=, q = q.data(), out = out.data()](Engine& engine) {
     check_spans(spans, n_rows, n_pages);
-    engine.attention(q, n_heads, kv, spans, scale, out);
+    engine.attention(q, n_heads, kv, spans, scale, window, out);
   });
 }
 
@@ -231,16 +240,18 @@ template <class Target>
 void bind_ops(nb::class_<Target>& target) {
   using Free = nb::call_guard<nb::gil_scoped_release>;
   target
-      .def("embed", &embed<Target>, "type_id"_a, "table"_a.noconvert(), "ids"_a.noconvert(), "out"_a.noconvert(), Free(),
-           "out [T, D] = rows ids [T] of a stored [V, D] table.")
+      .def("embed", &embed<Target>, "type_id"_a, "table"_a.noconvert(), "ids"_a.noconvert(), "scale"_a, "out"_a.noconvert(), Free(),
+           "out [T, D] = rows ids [T] of a stored [V, D] table, times the scale.")
       .def("linears", &linears<Target>, "x"_a.noconvert(), "weights"_a, "biases"_a, "outs"_a, "residual"_a.noconvert().none(),
-           "norm"_a.noconvert().none(), "eps"_a, "gate"_a.noconvert().none(),
-           "Each out [T, N] = residual + (rows times weight [N, D] + bias); rows: x [T, D], rms_norm(x), or silu(gate) * x.")
+           "norm"_a.noconvert().none(), "eps"_a, "gate"_a.noconvert().none(), "is_gelu"_a,
+           "Each out [T, N] = residual + (rows times weight [N, D] + bias); rows: x [T, D], rms_norm(x), or silu(gate) * x or gelu(gate) * x.")
       .def("rms_norm", &rms_norm<Target>, "x"_a.noconvert(), "weight"_a.noconvert(), "eps"_a, "out"_a.noconvert(), Free(),
            "x and out [..., D], weight [D].")
       .def("rope", &rope<Target>, "x"_a.noconvert(), "cos"_a.noconvert(), "sin"_a.noconvert(), "out"_a.noconvert(), Free(),
            "x and out [T, H, K], cos and sin [T, R].")
       .def("silu_gate", &silu_gate<Target>, "gate"_a.noconvert(), "up"_a.noconvert(), "out"_a.noconvert(), Free(),
+           "All of one shape.")
+      .def("gelu_gate", &gelu_gate<Target>, "gate"_a.noconvert(), "up"_a.noconvert(), "out"_a.noconvert(), Free(),
            "All of one shape.")
       .def("route", &route<Target>, "logits"_a.noconvert(), "is_renormalised"_a, "ids"_a.noconvert(), "weights"_a.noconvert(), Free(),
            "ids and weights [T, C] of the largest of logits [T, E].")
@@ -252,7 +263,7 @@ void bind_ops(nb::class_<Target>& target) {
            "v_pages"_a.noconvert(), "k_scale"_a.noconvert(), "v_scale"_a.noconvert(), "slots"_a.noconvert(), Free(),
            "k and v [T, G, K] into pages [P, G, K, B] and [P, G, B, K]; kind 0 f32, 1 f16, 2 bf16, 3 int8 with scales [P, G, B].")
       .def("attention", &attention<Target>, "q"_a.noconvert(), "kind"_a, "k_pages"_a.noconvert(), "v_pages"_a.noconvert(),
-           "k_scale"_a.noconvert(), "v_scale"_a.noconvert(), "row_starts"_a.noconvert(), "positions"_a.noconvert(), "page_tables"_a.noconvert(), "scale"_a, "out"_a.noconvert(),
+           "k_scale"_a.noconvert(), "v_scale"_a.noconvert(), "row_starts"_a.noconvert(), "positions"_a.noconvert(), "page_tables"_a.noconvert(), "scale"_a, "window"_a, "out"_a.noconvert(),
            Free(), "q and out [T, H, K]; row_starts [S + 1], positions [S], page_tables [S, width].");
 }
 

@@ -49,6 +49,17 @@ void silu_gate(const float* gate, const float* up, int64_t n, float* out) {
   }
 }
 
+void gelu_gate(const float* gate, const float* up, int64_t n, float* out) {
+  constexpr float kMinusTwice = -1.5957691216057308f;  // -2 sqrt(2 / pi)
+  const F32x16 one = set1(1.0f), linear = set1(kMinusTwice), cubic = set1(kMinusTwice * 0.044715f);
+  for (int64_t i = 0; i < n; i += 16) {
+    const int64_t count = n - i < 16 ? n - i : 16;
+    const F32x16 g = load_n(gate + i, count);
+    const F32x16 gelu = div(g, add(one, exp(mul(g, fma(cubic, mul(g, g), linear)))));
+    store_n(out + i, mul(gelu, load_n(up + i, count)), count);
+  }
+}
+
 namespace {
 
 // The largest n_chosen of the logits, largest first, into `values` and `ids`; of equal ones the first. What is no number is as good
@@ -190,8 +201,9 @@ void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* s
 const Kernels& kernels() {
   static constexpr Kernels table{quantise_rows, quantise_whole_rows, tile_rows_f32, quant_linear, int4_linear,
                                  quantise_int4, float_linear,        rms_norm,      rope,         silu_gate,
-                                 route,         write_kv,            attend,        start_states, merge_states,
-                                 finish_states, lane_maxima,         weigh,         read_all,     dot_many};
+                                 gelu_gate,     route,               write_kv,      attend,       start_states,
+                                 merge_states,  finish_states,       lane_maxima,   weigh,        read_all,
+                                 dot_many};
   return table;
 }
 

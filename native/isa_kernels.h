@@ -43,6 +43,7 @@ void rms_norm(const float* x, const float* weight, float eps, int64_t n_rows, in
 void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head,
           int64_t n_pairs, float* out);
 void silu_gate(const float* gate, const float* up, int64_t n, float* out);
+void gelu_gate(const float* gate, const float* up, int64_t n, float* out);
 void route(const float* logits, int64_t n_experts, int64_t n_chosen, bool is_renormalised, int32_t* ids, float* weights);
 void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens,
               int64_t head_first, int64_t head_last);

@@ -78,6 +78,7 @@ struct AttendView {
   int64_t position;      // of the first row
   const int32_t* pages;  // page table of the sequence
   float scale;
+  int64_t window;  // a row sees so many keys at most, its own the last of them
   KvView kv;
 };
 
@@ -110,6 +111,8 @@ struct Kernels {
   void (*rope)(const float* x_THK, const float* cos_TR, const float* sin_TR, int64_t n_tokens, int64_t n_heads, int64_t d_head,
                int64_t n_pairs, float* out_THK);
   void (*silu_gate)(const float* gate, const float* up, int64_t n, float* out);
+  // gelu(gate) * up by the tanh formula: gate / (1 + exp(-2 u)) * up, u = sqrt(2 / pi) * (gate + 0.044715 gate^3).
+  void (*gelu_gate)(const float* gate, const float* up, int64_t n, float* out);
   // Of one token's logits [n_experts]: ids of the n_chosen largest, largest first, equal ones in ascending order of ids; and
   // their weights, exp(logit - largest) over the sum of all of these (16 lanes, ascending, then a fixed tree), and where they are
   // renormalised, over the sum of the chosen in their order. A logit that is no number makes all weights no number.

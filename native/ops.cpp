@@ -14,12 +14,15 @@ const uint8_t* Engine::codebook(const Format& format) const {
   return codebook_of(format.type).size() == 0 ? nullptr : codebooks_[static_cast<size_t>(format.type)].data();
 }
 
-void Engine::embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float* out) {
+void Engine::embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float scale, float* out) {
   const int64_t row_bytes = n_in / format.block_elements * format.block_bytes;
   const int64_t per_item = std::max<int64_t>(1, kInlineElements / n_in);
   pool_.for_each(ceil_div(n_ids, per_item), [&](int64_t item) {
     for (int64_t t = item * per_item; t < std::min(n_ids, (item + 1) * per_item); ++t) {
-      dequantise_row(format, table + ids[t] * row_bytes, codebook(format), n_in, out + t * n_in);
+      float* row = out + t * n_in;
+      dequantise_row(format, table + ids[t] * row_bytes, codebook(format), n_in, row);
+      if (scale == 1.0f) continue;  // a copy keeps the bits of what is no number
+      for (int64_t i = 0; i < n_in; ++i) row[i] *= scale;
     }
   });
 }
@@ -32,6 +35,7 @@ void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<c
   float *made = reinterpret_cast<float*>(memory), *ordered = made + n_rows * n_in;
   if (rows.kind == Rows::kNormed) rms_norm(rows.x, rows.y, rows.eps, n_rows, n_in, made);
   if (rows.kind == Rows::kGated) silu_gate(rows.x, rows.y, n_rows * n_in, made);
+  if (rows.kind == Rows::kGeluGated) gelu_gate(rows.x, rows.y, n_rows * n_in, made);
   const float* x = rows.kind == Rows::kPlain ? rows.x : made;
   for (const Product& product : products) {
     const int32_t* order = product.weight.order;
@@ -55,6 +59,7 @@ void Engine::unordered_linears(const Rows& rows, int64_t n_rows, int64_t n_in, s
     const int64_t first = item * step, last = std::min(n_rows, first + step), at = first * n_in;
     if (rows.kind == Rows::kNormed) kernels_.rms_norm(rows.x + at, rows.y, rows.eps, last - first, n_in, made + at);
     if (rows.kind == Rows::kGated) kernels_.silu_gate(rows.x + at, rows.y + at, (last - first) * n_in, made + at);
+    if (rows.kind == Rows::kGeluGated) kernels_.gelu_gate(rows.x + at, rows.y + at, (last - first) * n_in, made + at);
     rounded.fill(kernels_, is_plain ? rows.x : made, first, last);
   });
   std::vector<Task> tasks;
@@ -80,12 +85,17 @@ void Engine::rope(const float* x, const float* cos, const float* sin, int64_t n_
   });
 }
 
-void Engine::silu_gate(const float* gate, const float* up, int64_t n, float* out) {
+void Engine::gate(void (*kernel)(const float*, const float*, int64_t, float*), const float* gate, const float* up, int64_t n,
+                  float* out) {
   pool_.for_each(ceil_div(n, kInlineElements), [&](int64_t item) {
     const int64_t first = item * kInlineElements;
-    kernels_.silu_gate(gate + first, up + first, std::min(kInlineElements, n - first), out + first);
+    kernel(gate + first, up + first, std::min(kInlineElements, n - first), out + first);
   });
 }
+
+void Engine::silu_gate(const float* x, const float* up, int64_t n, float* out) { gate(kernels_.silu_gate, x, up, n, out); }
+
+void Engine::gelu_gate(const float* x, const float* up, int64_t n, float* out) { gate(kernels_.gelu_gate, x, up, n, out); }
 
 void Engine::accumulate(const float* x, int64_t n, float* out) {
   pool_.for_each(ceil_div(n, kInlineElements), [&](int64_t item) {
@@ -106,10 +116,10 @@ namespace {
 
 // Some lanes of one sequence and kv head, with all partitions they can see.
 struct AttendItem {
-  int64_t sequence, kv_head, first_lane, last_lane, n_partitions;
+  int64_t sequence, kv_head, first_lane, last_lane, first_partition, n_partitions;
 };
 
-std::vector<AttendItem> attend_items(const SpanView& spans, int64_t n_kv_heads, int64_t n_group) {
+std::vector<AttendItem> attend_items(const SpanView& spans, int64_t n_kv_heads, int64_t n_group, int64_t window) {
   std::vector<AttendItem> items;
   for (int64_t s = 0; s < spans.n_sequences; ++s) {
     const int64_t n_lanes = (spans.row_starts[s + 1] - spans.row_starts[s]) * n_group;
@@ -117,7 +127,9 @@ std::vector<AttendItem> attend_items(const SpanView& spans, int64_t n_kv_heads, 
       for (int64_t lane = 0; lane < n_lanes; lane += kItemLanes) {
         const int64_t last = std::min(n_lanes, lane + kItemLanes);
         const int64_t n_keys = spans.positions[s] + (last - 1) / n_group + 1;
-        items.push_back({s, g, lane, last, ceil_div(n_keys, kPartitionKeys)});
+        const int64_t n_passed = std::max<int64_t>(0, spans.positions[s] + lane / n_group + 1 - window);
+        const int64_t first_partition = n_passed / kPartitionKeys;
+        items.push_back({s, g, lane, last, first_partition, ceil_div(n_keys, kPartitionKeys) - first_partition});
       }
     }
   }
@@ -126,9 +138,10 @@ std::vector<AttendItem> attend_items(const SpanView& spans, int64_t n_kv_heads, 
 
 }  // namespace
 
-void Engine::attention(const float* q, int64_t n_heads, const KvView& kv, const SpanView& spans, float scale, float* out) {
+void Engine::attention(const float* q, int64_t n_heads, const KvView& kv, const SpanView& spans, float scale,
+                       int64_t window, float* out) {
   const int64_t n_group = n_heads / kv.n_kv_heads, d_head = kv.d_head, stride = state_floats(d_head);
-  const std::vector<AttendItem> items = attend_items(spans, kv.n_kv_heads, n_group);
+  const std::vector<AttendItem> items = attend_items(spans, kv.n_kv_heads, n_group, window);
   const auto view = [&](const AttendItem& item) {
     const int64_t offset = spans.row_starts[item.sequence] * n_heads * d_head;
     return AttendView{q + offset,
@@ -139,12 +152,13 @@ void Engine::attention(const float* q, int64_t n_heads, const KvView& kv, const 
                       spans.positions[item.sequence],
                       spans.page_tables + item.sequence * spans.table_width,
                       scale,
+                      window,
                       kv};
   };
   const auto attend = [&](const AttendItem& item, int64_t part_first, int64_t part_last, float* states) {
     kernels_.start_states(item.last_lane - item.first_lane, d_head, states);
-    kernels_.attend(view(item), item.first_lane, item.last_lane, part_first, part_last, states,
-                    scratch(Slot::kWork, attend_scratch_bytes(d_head)));
+    kernels_.attend(view(item), item.first_lane, item.last_lane, item.first_partition + part_first,
+                    item.first_partition + part_last, states, scratch(Slot::kWork, attend_scratch_bytes(d_head)));
   };
   int64_t n_pieces = 0, n_states = 0;
   std::vector<int64_t> first_piece, first_state;

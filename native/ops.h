@@ -23,9 +23,9 @@ struct SpanView {
   int64_t n_sequences, table_width;
 };
 
-// The rows [T, n_in] that a product takes: x itself; x normalised with the weight y [n_in]; or silu(x) * y.
+// The rows [T, n_in] that a product takes: x itself; x normalised with the weight y [n_in]; silu(x) * y; or gelu(x) * y.
 struct Rows {
-  enum Kind { kPlain, kNormed, kGated } kind;
+  enum Kind { kPlain, kNormed, kGated, kGeluGated } kind;
   const float* x;
   const float* y;
   float eps;
@@ -68,8 +68,8 @@ class Engine {
   bool pack_int4(PackedLinear& weight, const Format& format, const Members& members) {
     return samovar::pack_int4(weight, format, members, kernels_, arena_, pool_);
   }
-  // out[t] = row ids[t] of a stored [V, n_in] table. The ids are in range; the type's codebook is here.
-  void embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float* out);
+  // out[t] = row ids[t] of a stored [V, n_in] table, times `scale`. The ids are in range; the type's codebook is here.
+  void embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float scale, float* out);
   void linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products);
   // The n_chosen experts of each row of logits [T, n_experts], largest first, see Kernels::route.
   void route(const float* logits, int64_t n_rows, int64_t n_experts, int64_t n_chosen, bool is_renormalised, int32_t* ids,
@@ -81,13 +81,16 @@ class Engine {
   void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads, int64_t d_head,
             int64_t n_pairs, float* out);
   void silu_gate(const float* gate, const float* up, int64_t n, float* out);
+  void gelu_gate(const float* gate, const float* up, int64_t n, float* out);
   void accumulate(const float* x, int64_t n, float* out);  // out += x; they do not overlap
   void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens);
   // One token id for each row, or kNothingAllowed or kNotANumber; see sample.h.
   void sample(const float* logits, const SampleView& view, int64_t* ids);
-  void attention(const float* q, int64_t n_heads, const KvView& kv, const SpanView& spans, float scale, float* out);
+  // Each row over its own key and those before it, at most `window` of them.
+  void attention(const float* q, int64_t n_heads, const KvView& kv, const SpanView& spans, float scale, int64_t window, float* out);
 
  private:
+  void gate(void (*kernel)(const float*, const float*, int64_t, float*), const float* gate, const float* up, int64_t n, float* out);
   void unordered_linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products);
 
   const Kernels& kernels_;

@@ -13,7 +13,8 @@ from samovar.tensors.stored import StoredTensor
 from tests.kernels.native_cases import random_weight
 
 VOCAB, N_LAYERS, N_HEADS, N_KV_HEADS, D_HEAD, WIDTH, D_FFN = 333, 3, 6, 2, 32, 96, 160
-NAMES = ("qwen3", "qwen3_moe", "qwen2", "llama")
+NAMES = ("qwen3", "qwen3_moe", "qwen2", "llama", "mistral", "gemma3_text")
+WINDOW = 37  # of mistral in all layers, of gemma3_text in its local ones
 N_EXPERTS, N_CHOSEN, D_EXPERT, DENSE_LAYER = 9, 3, 64, 1
 
 EXPERTS = {
@@ -29,9 +30,11 @@ def random_decoder(name: str, ops: Ops) -> Decoder:
             "model_type": name, "vocab_size": VOCAB, "hidden_size": WIDTH, "intermediate_size": D_FFN,
             "num_hidden_layers": N_LAYERS, "num_attention_heads": N_HEADS, "num_key_value_heads": N_KV_HEADS,
             "head_dim": D_HEAD, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-            "tie_word_embeddings": True, "hidden_act": "silu",
+            "tie_word_embeddings": True,
             **({"attention_bias": True, "mlp_bias": True} if name == "llama" else {}),
             **(EXPERTS if name == "qwen3_moe" else {}),
+            **({"sliding_window": WINDOW} if name in ("mistral", "gemma3_text") else {}),
+            **({"sliding_window_pattern": 2} if name == "gemma3_text" else {}),
         },
         "test",
     )  # fmt: skip
@@ -76,7 +79,10 @@ def random_decoder(name: str, ops: Ops) -> Decoder:
                 add(f"{layer}.{part}.{projection}.weight", n_out, n_in)
                 if has_bias and not (name == "qwen2" and projection == "o_proj"):
                     add(f"{layer}.{part}.{projection}.bias", n_out)
-        if name.startswith("qwen3"):
+        if name == "gemma3_text":
+            add(f"{layer}.pre_feedforward_layernorm.weight", WIDTH)
+            add(f"{layer}.post_feedforward_layernorm.weight", WIDTH)
+        if name.startswith(("qwen3", "gemma3")):
             add(f"{layer}.self_attn.q_norm.weight", D_HEAD)
             add(f"{layer}.self_attn.k_norm.weight", D_HEAD)
     source = WeightSource(tensors, ops, where="test")

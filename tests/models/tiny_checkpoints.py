@@ -69,6 +69,22 @@ _LLAMA3_ROPE: dict[str, object] = {
 }
 
 
+_WINDOW_ABOVE: dict[str, object] = {
+    "num_hidden_layers": 3, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1,
+}  # fmt: skip
+_GEMMA3: dict[str, object] = {
+    "num_hidden_layers": 7,  # the sixth of which is global
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "sliding_window": 24,
+    "tie_word_embeddings": True,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    },
+}
+
+
 def _plain_rope(theta: float) -> dict[str, object]:
     return {"rope_type": "default", "rope_theta": theta}
 
@@ -139,6 +155,42 @@ VARIANTS: dict[str, Variant] = {
         model_type="mistral",
         settings={"head_dim": 32, "sliding_window": None, "rope_parameters": _plain_rope(1e4)},
     ),
+    "mistral-window": Variant(
+        model_type="mistral", settings={"head_dim": 32, "sliding_window": 20, "rope_parameters": _plain_rope(1e4)}
+    ),
+    "qwen2-window": Variant(
+        model_type="qwen2",
+        settings={**_WINDOW_ABOVE, "sliding_window": 33, "max_window_layers": 2, "rope_parameters": _plain_rope(1e4)},
+    ),
+    "qwen3-window": Variant(
+        model_type="qwen3",
+        settings={
+            **_WINDOW_ABOVE,
+            "head_dim": 16,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": _plain_rope(1e6),
+        },
+    ),
+    "qwen3-moe-window": Variant(model_type="qwen3_moe", settings=_EXPERTS | _WINDOW_ABOVE),
+    "gemma3": Variant(model_type="gemma3_text", settings=_GEMMA3),
+    "gemma3-other-scale": Variant(
+        model_type="gemma3_text", settings=_GEMMA3 | {"num_hidden_layers": 2, "query_pre_attn_scalar": 20}
+    ),
+    "gemma3-scaled": Variant(
+        model_type="gemma3_text",
+        settings=_GEMMA3
+        | {
+            "hidden_size": 96,  # whose root is no whole number
+            "num_hidden_layers": 3,
+            "head_dim": 48,
+            "query_pre_attn_scalar": 48,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 1e5, "factor": 8.0},
+                "sliding_attention": _plain_rope(2e4),
+            },
+        },
+    ),
 }
 
 
@@ -154,7 +206,7 @@ def random_model(variant: Variant, dtype: torch.dtype = torch.float32, **changes
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             drawn = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(_scaled(name, drawn))
+            parameter.copy_(_scaled(name, drawn, variant.model_type.startswith("gemma")))
     return _converted(model, dtype)
 
 
@@ -166,9 +218,9 @@ def _converted(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     return model.eval()
 
 
-def _scaled(name: str, drawn: torch.Tensor) -> torch.Tensor:
+def _scaled(name: str, drawn: torch.Tensor, has_centred_norms: bool) -> torch.Tensor:
     if name.endswith("norm.weight"):
-        return 1 + 0.3 * drawn
+        return 0.3 * drawn if has_centred_norms else 1 + 0.3 * drawn
     if name.endswith(".bias"):
         return 0.3 * drawn
     if "embed_tokens" in name:
@@ -196,6 +248,9 @@ def rewrite_config_as_transformers_4(folder: Path) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text())
     rope = config.pop("rope_parameters")
+    if "sliding_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
     config["rope_theta"] = rope.pop("rope_theta")
     config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
     config["torch_dtype"] = config.pop("dtype")

@@ -24,12 +24,18 @@ TYPES = {
     "Q8_0": gguf.GGMLQuantizationType.Q8_0,
 }
 _ROUTER = "mlp.gate.weight"  # stays in f32
-_ARCHITECTURES = {"qwen3": "qwen3", "qwen3_moe": "qwen3moe", "qwen2": "qwen2", "llama": "llama", "mistral": "llama"}
+_ARCHITECTURES = {
+    "qwen3": "qwen3", "qwen3_moe": "qwen3moe", "qwen2": "qwen2", "llama": "llama", "mistral": "llama", "gemma3_text": "gemma3",
+}  # fmt: skip
 
 
 def round_weights(model: PreTrainedModel, type_name: str) -> None:
-    """Replace each matrix but routers by what remains of it after storing it as `type_name`."""
+    """Replace each matrix but routers by what remains of it after storing it as `type_name`, and the scale of embeddings as if
+    the model were published in that type, or in bf16."""
+    scale = getattr(model.model.embed_tokens, "embed_scale", None)
     with torch.no_grad():
+        if scale is not None and type_name != "F32":
+            scale.copy_(scale.to(torch.float16 if type_name == "F16" else torch.bfloat16))
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and not name.endswith(_ROUTER):
                 stored = quantize(parameter.numpy(), TYPES[type_name])
@@ -53,6 +59,8 @@ def write_gguf(model: PreTrainedModel, path: Path, type_name: str, *, tensors_pe
             continue
         if writer.arch == "llama" and (heads := _n_heads(name, config)):
             values = _interleaved(values, heads)
+        if writer.arch == "gemma3" and name.endswith("norm.weight"):
+            values = values + np.float32(1)
         module, _, kind = name.rpartition(".")
         kept = "F32" if values.ndim == 1 or name.endswith(_ROUTER) else type_name
         stored = quantize(values, TYPES[kept])
@@ -97,6 +105,14 @@ def _add_sizes(writer: gguf.GGUFWriter, config: object) -> None:
         if not config.norm_topk_prob:
             writer.add_expert_weights_norm(False)
     rope = config.rope_parameters
+    if config.model_type == "gemma3_text":
+        rope, local = rope["full_attention"], rope["sliding_attention"]
+        if local["rope_theta"] != 1e4:
+            writer.add_float32("gemma3.rope.freq_base_swa", local["rope_theta"])
+        if config.layer_types[0] == "full_attention":
+            writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
+    if getattr(config, "sliding_window", None):
+        writer.add_sliding_window(config.sliding_window)
     writer.add_rope_freq_base(rope["rope_theta"])
     if rope["rope_type"] in ("linear", "yarn"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
@@ -122,7 +138,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
 def _rope_factors(model: PreTrainedModel) -> list[float]:
     """Llama 3: by how much each frequency is divided. Empty for other RoPE types."""
     rope = model.config.rope_parameters
-    if rope["rope_type"] != "llama3":
+    if rope.get("rope_type") != "llama3":
         return []
     scaled_R = model.model.rotary_emb.inv_freq.double()
     plain_R = rope["rope_theta"] ** -(torch.arange(len(scaled_R), dtype=torch.float64) / len(scaled_R))

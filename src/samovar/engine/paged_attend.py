@@ -15,14 +15,17 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class PagedAttend:
-    """Writes a step's keys and values into their pages, and attends to all that precede. Scale 1 / sqrt(head width)."""
+    """Writes a step's keys and values into their pages, and attends to what precedes; see `models.blocks.Attend`."""
 
     ops: Ops
     pool: PagePool
     batch: Batch
 
-    def __call__(self, layer: int, q_THK: F32, k_TGK: F32, v_TGK: F32) -> F32:
+    def __call__(
+        self, layer: int, q_THK: F32, k_TGK: F32, v_TGK: F32, /, *, scale: float | None = None, window: int | None = None
+    ) -> F32:
         """o_THK of one layer."""
         pages = self.pool.layers[layer]
         self.ops.write_kv(k_TGK, v_TGK, pages, self.batch.slots_T)
-        return self.ops.attention(q_THK, pages, self.batch.spans, 1 / math.sqrt(q_THK.shape[-1]))
+        scale = 1 / math.sqrt(q_THK.shape[-1]) if scale is None else scale
+        return self.ops.attention(q_THK, pages, self.batch.spans, scale, window)

@@ -39,13 +39,16 @@ _Shape = tuple[int, int, int, tuple[AdaptedRows, ...]]
 class Angles:
     """Cosines and sines [C, R] of the rotation at each position that a pool of pages has room for.
 
-    They are computed in blocks, as far as steps have come, and stay in place: recorded steps take their rows from them.
+    They are computed in blocks, as far as steps have come, and stay in place: recorded steps take their rows from them. `local`
+    are those of layers with a window, in models that rotate those by other angles.
     """
 
     def __init__(self, model: Decoder, n_positions: int) -> None:
         self._model = model
         n_pairs = len(model.config.rope.inv_freq_R)
         self.cos_CR, self.sin_CR = (np.empty((n_positions, n_pairs), np.float32) for _ in range(2))
+        other = model.config.local_rope
+        self.local = None if other is None else other.tables(np.zeros(n_positions, np.int64))
         self._n_known = 0
 
     def reach(self, position: int) -> None:
@@ -53,6 +56,8 @@ class Angles:
         while self._n_known <= position and self._n_known < len(self.cos_CR):
             block = slice(self._n_known, min(self._n_known + _BLOCK_POSITIONS, len(self.cos_CR)))
             self.cos_CR[block], self.sin_CR[block] = self._model.angles(np.arange(block.start, block.stop))
+            if self.local is not None and (found := self._model.local_angles(np.arange(block.start, block.stop))) is not None:
+                self.local[0][block], self.local[1][block] = found
             self._n_known = block.stop
 
 
@@ -85,7 +90,10 @@ class RecordedStep:
             output_rows=like.output_rows.copy(),
         )  # fmt: skip
         cos_TR, sin_TR = (ops.take_rows(table, batch.positions_T) for table in (angles.cos_CR, angles.sin_CR))
-        step = Step(ops, PagedAttend(ops, pool, batch), cos_TR, sin_TR, adapted)
+        local = None
+        if angles.local is not None:
+            local = ops.take_rows(angles.local[0], batch.positions_T), ops.take_rows(angles.local[1], batch.positions_T)
+        step = Step(ops, PagedAttend(ops, pool, batch), cos_TR, sin_TR, adapted, local)
         x_SD = model.hidden(batch.ids_T, batch.output_rows, step)
         if len(x_SD):
             ops.place_next(results_N)

@@ -71,7 +71,7 @@ class Runner:
         assert isinstance(self.model, Decoder)
         batch = build_batch(slices)
         angles, attend = self.model.angles(batch.positions_T), PagedAttend(self.ops, self.pool, batch)
-        step = Step(self.ops, attend, *angles, self._adapted(batch))
+        step = Step(self.ops, attend, *angles, self._adapted(batch), self.model.local_angles(batch.positions_T))
         return self.model.normalised(self.model.hidden(batch.ids_T, batch.last_rows, step))
 
     def _adapted(self, batch: Batch) -> tuple[AdaptedRows, ...]:

@@ -24,6 +24,9 @@ F32 = NDArray[np.float32]
 WeightForm = Literal["stored", "int4"]
 """What a linear layer's weights are computed in: the type that they are stored in, or rounded to int4 (`kernels.int4`)."""
 
+Activation = Literal["silu", "gelu_tanh"]
+"""What a gate goes through: x / (1 + exp(-x)), or x / (1 + exp(-2 u)) with u = sqrt(2 / pi) * (x + 0.044715 x^3)."""
+
 KvType = Literal["f32", "f16", "bf16", "int8"]
 KV_DTYPES: dict[KvType, np.dtype[np.generic]] = {
     "f32": np.dtype(np.float32),
@@ -164,8 +167,8 @@ class Ops(Protocol):
         """
         ...
 
-    def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
-        """[T, D]: the rows `ids_T` of a [V, D] table in float32."""
+    def embed(self, table: StoredTensor, ids_T: NDArray[np.int64], scale: float = 1.0) -> F32:
+        """[T, D]: the rows `ids_T` of a [V, D] table in float32, times `scale`."""
         ...
 
     def take_rows(self, x_TD: F32, rows_S: NDArray[np.int64]) -> F32:
@@ -179,9 +182,10 @@ class Ops(Protocol):
         bias_N: F32 | None = None,
         *,
         gate_TD: F32 | None = None,
+        activation: Activation = "silu",
         residual_TN: F32 | None = None,
     ) -> F32:
-        """[T, N]: residual + (x times the transposed weight + bias); with a gate, of silu(gate) * x instead of x."""
+        """[T, N]: residual + (x times the transposed weight + bias); with a gate, of activation(gate) * x instead of x."""
         ...
 
     def linears(
@@ -205,6 +209,10 @@ class Ops(Protocol):
 
     def silu_gate(self, gate_TF: F32, up_TF: F32) -> F32:
         """silu(gate) * up."""
+        ...
+
+    def gelu_gate(self, gate_TF: F32, up_TF: F32) -> F32:
+        """gelu_tanh(gate) * up, see `Activation`."""
         ...
 
     def route(self, logits_TE: F32, n_chosen: int, *, is_renormalised: bool) -> tuple[NDArray[np.int32], F32]:
@@ -233,8 +241,11 @@ class Ops(Protocol):
         """
         ...
 
-    def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float) -> F32:
-        """[T, H, K]: causal attention of each row over positions 0 to its own; query head h reads kv head h // (H / G)."""
+    def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float, window: int | None = None) -> F32:
+        """[T, H, K]: causal attention of each row over positions 0 to its own; query head h reads kv head h // (H / G).
+
+        With a `window`, a row sees the last `window` of these positions alone, and pages that no row sees are not read.
+        """
         ...
 
     def sample(self, logits_SV: F32, batch: SampleBatch) -> NDArray[np.int64]:

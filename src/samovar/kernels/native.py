@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.errors import OutOfMemory, SamovarError
-from samovar.kernels import F32, Experts, KvPages, Linear, Spans, WeightForm
+from samovar.kernels import F32, Activation, Experts, KvPages, Linear, Spans, WeightForm
 from samovar.kernels.codebooks import CODEBOOK_TYPES, codebook
 from samovar.kernels.cores import usable_cores
 from samovar.kernels.finite import scales_not_finite
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from samovar._native import Engine, NativeLinear, Program
 
 _SLAB_ELEMENTS = 32768  # smaller outputs come from the heap, which uses their memory again by itself
+_WHOLE_CONTEXT = (1 << 31) - 1  # a window that holds every position
 _KIND = {"f32": 0, "f16": 1, "bf16": 2, "int8": 3}
 
 
@@ -168,18 +169,18 @@ class NativeOps:
             self._engine.take_codebook(type_.ggml_id, np.ascontiguousarray(codebook(type_.name).codes).reshape(-1))
             self._codebooks.add(type_.name)
 
-    def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
+    def embed(self, table: StoredTensor, ids_T: NDArray[np.int64], scale: float = 1.0) -> F32:
         """Dequantise the rows asked for."""
         assert len(table.shape) == 2, table.name
         self._give_codebook(table.type)
         out_TD = self._new(len(ids_T), table.shape[1])
-        self._target.embed(table.type.ggml_id, table.data, ids_T, out_TD)
+        self._target.embed(table.type.ggml_id, table.data, ids_T, scale, out_TD)
         return out_TD
 
     def take_rows(self, x_TD: F32, rows_S: NDArray[np.int64]) -> F32:
         """As `embed` from a table of float32."""
         out_SD = self._new(len(rows_S), x_TD.shape[1])
-        self._target.embed(F32_TYPE.ggml_id, x_TD.reshape(-1).view(np.uint8), rows_S, out_SD)
+        self._target.embed(F32_TYPE.ggml_id, x_TD.reshape(-1).view(np.uint8), rows_S, 1.0, out_SD)
         return out_SD
 
     def linear(
@@ -189,14 +190,17 @@ class NativeOps:
         bias_N: F32 | None = None,
         *,
         gate_TD: F32 | None = None,
+        activation: Activation = "silu",
         residual_TN: F32 | None = None,
     ) -> F32:
         """Quantised weights: x is rounded to 8 bits with a scale for each 32 values; outliers of the row (more than 4 times its
         root mean square) have 15 bits, and do not count for the scale. Sums are exact within such a group. Beside floats of any
         width x stays as it is."""
         out_TN = self._new(len(x_TD), weight.n_out)
-        # the binding refuses weights that it did not pack
-        self._target.linears(x_TD, (weight,), (bias_N,), (out_TN,), residual_TN, None, 0.0, gate_TD)  # type: ignore[arg-type]
+        packed: tuple[NativeLinear, ...] = (weight,)  # type: ignore[assignment]  # the binding refuses what it did not pack
+        self._target.linears(
+            x_TD, packed, (bias_N,), (out_TN,), residual_TN, None, 0.0, gate_TD, activation == "gelu_tanh"
+        )
         return out_TN
 
     def linears(
@@ -211,7 +215,7 @@ class NativeOps:
         outs = tuple([self._new(len(x_TD), weight.n_out) for weight in weights])
         norm_D, eps = norm or (None, 0.0)
         biases = biases or (None,) * len(weights)
-        self._target.linears(x_TD, weights, biases, outs, None, norm_D, eps, None)  # type: ignore[arg-type]
+        self._target.linears(x_TD, weights, biases, outs, None, norm_D, eps, None, False)  # type: ignore[arg-type]
         return outs
 
     def rms_norm(self, x_TD: F32, weight_D: F32, eps: float) -> F32:
@@ -230,6 +234,12 @@ class NativeOps:
         """The exponential is within 2 units in the last place."""
         out_TF = self._new(*gate_TF.shape)
         self._target.silu_gate(gate_TF, up_TF, out_TF)
+        return out_TF
+
+    def gelu_gate(self, gate_TF: F32, up_TF: F32) -> F32:
+        """The exponential is within 2 units in the last place of its argument's."""
+        out_TF = self._new(*gate_TF.shape)
+        self._target.gelu_gate(gate_TF, up_TF, out_TF)
         return out_TF
 
     def route(self, logits_TE: F32, n_chosen: int, *, is_renormalised: bool) -> tuple[NDArray[np.int32], F32]:
@@ -254,11 +264,14 @@ class NativeOps:
         """Scatter the rows into their pages."""
         self._target.write_kv(k_TGK, v_TGK, *_arrays(pages), slots_T)
 
-    def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float) -> F32:
+    def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float, window: int | None = None) -> F32:
         """Keys in partitions of 256 at absolute positions, each with its own softmax, joined in order."""
         out_THK = self._new(*q_THK.shape)
-        tables = spans.page_tables_SP
-        self._target.attention(q_THK, *_arrays(pages), spans.row_starts, spans.positions, tables, scale, out_THK)
+        self._target.attention(
+            q_THK, *_arrays(pages), spans.row_starts, spans.positions, spans.page_tables_SP, scale,
+            _WHOLE_CONTEXT if window is None else window,
+            out_THK,
+        )  # fmt: skip
         return out_THK
 
     def sample(self, logits_SV: F32, batch: SampleBatch) -> NDArray[np.int64]:

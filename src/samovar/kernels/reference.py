@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.kernels import F32, PAGE_TOKENS, Experts, KvPages, Linear, Spans, Stack, WeightForm
+from samovar.kernels import F32, PAGE_TOKENS, Activation, Experts, KvPages, Linear, Spans, Stack, WeightForm
 from samovar.kernels.dequantise import dequantise
 from samovar.kernels.finite import has_finite_scales, scales_not_finite
 from samovar.kernels.int4 import dequantise_int4, not_finite, quantise_int4
@@ -19,6 +19,8 @@ from samovar.tensors import dtypes
 from samovar.tensors.stored import StoredTensor
 
 _PANEL_ELEMENTS = 1 << 24  # 64 MiB of float32 at a time
+_GELU_LINEAR = np.float32(-2 * (2 / np.pi) ** 0.5)
+_GELU_CUBIC = np.float32(_GELU_LINEAR * 0.044715)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,10 @@ class ReferenceOps:
         weights = [w for t in tensors for w in ([t] if len(t.shape) == 2 else [t.entry(i) for i in range(t.shape[0])])]
         return StoredStack(tuple(self.pack(weight, form) for weight in weights))
 
-    def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
+    def embed(self, table: StoredTensor, ids_T: NDArray[np.int64], scale: float = 1.0) -> F32:
         """Dequantise the rows asked for."""
-        return dequantise(table.type, table.rows()[ids_T].reshape(-1)).reshape(len(ids_T), table.shape[1])
+        out_TD = dequantise(table.type, table.rows()[ids_T].reshape(-1)).reshape(len(ids_T), table.shape[1])
+        return out_TD if scale == 1.0 else out_TD * np.float32(scale)
 
     def take_rows(self, x_TD: F32, rows_S: NDArray[np.int64]) -> F32:
         """Index the rows."""
@@ -108,10 +111,13 @@ class ReferenceOps:
         bias_N: F32 | None = None,
         *,
         gate_TD: F32 | None = None,
+        activation: Activation = "silu",
         residual_TN: F32 | None = None,
     ) -> F32:
         """The product, then bias, then residual."""
-        out_TN = _product(x_TD if gate_TD is None else self.silu_gate(gate_TD, x_TD), weight)
+        if gate_TD is not None:
+            x_TD = self.silu_gate(gate_TD, x_TD) if activation == "silu" else self.gelu_gate(gate_TD, x_TD)
+        out_TN = _product(x_TD, weight)
         if bias_N is not None:
             out_TN += bias_N
         if residual_TN is not None:
@@ -151,6 +157,13 @@ class ReferenceOps:
             out: F32 = gate_TF / (1 + np.exp(-gate_TF)) * up_TF
         return out
 
+    def gelu_gate(self, gate_TF: F32, up_TF: F32) -> F32:
+        """The tanh formula, with (1 + tanh(u)) / 2 written as 1 / (1 + exp(-2 u))."""
+        with np.errstate(over="ignore"):  # as in silu_gate
+            minus_twice_u = gate_TF * (_GELU_LINEAR + _GELU_CUBIC * (gate_TF * gate_TF))
+            out: F32 = gate_TF / (1 + np.exp(minus_twice_u)) * up_TF
+        return out
+
     def route(self, logits_TE: F32, n_chosen: int, *, is_renormalised: bool) -> tuple[NDArray[np.int32], F32]:
         """Sort all, and take the first."""
         ids_TC = np.argsort(-logits_TE, axis=1, kind="stable")[:, :n_chosen].astype(np.int32)
@@ -183,7 +196,7 @@ class ReferenceOps:
         pages.k_PGKB[page, :, :, offset] = _to_stored(k_TGK, pages)
         pages.v_PGBK[page, :, offset, :] = _to_stored(v_TGK, pages)
 
-    def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float) -> F32:
+    def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float, window: int | None = None) -> F32:
         """Gather each sequence's keys and values, and take a plain softmax row by row."""
         out_THK = np.empty_like(q_THK)
         n_kv_heads = pages.k_PGKB.shape[1]
@@ -199,11 +212,12 @@ class ReferenceOps:
             v_GCK = v_PGBK.transpose(1, 0, 2, 3).reshape(n_kv_heads, -1, q_THK.shape[-1])
             for row in range(start, stop):
                 n_visible = int(position) + row - start + 1
+                first = 0 if window is None else max(0, n_visible - window)
                 q_GMK = q_THK[row].reshape(n_kv_heads, -1, q_THK.shape[-1])
-                scores = np.matmul(q_GMK, k_GKC[:, :, :n_visible]) * np.float32(scale)
+                scores = np.matmul(q_GMK, k_GKC[:, :, first:n_visible]) * np.float32(scale)
                 weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
                 weights /= weights.sum(axis=-1, keepdims=True)
-                out_THK[row] = np.matmul(weights, v_GCK[:, :n_visible]).reshape(out_THK.shape[1:])
+                out_THK[row] = np.matmul(weights, v_GCK[:, first:n_visible]).reshape(out_THK.shape[1:])
         return out_THK
 
     def sample(self, logits_SV: F32, batch: SampleBatch) -> NDArray[np.int64]:

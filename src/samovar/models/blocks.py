@@ -10,27 +10,39 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.kernels import Linear, Ops
+from samovar.kernels import Activation, Linear, Ops
 from samovar.models.config import DecoderConfig
 from samovar.models.lora import AdaptedRows
 from samovar.models.weights import Projection, WeightSource
+from samovar.tensors.dtypes import F16 as F16_TYPE
+from samovar.tensors.dtypes import F32 as F32_TYPE
 from samovar.tensors.stored import StoredTensor
 
 F32 = NDArray[np.float32]
 
-Attend = Callable[[int, F32, F32, F32], F32]
-"""(layer, q_THK, k_TGK, v_TGK) -> o_THK: stores the keys and values, and attends to all that precede."""
+
+class Attend(Protocol):
+    """(layer, q_THK, k_TGK, v_TGK) -> o_THK: stores the keys and values, and attends to what precedes.
+
+    That is all, or the last `window` positions, the token's own among them. `scale` None is 1 / sqrt(head width).
+    """
+
+    def __call__(
+        self, layer: int, q_THK: F32, k_TGK: F32, v_TGK: F32, /, *, scale: float | None = None, window: int | None = None
+    ) -> F32: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What every layer of one pass shares. `adapted` names the rows that adapters change; most passes have none."""
+    """What every layer of one pass shares. `adapted` names the rows that adapters change; most passes have none. `local` are the
+    cosines and sines of layers with a window, in models that rotate those by other angles."""
 
     ops: Ops
     attend: Attend
     cos_TR: F32
     sin_TR: F32
     adapted: tuple[AdaptedRows, ...] = ()
+    local: tuple[F32, F32] | None = None
 
 
 class Layer(Protocol):
@@ -55,17 +67,27 @@ def project(step: Step, x_TD: F32, norm: Norm, *projections: Projection) -> tupl
     return outs_TN
 
 
-def project_onto(residual_TN: F32, step: Step, x_TD: F32, projection: Projection, *, gate_TD: F32 | None = None) -> F32:
-    """The residual + the projection of x, or of silu(gate) * x; bias and adapters added."""
-    out_TN = step.ops.linear(x_TD, projection.weight, projection.bias_N, gate_TD=gate_TD, residual_TN=residual_TN)
+def project_onto(
+    residual_TN: F32 | None,
+    step: Step,
+    x_TD: F32,
+    projection: Projection,
+    *,
+    gate_TD: F32 | None = None,
+    activation: Activation = "silu",
+) -> F32:
+    """The residual, where there is one, + the projection of x, or of activation(gate) * x; bias and adapters added."""
+    out_TN = step.ops.linear(
+        x_TD, projection.weight, projection.bias_N, gate_TD=gate_TD, activation=activation, residual_TN=residual_TN
+    )
     for part in step.adapted:
-        part.add(step.ops, (projection,), (out_TN,), x_TD, gate_TD=gate_TD)
+        part.add(step.ops, (projection,), (out_TN,), x_TD, gate_TD=gate_TD, activation=activation)
     return out_TN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatedMlp:
-    """x + down(silu(gate(norm(x))) * up(norm(x))) (Shazeer, 2020, arXiv 2002.05202)."""
+    """x + down(activation(gate(norm(x))) * up(norm(x))) (Shazeer, 2020, arXiv 2002.05202)."""
 
     gate: Projection
     up: Projection
@@ -128,6 +150,7 @@ class PlainLayer:
     mlp: GatedMlp
     norm_eps: float
     d_head: int
+    window: int | None
 
     @classmethod
     def load(cls, source: WeightSource, index: int, config: DecoderConfig, *, has_output_bias: bool) -> "PlainLayer":
@@ -140,6 +163,7 @@ class PlainLayer:
             mlp=GatedMlp.load(source, f"{name}.mlp", config),
             norm_eps=config.norm_eps,
             d_head=config.d_head,
+            window=config.window_of(index),
         )
 
     def __call__(self, index: int, x_TD: F32, step: Step) -> F32:
@@ -147,7 +171,7 @@ class PlainLayer:
         ops, eps = step.ops, self.norm_eps
         q_THK, k_TGK, v_TGK = self.attention.heads(step, x_TD, (self.attention_norm_D, eps), self.d_head)
         q_THK, k_TGK = (ops.rope(heads, step.cos_TR, step.sin_TR) for heads in (q_THK, k_TGK))
-        x_TD = self.attention.output(step, step.attend(index, q_THK, k_TGK, v_TGK), x_TD)
+        x_TD = self.attention.output(step, step.attend(index, q_THK, k_TGK, v_TGK, window=self.window), x_TD)
         return self.mlp(step, x_TD, (self.mlp_norm_D, eps))
 
 
@@ -170,6 +194,7 @@ class Decoder:
     read_bytes: int
     projections: Mapping[str, tuple[int, int]]
     wait: Callable[[int], None]
+    embedding_scale: float = 1.0
 
     def __call__(
         self,
@@ -180,16 +205,20 @@ class Decoder:
         adapted: tuple[AdaptedRows, ...] = (),
     ) -> F32:
         """Logits [S, V] after the tokens at `rows_S` of this pass; `positions_T` are positions in their sequences."""
-        step = Step(self.ops, attend, *self.angles(positions_T), adapted)
+        step = Step(self.ops, attend, *self.angles(positions_T), adapted, self.local_angles(positions_T))
         return self.logits(self.hidden(ids_T, rows_S, step), self.ops)
 
     def angles(self, positions_T: NDArray[np.int64]) -> tuple[F32, F32]:
         """Cosines and sines [T, R] of the rotation at these positions."""
         return self.config.rope.tables(positions_T)
 
+    def local_angles(self, positions_T: NDArray[np.int64]) -> tuple[F32, F32] | None:
+        """Those of layers with a window, where they are others."""
+        return None if self.config.local_rope is None else self.config.local_rope.tables(positions_T)
+
     def hidden(self, ids_T: NDArray[np.int64], rows_S: NDArray[np.int64], step: Step) -> F32:
         """[S, D]: the rows `rows_S` after the last layer, by `step.ops`."""
-        x_TD = step.ops.embed(self.embedding, ids_T)
+        x_TD = step.ops.embed(self.embedding, ids_T, self.embedding_scale)
         for index, layer in enumerate(self.layers):
             self.wait(index)
             x_TD = layer(index, x_TD, step)
@@ -226,7 +255,7 @@ def load_decoder(
     for index in range(config.n_layers):
         layers.append(load_layer(source, index, config))
         source.end_part()
-    norm_D = source.vector("model.norm.weight", config.d_model)
+    norm_D = source.norm("model.norm.weight", config.d_model)
     if config.is_tied:
         source.accept_copy("lm_head.weight", of=embedding)
         head = source.pack(embedding)
@@ -244,4 +273,15 @@ def load_decoder(
         read_bytes=source.read_bytes,
         projections=source.projections,
         wait=wait,
+        embedding_scale=_rounded(config.embedding_scale, embedding),
     )
+
+
+def _rounded(scale: float, embedding: StoredTensor) -> float:
+    """The scale in the type of the embedding's values; bf16 for quantised ones, which is what the models are published in."""
+    if embedding.type is F32_TYPE:
+        return float(np.float32(scale))
+    if embedding.type is F16_TYPE:
+        return float(np.float16(scale))
+    bits = int(np.float32(scale).view(np.uint32))
+    return float(np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32))

@@ -6,23 +6,11 @@ GGUF metadata is first brought into the same form by `samovar.models.gguf_config
 from dataclasses import dataclass
 
 from samovar.errors import FormatError, UnsupportedModel
+from samovar.models.config_reader import HARMLESS_KEYS, ConfigReader
 from samovar.models.rope import Rope, read_rope
+from samovar.models.windows import Sliding, read_windows
 
-HARMLESS_KEYS = frozenset(
-    {
-        # bookkeeping of the files and of the library that wrote them
-        "_name_or_path", "architectures", "auto_map", "dtype", "model_type", "torch_dtype", "transformers_version",
-        # ids: the tokenizer and generation_config.json are read for these
-        "bos_token_id", "eos_token_id", "pad_token_id",
-        # training and reporting only
-        "attention_dropout", "initializer_range", "output_attentions", "output_hidden_states", "pretraining_tp",
-        "return_dict", "use_cache", "chunk_size_feed_forward", "id2label", "label2id", "is_encoder_decoder", "problem_type",
-        "_attn_implementation_autoset", "unsloth_version", "unsloth_fixed",
-        # read only together with a sliding window, which is refused
-        "max_window_layers",
-    }
-)  # fmt: skip
-
+__all__ = ["HARMLESS_KEYS", "ConfigReader", "DecoderConfig", "ExpertsConfig", "read_decoder_config", "read_rope_keys"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertsConfig:
@@ -40,7 +28,12 @@ class ExpertsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderConfig:
-    """Sizes and switches that decoders share. Widths in elements; `max_context` in tokens; `d_ffn` is that of dense layers."""
+    """Sizes and switches that decoders share. Widths in elements; `max_context` in tokens; `d_ffn` is that of dense layers.
+
+    `windows` are those of the layers, see `models.windows`; () where all layers see all positions. `local_rope` is that of the
+    layers with a window, where it is another. `attention_scale` None is 1 / sqrt(head width). Where norms are centred, files
+    hold how far their weights are from 1. Embeddings are multiplied by `embedding_scale`, rounded to their own type.
+    """
 
     architecture: str
     vocab_size: int
@@ -57,6 +50,15 @@ class DecoderConfig:
     has_mlp_bias: bool
     max_context: int
     experts: ExpertsConfig | None = None
+    windows: tuple[int | None, ...] = ()
+    local_rope: Rope | None = None
+    attention_scale: float | None = None
+    has_centred_norms: bool = False
+    embedding_scale: float = 1.0
+
+    def window_of(self, layer: int) -> int | None:
+        """How many positions a token of this layer attends to, its own the last; None for all."""
+        return self.windows[layer] if self.windows else None
 
     @property
     def product_weights(self) -> int:
@@ -69,57 +71,18 @@ class DecoderConfig:
         return self.n_layers * attention + 3 * self.d_model * (n_dense * self.d_ffn + active)
 
 
-class ConfigReader:
-    """Takes keys out of a raw config one by one, checking each; what is left over at the end is refused."""
-
-    def __init__(self, raw: dict[str, object], where: str) -> None:
-        self._rest = {key: value for key, value in raw.items() if key not in HARMLESS_KEYS}
-        self.where = where
-
-    def size(self, key: str, *, default: int | None = None, maximum: int = 1 << 24) -> int:
-        """A positive whole number. A missing or null key takes the default, where there is one."""
-        value = self._rest.pop(key, None)
-        if value is None and default is not None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= maximum:
-            raise FormatError(f"{self.where}: {key} is {value!r}; expected a whole number from 1 to {maximum}")
-        return value
-
-    def number(self, key: str, *, default: float) -> float:
-        """A positive number."""
-        value = self._rest.pop(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
-            raise FormatError(f"{self.where}: {key} is {value!r}; expected a positive number")
-        return float(value)
-
-    def switch(self, key: str, *, default: bool = False) -> bool:
-        """True or false; null counts as the default."""
-        value = self._rest.pop(key, default)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise FormatError(f"{self.where}: {key} is {value!r}; expected true or false")
-        return value
-
-    def take(self, key: str) -> object:
-        """Whatever stands there, or None."""
-        return self._rest.pop(key, None)
-
-    def finish(self) -> None:
-        """Refuse what nobody read. Null values say nothing and pass."""
-        if unread := sorted(key for key, value in self._rest.items() if value is not None):
-            raise UnsupportedModel(
-                f"{self.where}: keys that this architecture does not read: {unread}; "
-                "a model that needs them would answer wrongly, so it is not loaded"
-            )
-
-
 def read_decoder_config(
-    raw: dict[str, object], where: str, *, attention_bias: bool = False, default_theta: float = 10_000.0
+    raw: dict[str, object],
+    where: str,
+    *,
+    attention_bias: bool = False,
+    default_theta: float = 10_000.0,
+    sliding: Sliding = "never",
 ) -> DecoderConfig:
     """Read the keys that Llama-like decoders share, as transformers 4 or 5 writes them.
 
     `attention_bias` is the architecture's default for biases on the projections; a key of that name in the file wins.
+    `sliding` says which layers have a window where the config has one.
     Raises FormatError for a missing or impossible value, UnsupportedModel for what this version does not compute.
     """
     reader = ConfigReader(raw, where)
@@ -135,7 +98,6 @@ def read_decoder_config(
         raise UnsupportedModel(f"{where}: hidden_act {activation!r} is not implemented; expected 'silu'")
     max_context = reader.size("max_position_embeddings", default=2048, maximum=1 << 31)
     n_layers = reader.size("num_hidden_layers", maximum=1 << 12)
-    _refuse_sliding_windows(reader, max_context)
     config = DecoderConfig(
         architecture=str(raw.get("model_type")),
         vocab_size=reader.size("vocab_size"),
@@ -146,7 +108,8 @@ def read_decoder_config(
         d_head=d_head,
         d_ffn=reader.size("intermediate_size"),
         norm_eps=reader.number("rms_norm_eps", default=1e-6),
-        rope=_read_rope_keys(reader, d_head, max_context, default_theta),
+        rope=read_rope_keys(reader, d_head, max_context, default_theta),
+        windows=read_windows(reader, n_layers, max_context, sliding),
         is_tied=reader.switch("tie_word_embeddings"),
         has_attention_bias=reader.switch("attention_bias", default=attention_bias),
         has_mlp_bias=reader.switch("mlp_bias"),
@@ -156,7 +119,7 @@ def read_decoder_config(
     return config
 
 
-def _read_rope_keys(reader: ConfigReader, d_head: int, max_context: int, default_theta: float) -> Rope:
+def read_rope_keys(reader: ConfigReader, d_head: int, max_context: int, default_theta: float) -> Rope:
     """`rope_parameters` (transformers 5) or `rope_theta` beside `rope_scaling` (transformers 4)."""
     theta, partial = reader.take("rope_theta"), reader.take("partial_rotary_factor")
     found = {key: value for key in ("rope_parameters", "rope_scaling") if (value := reader.take(key)) is not None}
@@ -174,20 +137,3 @@ def _read_rope_keys(reader: ConfigReader, d_head: int, max_context: int, default
         raise FormatError(f"{reader.where}: rope_theta is {theta!r}, and rope_parameters say {parameters['rope_theta']!r}")
     parameters.setdefault("rope_theta", default_theta)
     return read_rope(parameters, d_rotary=d_head, max_context=max_context, where=reader.where)
-
-
-def _refuse_sliding_windows(reader: ConfigReader, max_context: int) -> None:
-    """A window that never bites is accepted; one that would is refused, since attention here is full."""
-    is_used = reader.take("use_sliding_window")
-    window = reader.take("sliding_window")
-    layer_types = reader.take("layer_types") or []
-    if not isinstance(layer_types, list):
-        raise FormatError(f"{reader.where}: layer_types is {layer_types!r}; expected a list")
-    if others := sorted({str(kind) for kind in layer_types} - {"full_attention"}):
-        raise UnsupportedModel(f"{reader.where}: layer_types {others} are not implemented; expected full_attention only")
-    if not window or is_used is False:
-        return
-    if not isinstance(window, int) or window < max_context:
-        raise UnsupportedModel(
-            f"{reader.where}: sliding-window attention (sliding_window {window!r}, context {max_context}) is not implemented"
-        )

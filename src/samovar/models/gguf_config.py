@@ -25,7 +25,7 @@ _SIZES = {
     "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
     "expert_weights_norm": "norm_topk_prob",
 }
-_MODEL_TYPES = {"qwen3moe": "qwen3_moe"}  # architectures that have another name in Hugging Face's configs
+_MODEL_TYPES = {"gemma3": "gemma3_text", "qwen3moe": "qwen3_moe"}  # architectures that have another name in Hugging Face's configs
 _SOFTMAX = 1  # of `expert_gating_func`
 _HARMLESS = frozenset({"rope.scaling.finetuned", "tensor_data_layout"})
 
@@ -46,6 +46,14 @@ _LAYER_NAMES = {
     "mlp.experts.up_proj": "ffn_up_exps",
     "mlp.experts.down_proj": "ffn_down_exps",
 }
+_OWN_LAYER_NAMES = {
+    "gemma3_text": {
+        "post_attention_layernorm": "post_attention_norm",
+        "pre_feedforward_layernorm": "ffn_norm",
+        "post_feedforward_layernorm": "post_ffw_norm",
+    },
+}
+_27B_LAYERS = 62  # the one Gemma 3 whose queries have another scale, and which GGUF files do not say (llama.cpp, `gemma3.cpp`)
 _OUTER_NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
@@ -53,13 +61,14 @@ _OUTER_NAMES = {
 }
 
 
-def gguf_tensor_name(name: str) -> str:
-    """The GGUF name of a tensor, given its Hugging Face name."""
+def gguf_tensor_name(name: str, model_type: str = "") -> str:
+    """The GGUF name of a tensor, given its Hugging Face name. Some names mean another tensor in some types of models."""
     if name in _OUTER_NAMES:
         return _OUTER_NAMES[name]
     _, _, layer, rest = name.split(".", 3)
     module, _, kind = rest.rpartition(".")
-    return f"blk.{layer}.{_LAYER_NAMES[module]}.{kind}"
+    own = _OWN_LAYER_NAMES.get(model_type, {})
+    return f"blk.{layer}.{own.get(module) or _LAYER_NAMES[module]}.{kind}"
 
 
 def folder_tensor_name(name: str) -> str:
@@ -100,6 +109,10 @@ def config_from_gguf(
         _add_experts(raw, rest, tensor_shapes, where)
     raw["rope_parameters"] = _rope_parameters(rest, where)
     _check_widths(raw, rest, where)
+    if raw["model_type"] == "llama" and raw.get("sliding_window"):
+        raw["model_type"] = "mistral"  # whose files are of the same architecture; no Llama has a window
+    if raw["model_type"] == "gemma3_text":
+        _add_gemma3(raw, rest, where)
     raw["tie_word_embeddings"] = "output.weight" not in tensor_shapes
     raw["attention_bias"] = "blk.0.attn_q.bias" in tensor_shapes
     raw["mlp_bias"] = "blk.0.ffn_gate.bias" in tensor_shapes
@@ -121,6 +134,23 @@ def _add_experts(
     for key, accepted in (("expert_gating_func", (_SOFTMAX,)), ("expert_weights_scale", (0, 1))):
         if (value := rest.pop(key, accepted[0])) not in accepted:
             raise UnsupportedModel(f"{where}: {key} {value!r} is not implemented; expected {accepted[-1]}")
+
+
+def _add_gemma3(raw: dict[str, object], rest: dict[str, object], where: str) -> None:
+    """Which layers are local and how they rotate, and the scale of queries."""
+    if (base := rest.pop("rope.freq_base_swa", None)) is not None:
+        raw["rope_local_base_freq"] = base
+    pattern = rest.pop("attention.sliding_window_pattern", None)
+    if isinstance(pattern, list):
+        raw["layer_types"] = ["sliding_attention" if is_local else "full_attention" for is_local in pattern]
+    elif pattern is not None:
+        raw["sliding_window_pattern"] = pattern
+    d_model, n_heads, d_head = (raw.get(key) for key in ("hidden_size", "num_attention_heads", "head_dim"))
+    if not all(isinstance(size, int) and size > 0 for size in (d_model, n_heads, d_head)):
+        raise FormatError(f"{where}: embedding_length, head_count and key_length are {d_model!r}, {n_heads!r}, {d_head!r}; expected sizes")
+    assert isinstance(d_model, int)
+    assert isinstance(n_heads, int)
+    raw["query_pre_attn_scalar"] = d_model // n_heads if raw.get("num_hidden_layers") == _27B_LAYERS else d_head
 
 
 def _check_widths(raw: dict[str, object], rest: dict[str, object], where: str) -> None:

@@ -1,4 +1,4 @@
-"""Llama 2 and 3, Mistral without a window, SmolLM2: plain layers; biases and RoPE variants as the config says."""
+"""Llama 2 and 3, SmolLM2: plain layers; biases and RoPE variants as the config says."""
 
 from samovar.models.blocks import PlainLayer
 from samovar.models.config import DecoderConfig, read_decoder_config

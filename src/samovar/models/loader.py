@@ -1,6 +1,7 @@
 """A checkpoint of either format to a decoder that computes."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats import Checkpoint
@@ -17,7 +18,7 @@ from samovar.models.packing import BackgroundPacker, EagerPacker, Packer, Progre
 from samovar.models.weights import WeightSource
 from samovar.tensors.stored import StoredTensor
 
-INTERLEAVED = frozenset({"llama"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
+INTERLEAVED = frozenset({"llama", "mistral"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
 _ROPE_FACTORS = "rope_freqs.weight"
 _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
 
@@ -68,14 +69,16 @@ def take_weights(checkpoint: Checkpoint, ops: Ops, packer: Packer, form: WeightF
     config = architecture.read_config(raw, where)
     if not isinstance(checkpoint, GgufCheckpoint):
         of_folder = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
-        source = WeightSource(of_folder, ops, where=where, packer=packer, form=form)
+        source = WeightSource(
+            of_folder, ops, where=where, packer=packer, form=form, has_centred_norms=config.has_centred_norms
+        )
     else:
         tensors = dict(checkpoint.tensors)
         config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
         heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in INTERLEAVED else {}
         source = WeightSource(
-            tensors, ops, where=where, file_name=gguf_tensor_name, interleaved_heads=heads, packer=packer, form=form,
-            stacks_experts=True,
+            tensors, ops, where=where, file_name=partial(gguf_tensor_name, model_type=config.architecture),
+            interleaved_heads=heads, packer=packer, form=form, stacks_experts=True,
         )  # fmt: skip
     return load_decoder(config, source, ops, architecture.load_layer)
 
@@ -94,7 +97,8 @@ def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, 
     if not isinstance(checkpoint, GgufCheckpoint):
         return ARCHITECTURES[name], dict(checkpoint.config), where
     shapes = {tensor_name: tensor.shape for tensor_name, tensor in checkpoint.tensors.items()}
-    return ARCHITECTURES[name], config_from_gguf(checkpoint.facts, shapes, where), where
+    raw = config_from_gguf(checkpoint.facts, shapes, where)
+    return ARCHITECTURES[str(raw["model_type"])], raw, where
 
 
 def _with_rope_factors(config: DecoderConfig, factors: StoredTensor | None) -> DecoderConfig:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.kernels import F32, Linear, Ops
+from samovar.kernels import F32, Activation, Linear, Ops
 from samovar.models.weights import Projection
 
 
@@ -51,6 +51,7 @@ class AdaptedRows:
         *,
         norm: tuple[F32, float] | None = None,
         gate_TD: F32 | None = None,
+        activation: Activation = "silu",
     ) -> None:
         """Add this adapter's terms to the outputs of `projections`, in place.
 
@@ -62,7 +63,8 @@ class AdaptedRows:
             return
         x_TD = x_TD[self.start : self.stop]
         if gate_TD is not None:
-            x_TD = ops.silu_gate(gate_TD[self.start : self.stop], x_TD)
+            gate = ops.silu_gate if activation == "silu" else ops.gelu_gate
+            x_TD = gate(gate_TD[self.start : self.stop], x_TD)
         lows = ops.linears(x_TD, tuple(term.a for term, _ in terms), norm=norm)
         for (term, out_TN), low_TR in zip(terms, lows, strict=True):
             ops.accumulate(ops.linear(low_TR, term.b), out_TN[self.start : self.stop])

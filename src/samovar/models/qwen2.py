@@ -7,7 +7,7 @@ from samovar.models.weights import WeightSource
 
 def read_config(raw: dict[str, object], where: str) -> DecoderConfig:
     """The biases are part of the architecture; no key names them."""
-    return read_decoder_config(raw, where, attention_bias=True)
+    return read_decoder_config(raw, where, attention_bias=True, sliding="above_a_layer")
 
 
 def load_layer(source: WeightSource, index: int, config: DecoderConfig) -> PlainLayer:

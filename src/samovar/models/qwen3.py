@@ -19,7 +19,7 @@ F32 = NDArray[np.float32]
 
 def read_config(raw: dict[str, object], where: str) -> DecoderConfig:
     """A missing head width is 128, as in the published class."""
-    return read_decoder_config({"head_dim": 128, **raw}, where)
+    return read_decoder_config({"head_dim": 128, **raw}, where, sliding="above_a_layer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class Qwen3Layer:
     mlp_norm_D: F32
     mlp: Mlp
     norm_eps: float
+    window: int | None
 
     def __call__(self, index: int, x_TD: F32, step: Step) -> F32:
         """[T, D] to [T, D]."""
@@ -40,7 +41,7 @@ class Qwen3Layer:
         q_THK, k_TGK, v_TGK = self.attention.heads(step, x_TD, (self.attention_norm_D, eps), len(self.q_norm_K))
         q_THK = ops.rope(ops.rms_norm(q_THK, self.q_norm_K, eps), step.cos_TR, step.sin_TR)
         k_TGK = ops.rope(ops.rms_norm(k_TGK, self.k_norm_K, eps), step.cos_TR, step.sin_TR)
-        x_TD = self.attention.output(step, step.attend(index, q_THK, k_TGK, v_TGK), x_TD)
+        x_TD = self.attention.output(step, step.attend(index, q_THK, k_TGK, v_TGK, window=self.window), x_TD)
         return self.mlp(step, x_TD, (self.mlp_norm_D, eps))
 
 
@@ -61,4 +62,5 @@ def load_layer(
         mlp_norm_D=source.vector(f"{name}.post_attention_layernorm.weight", config.d_model),
         mlp=load_mlp(source, f"{name}.mlp", config),
         norm_eps=config.norm_eps,
+        window=config.window_of(index),
     )

@@ -31,7 +31,10 @@ def read_config(raw: dict[str, object], where: str) -> DecoderConfig:
     """Defaults are those of the published class. Raises as `read_decoder_config`."""
     own = {key: raw[key] for key in _OWN_KEYS if key in raw}
     rest = {key: value for key, value in raw.items() if key not in (*_OWN_KEYS, *_OF_TRAINING)}
-    config = read_decoder_config({"intermediate_size": _PUBLISHED_FFN, **rest}, where)
+    if rest.get("use_sliding_window") is not True:
+        rest["use_sliding_window"] = False
+    rest.pop("max_window_layers", None)  # the published class has a window in all layers or in none
+    config = read_decoder_config({"intermediate_size": _PUBLISHED_FFN, **rest}, where, sliding="everywhere")
     return replace(config, experts=_read_experts(ConfigReader(own, where), config.n_layers))
 
 

@@ -35,7 +35,8 @@ class WeightSource:
     `file_name` maps a Hugging Face tensor name to the name in the file. `interleaved_heads` maps the names of tensors whose
     rows are stored for interleaved rotation (GGUF files of the `llama` architecture) to their number of heads. `packer`
     decides when weights are packed; the default does so at once. `form` is that of all linear layers but the output head and
-    routers. `stacks_experts` says that the files keep each projection of all experts of a layer as one tensor.
+    routers. `stacks_experts` says that the files keep each projection of all experts of a layer as one tensor,
+    `has_centred_norms` that a norm's weight is 1 more than what the files hold.
     `projections` lists those that were taken so far, by name: (n_out, n_in). `packed_bytes` counts all that was packed, and
     `read_bytes` of it what one token needs, whose experts are only some of a stack.
     """
@@ -51,11 +52,12 @@ class WeightSource:
         packer: Packer | None = None,
         form: WeightForm = "stored",
         stacks_experts: bool = False,
+        has_centred_norms: bool = False,
     ) -> None:
         self._rest = dict(tensors)
         self._packer, self._where, self._file_name, self._form = packer or EagerPacker(ops), where, file_name, form
         self._interleaved_heads = interleaved_heads or {}
-        self.stacks_experts = stacks_experts
+        self.stacks_experts, self._has_centred_norms = stacks_experts, has_centred_norms
         self.packed_bytes = self.read_bytes = 0
         self.projections: dict[str, tuple[int, int]] = {}
 
@@ -79,6 +81,11 @@ class WeightSource:
         """A float32 copy of a [width] tensor."""
         tensor = in_order(self.stored(name, (width,)), self._order(name, width))
         return dequantise(tensor.type, tensor.data).copy()
+
+    def norm(self, name: str, width: int) -> F32:
+        """The float32 weight [width] of an RMS norm."""
+        held = self.vector(name, width)
+        return held + np.float32(1) if self._has_centred_norms else held
 
     def linear(self, name: str, n_out: int, n_in: int) -> Linear:
         """A packed weight in the source's form. Raises UnsupportedModel where its width does not suit int4."""
