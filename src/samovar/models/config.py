@@ -6,6 +6,7 @@ GGUF metadata is first brought into the same form by `samovar.models.gguf_config
 from dataclasses import dataclass
 
 from samovar.errors import FormatError, UnsupportedModel
+from samovar.models.outputs import VOCABULARY, Outputs
 from samovar.models.rope import Rope, read_rope
 
 HARMLESS_KEYS = frozenset(
@@ -18,6 +19,9 @@ HARMLESS_KEYS = frozenset(
         "attention_dropout", "initializer_range", "output_attentions", "output_hidden_states", "pretraining_tp",
         "return_dict", "use_cache", "chunk_size_feed_forward", "id2label", "label2id", "is_encoder_decoder", "problem_type",
         "_attn_implementation_autoset", "unsloth_version", "unsloth_fixed",
+        # what the outputs mean, which `models.outputs` and `llm.recipe` read
+        "num_labels", "classifier_from_token", "is_original_qwen3_reranker", "method", "use_sep_token",
+        "sentence_transformers",
         # read only together with a sliding window, which is refused
         "max_window_layers",
     }
@@ -57,6 +61,7 @@ class DecoderConfig:
     has_mlp_bias: bool
     max_context: int
     experts: ExpertsConfig | None = None
+    outputs: Outputs = VOCABULARY
 
     @property
     def product_weights(self) -> int:
