@@ -1,18 +1,26 @@
 """Qwen3-Embedding and Qwen3-Reranker in every form they are shipped in, against `transformers` with the model cards' code."""
 
+import dataclasses
 import json
+import warnings
 
 import numpy as np
 import pytest
 
 from samovar.errors import BadRequest, FormatError, ModelNotFound, PromptTooLong, UnsupportedModel
 from samovar.llm import LLM
+from samovar.llm.embedding_check import DOCUMENTS as CHECK_DOCUMENTS
+from samovar.llm.embedding_check import QUERIES as CHECK_QUERIES
+from samovar.llm.embedding_check import reference_of, self_test_products
 from samovar.llm.recipe import EmbeddingRecipe, RerankRecipe
 from tests.llm.recipe_models import (
     DOCUMENTS,
     END,
+    PREFIX,
     PROMPTS,
     QUERIES,
+    SUFFIX,
+    TASK,
     CardReranker,
     card_embeddings,
     instruct,
@@ -356,3 +364,41 @@ def test_the_prompt_of_a_published_file_is_the_default_one(embedder):
     recipe = embedder.card.recipe
     assert isinstance(recipe, EmbeddingRecipe)
     assert (recipe.prompts, recipe.end_ids) == (PROMPTS, (embedder.tokenizer.control_tokens[END],))
+
+
+def llama(path, **options):
+    """The file as llama.cpp opens it to make vectors."""
+    llama_cpp = pytest.importorskip("llama_cpp")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return llama_cpp.Llama(str(path), embedding=True, n_ctx=512, n_threads=2, verbose=False, **options)
+
+
+@pytest.mark.slow
+def test_vectors_of_a_gguf_file_are_those_of_llama_cpp(tmp_path):
+    path = write_embedder_gguf(tmp_path / "a.gguf", name="Qwen3-Embedding")
+    ours, theirs = opened(path), llama(path)
+    for text in [*map(instruct, QUERIES), *DOCUMENTS]:  # it keeps keys and values in f16
+        assert np.abs(ours.embed(text) - np.array(theirs.embed(text, normalize=True))).max() < 1e-3
+
+
+@pytest.mark.slow
+def test_scores_of_a_gguf_file_are_those_of_llama_cpp(tmp_path, monkeypatch):
+    path = write_reranker_gguf(tmp_path / "a.gguf")
+    ours, theirs = opened(path), llama(path, pooling_type=4)
+    encode = theirs.tokenize
+    monkeypatch.setattr(theirs, "tokenize", lambda text, *_, **__: encode(text, add_bos=False, special=True))
+    for query, document in PAIRS:
+        body = f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {document}"
+        yes, no = theirs.embed(f"{PREFIX}{body}{SUFFIX}")[:2]
+        assert yes + no == pytest.approx(1)
+        assert ours.rerank(query, [document]) == pytest.approx([yes], rel=0.05)
+
+
+def test_the_self_test_multiplies_queries_with_documents(embedder):
+    products = self_test_products(embedder)
+    queries, documents = card_embeddings(list(map(instruct, CHECK_QUERIES))), card_embeddings(list(CHECK_DOCUMENTS))
+    assert np.abs(products - (queries @ documents.T).numpy()).max() < TOLERANCE
+    assert reference_of(embedder.config) is None
+    name, matrix = reference_of(dataclasses.replace(embedder.config, n_layers=28, d_model=1024))
+    assert (name, matrix[0]) == ("Qwen3-Embedding-0.6B", (0.7646, 0.1414))
