@@ -15,7 +15,7 @@ from samovar.llm import LLM
 llm = LLM(sys.argv[1], memory=int(sys.argv[2]), cache=sys.argv[3] == "cached")
 prompts = [f"{i} " + "The water in the samovar is hot. " * (6 + i) for i in range(24)]
 results = llm.generate(prompts, max_tokens=12, temperature=0.8, seed=1)
-llm.embed(prompts[:8])
+llm.embed(prompts[:8], any_model=True)
 llm.log_likelihoods([(prompt, "and cold") for prompt in prompts[-4:]])
 llm.generate(prompts[:4], max_tokens=8, json_object=True)
 fields = dict(line.split(":", 1) for line in open("/proc/self/status"))

@@ -122,7 +122,7 @@ def test_crashes_in_a_row_end_in_a_clear_error_and_no_hang(remote):
     until(lambda: remote._client._shared.failure is not None)
     for call in (
         lambda: remote.generate(PROMPT),
-        lambda: remote.embed("a"),
+        lambda: remote.embed("a", any_model=True),
         lambda: remote.load_adapter("a", "a"),
         lambda: remote.generate(PROMPT, choices=["a"]),
     ):

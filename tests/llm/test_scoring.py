@@ -81,7 +81,7 @@ def logprobs(witness, ids):
 
 def test_vectors_are_the_last_states_of_transformers_at_length_one(pair):
     llm, witness = pair
-    found = llm.embed(TEXTS)
+    found = llm.embed(TEXTS, any_model=True)
     assert found.dtype == np.float32
     for text, vector in zip(TEXTS, found, strict=True):
         last = states(witness, llm.tokenizer.encode(text, parse_control=False))[-1]
@@ -91,22 +91,22 @@ def test_vectors_are_the_last_states_of_transformers_at_length_one(pair):
 
 def test_a_text_has_the_same_vector_alone_and_among_others_and_a_second_time(pair):
     llm, _ = pair
-    together = llm.embed(TEXTS * 3)
-    assert together.tobytes() == np.concatenate([llm.embed(TEXTS)] * 3).tobytes()
+    together = llm.embed(TEXTS * 3, any_model=True)
+    assert together.tobytes() == np.concatenate([llm.embed(TEXTS, any_model=True)] * 3).tobytes()
     for text, vector in zip(TEXTS, together, strict=False):
-        alone = llm.embed(text)
+        alone = llm.embed(text, any_model=True)
         assert alone.shape == (llm.config.d_model,)
         assert alone.tobytes() == vector.tobytes()
-        assert llm.embed(text, tenant="somebody else").tobytes() == vector.tobytes()
+        assert llm.embed(text, tenant="somebody else", any_model=True).tobytes() == vector.tobytes()
 
 
 def test_fewer_dimensions_are_the_first_ones_at_length_one(tiny_llm):
-    whole, cut = tiny_llm.embed(TEXTS), tiny_llm.embed(TEXTS, dimensions=7)
+    whole, cut = tiny_llm.embed(TEXTS, any_model=True), tiny_llm.embed(TEXTS, dimensions=7, any_model=True)
     assert cut.shape == (len(TEXTS), 7)
     first = whole[:, :7].astype(np.float64)
     assert np.abs(cut - first / np.linalg.norm(first, axis=1, keepdims=True)).max() < 1e-6
-    assert np.abs(tiny_llm.embed(TEXTS, dimensions=64) - whole).max() < 1e-6
-    assert tiny_llm.embed("a", dimensions=1).shape == (1,)
+    assert np.abs(tiny_llm.embed(TEXTS, dimensions=64, any_model=True) - whole).max() < 1e-6
+    assert tiny_llm.embed("a", dimensions=1, any_model=True).shape == (1,)
 
 
 def test_what_the_tokenizer_puts_after_a_text_is_part_of_its_vector_and_of_no_likelihood(tiny_checkpoints, tmp_path):
@@ -123,14 +123,14 @@ def test_what_the_tokenizer_puts_after_a_text_is_part_of_its_vector_and_of_no_li
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     llm, plain = LLM(tmp_path), LLM(folder)
     last = states(witness, [*plain.tokenizer.encode("The tea"), 0])[-1]
-    assert np.abs(llm.embed("The tea") - last / np.linalg.norm(last)).max() < TOLERANCE
+    assert np.abs(llm.embed("The tea", any_model=True) - last / np.linalg.norm(last)).max() < TOLERANCE
     assert llm.log_likelihoods(PAIRS) == plain.log_likelihoods(PAIRS)
 
 
 def test_scores_are_the_softmax_of_transformers_yes_and_no(llm_with_yes, tiny_checkpoints):
     llm, witness = llm_with_yes, tiny_checkpoints.get("qwen3-untied")[1]
     documents = [*TEXTS, ""]
-    scores = llm.rerank("Is the tea hot?", documents, task="Find tea")
+    scores = llm.rerank("Is the tea hot?", documents, instruction="Find tea", any_model=True)
     encode = llm.tokenizer.encode
     (no_id,), (yes_id,) = encode("no"), encode("yes")
     for document, score in zip(documents, scores, strict=True):
@@ -145,9 +145,11 @@ def test_scores_are_the_softmax_of_transformers_yes_and_no(llm_with_yes, tiny_ch
         with torch.inference_mode():
             logits = witness(torch.tensor([ids])).logits[0, -1].double()
         assert score == pytest.approx(torch.softmax(logits[[no_id, yes_id]], 0)[1].item(), abs=1e-3)
-        assert llm.rerank("Is the tea hot?", [document], task="Find tea") == [score]
+        assert llm.rerank("Is the tea hot?", [document], instruction="Find tea", any_model=True) == [score]
     assert len({round(score, 6) for score in scores}) == len(documents)
-    assert llm.rerank("Is the tea hot?", ["a"]) != llm.rerank("Is the tea hot?", ["a"], task="Find tea")
+    assert llm.rerank("Is the tea hot?", ["a"], any_model=True) != llm.rerank(
+        "Is the tea hot?", ["a"], instruction="Find tea", any_model=True
+    )
 
 
 def test_likelihoods_are_those_of_transformers_on_the_same_ids(pair):
@@ -197,15 +199,15 @@ def test_what_greedy_decoding_writes_is_greedy_and_anything_else_is_not(tiny_llm
 
 def test_more_texts_than_are_handed_in_at_once_come_back_in_their_order(tiny_llm):
     texts = [f"tea {i}" for i in range(300)]
-    vectors = tiny_llm.embed(texts)
+    vectors = tiny_llm.embed(texts, any_model=True)
     for i in (0, 255, 256, 299):
-        assert vectors[i].tobytes() == tiny_llm.embed(texts[i]).tobytes()
+        assert vectors[i].tobytes() == tiny_llm.embed(texts[i], any_model=True).tobytes()
 
 
 @pytest.mark.parametrize("process", [False, True])
 def test_a_queue_with_few_places_takes_long_lists(tiny_folder, tiny_llm, process):
     llm = LLM(tiny_folder, max_streams=1, max_waiting=1, process=process)
-    assert llm.embed(TEXTS * 2).tobytes() == tiny_llm.embed(TEXTS * 2).tobytes()
+    assert llm.embed(TEXTS * 2, any_model=True).tobytes() == tiny_llm.embed(TEXTS * 2, any_model=True).tobytes()
     assert llm.log_likelihoods(PAIRS) == tiny_llm.log_likelihoods(PAIRS)
     llm.close()
 
@@ -213,15 +215,15 @@ def test_a_queue_with_few_places_takes_long_lists(tiny_folder, tiny_llm, process
 @pytest.mark.parametrize(
     ("call", "param"),
     [
-        (lambda m: m.embed([]), "texts"),
-        (lambda m: m.embed(None), "texts"),
-        (lambda m: m.embed(["a", 5]), "texts"),
-        (lambda m: m.embed(""), "prompt"),
-        (lambda m: m.embed("a", dimensions=0), "dimensions"),
-        (lambda m: m.embed("a", dimensions=65), "dimensions"),
-        (lambda m: m.embed("a", dimensions=True), "dimensions"),
-        (lambda m: m.embed("a", dimensions=2.0), "dimensions"),
-        (lambda m: m.embed("a", tenant=5), "tenant"),
+        (lambda m: m.embed([], any_model=True), "texts"),
+        (lambda m: m.embed(None, any_model=True), "texts"),
+        (lambda m: m.embed(["a", 5], any_model=True), "texts"),
+        (lambda m: m.embed("", any_model=True), "texts"),
+        (lambda m: m.embed("a", dimensions=0, any_model=True), "dimensions"),
+        (lambda m: m.embed("a", dimensions=65, any_model=True), "dimensions"),
+        (lambda m: m.embed("a", dimensions=True, any_model=True), "dimensions"),
+        (lambda m: m.embed("a", dimensions=2.0, any_model=True), "dimensions"),
+        (lambda m: m.embed("a", tenant=5, any_model=True), "tenant"),
         (lambda m: m.log_likelihoods([("a", "")]), "continuation"),
         (lambda m: m.log_likelihoods([("a", 5)]), "continuation"),
         (lambda m: m.log_likelihoods([(None, "a")]), "context"),
@@ -238,7 +240,7 @@ def test_what_cannot_be_scored_is_refused_by_name(tiny_llm, call, param):
 
 def test_a_text_beyond_the_context_is_refused_and_the_others_of_its_list_stop(tiny_llm):
     with pytest.raises(PromptTooLong, match="128"):
-        tiny_llm.embed(["a", "tea " * 200, "b"])
+        tiny_llm.embed(["a", "tea " * 200, "b"], any_model=True)
     with pytest.raises(PromptTooLong, match="128"):
         tiny_llm.log_likelihoods([("a", "b"), ("tea " * 200, "a")])
     tiny_llm.settle()
@@ -247,15 +249,15 @@ def test_a_text_beyond_the_context_is_refused_and_the_others_of_its_list_stop(ti
 
 def test_a_vocabulary_without_yes_and_no_cannot_rerank(tiny_llm):
     with pytest.raises(BadRequest, match="no single tokens for yes and no"):
-        tiny_llm.rerank("q", ["d"])
+        tiny_llm.rerank("q", ["d"], any_model=True)
 
 
 def test_rerank_refuses_what_is_no_text(llm_with_yes):
     for call, param in (
-        (lambda: llm_with_yes.rerank(5, ["a"]), "query"),
-        (lambda: llm_with_yes.rerank("a", []), "documents"),
-        (lambda: llm_with_yes.rerank("a", [b"x"]), "documents"),
-        (lambda: llm_with_yes.rerank("a", ["x"], task=5), "task"),
+        (lambda: llm_with_yes.rerank(5, ["a"], any_model=True), "query"),
+        (lambda: llm_with_yes.rerank("a", [], any_model=True), "documents"),
+        (lambda: llm_with_yes.rerank("a", [b"x"], any_model=True), "documents"),
+        (lambda: llm_with_yes.rerank("a", ["x"], instruction=5, any_model=True), "instruction"),
     ):
         with pytest.raises(BadRequest) as caught:
             call()

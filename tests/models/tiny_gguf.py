@@ -5,7 +5,7 @@ interleaved rotation, and Llama 3's RoPE scaling as the tensor `rope_freqs.weigh
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gguf
@@ -42,12 +42,21 @@ def round_weights(model: PreTrainedModel, type_name: str) -> None:
                 parameter.copy_(torch.from_numpy(dequantize(stored, TYPES[type_name])))
 
 
-def write_gguf(model: PreTrainedModel, path: Path, type_name: str, *, tensors_per_file: int = 0) -> Path:
-    """Write the model; with `tensors_per_file`, in several files. Returns the file to open."""
+def write_gguf(
+    model: PreTrainedModel,
+    path: Path,
+    type_name: str,
+    *,
+    tensors_per_file: int = 0,
+    describe: Callable[[gguf.GGUFWriter], None] | None = None,
+    tensors: dict[str, NDArray[np.float32]] | None = None,
+) -> Path:
+    """Write the model; with `tensors_per_file`, in several files. `describe` writes a tokenizer and what else there is to say
+    in place of the tiny one, and `tensors` are written beside the model's, in f32. Returns the file to open."""
     config = model.config
     writer = gguf.GGUFWriter(path, _ARCHITECTURES[config.model_type], split_max_tensors=tensors_per_file)
     _add_sizes(writer, config)
-    _add_tokenizer(writer)
+    (describe or _add_tokenizer)(writer)
     tables = [
         gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), config.num_hidden_layers)
         for arch in (writer.arch, "qwen3")  # dense layers among sparse ones have names that only the latter knows
@@ -66,6 +75,8 @@ def write_gguf(model: PreTrainedModel, path: Path, type_name: str, *, tensors_pe
         stored = quantize(values, TYPES[kept])
         known = next(found for table in tables if (found := table.get_name(module)))
         writer.add_tensor(f"{known}.{kind}", stored, raw_dtype=TYPES[kept])
+    for name, values in (tensors or {}).items():
+        writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

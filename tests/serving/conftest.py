@@ -24,7 +24,7 @@ def hybrid(models):
 @pytest.fixture(scope="session")
 def server(hybrid):
     """A server with the hybrid model; script what it says with `tests.llm.scripted.scripted`."""
-    with served({"hybrid": hybrid}) as running:
+    with served({"hybrid": hybrid}, any_model_scores=True) as running:
         yield running
 
 
@@ -32,6 +32,6 @@ def server(hybrid):
 def keeper(hybrid, tmp_path_factory):
     """A server with the hybrid model that keeps records."""
     records = Records(tmp_path_factory.mktemp("records"))
-    with served({"hybrid": hybrid}, records=records) as running:
+    with served({"hybrid": hybrid}, records=records, any_model_scores=True) as running:
         yield running
     records.close()

@@ -32,7 +32,7 @@ def client(server):
 def lazy(models, tmp_path, monkeypatch):
     """A server whose models are opened when they are first used, and a client. `seen` can be looked at without that."""
     monkeypatch.setenv("SAMOVAR_HOME", str(tmp_path))
-    with served({}) as running:
+    with served({}, any_model_scores=True) as running:
         opened = []
 
         def open_model():
@@ -136,11 +136,11 @@ def test_how_long_a_model_stays_open_is_said_with_any_request(lazy):
 
 def test_vectors_are_those_of_the_model(client, hybrid):
     reply = client.embed(MODEL, ["one", "two words"])
-    np.testing.assert_array_equal(np.float32(reply.embeddings), hybrid.embed(["one", "two words"]))
+    np.testing.assert_array_equal(np.float32(reply.embeddings), hybrid.embed(["one", "two words"], any_model=True))
     assert reply.prompt_eval_count == len(hybrid.tokenizer.encode("one")) + len(hybrid.tokenizer.encode("two words"))
     short = client.embed(MODEL, "one", dimensions=4)
-    np.testing.assert_array_equal(np.float32(short.embeddings[0]), hybrid.embed("one", dimensions=4))
-    np.testing.assert_array_equal(np.float32(client.embeddings(MODEL, "one").embedding), hybrid.embed("one"))
+    np.testing.assert_array_equal(np.float32(short.embeddings[0]), hybrid.embed("one", dimensions=4, any_model=True))
+    np.testing.assert_array_equal(np.float32(client.embeddings(MODEL, "one").embedding), hybrid.embed("one", any_model=True))
     assert client.embed(MODEL, []).embeddings == []
     assert client.embed(MODEL, [f"text {n}" for n in range(40)]).embeddings[39] == client.embed(MODEL, "text 39").embeddings[0]
 
@@ -149,10 +149,10 @@ def test_vectors_are_those_of_the_model(client, hybrid):
 def test_a_text_that_is_too_long_is_refused_with_counts(client, hybrid, truncate):
     text = "word " * 5000
     n_tokens = len(hybrid.tokenizer.encode(text))
-    with pytest.raises(ollama.ResponseError, match=f"input 1 has {n_tokens} tokens, and the context holds 4096") as caught:
+    with pytest.raises(ollama.ResponseError, match=f"text 1 has {n_tokens} tokens, and the context holds 4096") as caught:
         client.embed(MODEL, ["a", text], truncate=truncate)
     assert caught.value.status_code == 400
-    with pytest.raises(ollama.ResponseError, match="input 0 has 2 tokens, and the context holds 1"):
+    with pytest.raises(ollama.ResponseError, match="text 0 has 2 tokens, and the context holds 1"):
         client.embed(MODEL, "two words", options={"num_ctx": 1})
     assert is_idle(hybrid)
 
@@ -163,7 +163,7 @@ def test_the_end_of_a_text_is_cut_off_where_the_client_says_so(client, server, h
     body = {"model": MODEL, "input": ["a", text], "truncate": True, "options": {"num_ctx": 12}}
     reply = server.post("/api/embed", **body).json()
     assert reply["truncated"] == [{"index": 1, "tokens": len(ids)}]
-    kept = hybrid.embed(hybrid.tokenizer.decode(ids[:12]).rstrip("\ufffd"))
+    kept = hybrid.embed(hybrid.tokenizer.decode(ids[:12]).rstrip("\ufffd"), any_model=True)
     np.testing.assert_array_equal(np.float32(reply["embeddings"][1]), kept)
     assert "truncated" not in server.post("/api/embed", model=MODEL, input="a", truncate=True).json()
 

@@ -22,7 +22,7 @@ def client(server):
 
 
 def test_vectors_are_those_of_llm_embed_to_the_last_bit(client, hybrid):
-    wanted = hybrid.embed(TEXTS)
+    wanted = hybrid.embed(TEXTS, any_model=True)
     reply = client.embeddings.create(model="hybrid", input=TEXTS)  # the client asks for base64
     assert np.array([one.embedding for one in reply.data], np.float32).tobytes() == wanted.tobytes()
     assert [one.index for one in reply.data] == [0, 1, 2]
@@ -34,13 +34,16 @@ def test_vectors_are_those_of_llm_embed_to_the_last_bit(client, hybrid):
 def test_token_ids_and_fewer_dimensions(client, hybrid):
     ids = [hybrid.tokenizer.encode(text, parse_control=False) for text in TEXTS]
     reply = client.embeddings.create(model="hybrid", input=ids, dimensions=5)
-    assert np.array([one.embedding for one in reply.data], np.float32).tobytes() == hybrid.embed(TEXTS, dimensions=5).tobytes()
+    assert (
+        np.array([one.embedding for one in reply.data], np.float32).tobytes()
+        == hybrid.embed(TEXTS, dimensions=5, any_model=True).tobytes()
+    )
     alone = client.embeddings.create(model="hybrid", input=ids[0])
-    assert np.array(alone.data[0].embedding, np.float32).tobytes() == hybrid.embed(TEXTS[0]).tobytes()
+    assert np.array(alone.data[0].embedding, np.float32).tobytes() == hybrid.embed(TEXTS[0], any_model=True).tobytes()
 
 
 def test_documents_come_by_their_score_the_best_first(server, hybrid):
-    scores = hybrid.rerank(QUERY, DOCUMENTS)
+    scores = hybrid.rerank(QUERY, DOCUMENTS, any_model=True)
     given = [DOCUMENTS[0], {"text": DOCUMENTS[1]}, DOCUMENTS[2]]
     for path in ("/v1/rerank", "/rerank", "/v2/rerank"):
         reply = server.post(path, model="hybrid", query=QUERY, documents=given).json()
@@ -52,18 +55,19 @@ def test_documents_come_by_their_score_the_best_first(server, hybrid):
     assert best == [{"index": scores.index(max(scores)), "relevance_score": max(scores)}]
 
 
-def test_an_instruction_changes_the_scores_as_a_task_does(server, hybrid):
+def test_an_instruction_changes_the_scores(server, hybrid):
     reply = server.post("/rerank", query=QUERY, documents=DOCUMENTS, instruction="Find tea").json()
     by_index = sorted(reply["results"], key=lambda r: r["index"])
-    assert [r["relevance_score"] for r in by_index] == hybrid.rerank(QUERY, DOCUMENTS, task="Find tea")
+    assert [r["relevance_score"] for r in by_index] == hybrid.rerank(QUERY, DOCUMENTS, instruction="Find tea", any_model=True)
 
 
 def test_one_text_is_scored_against_several_and_pairs_against_each_other(server, hybrid):
     against = server.post("/score", text_1=QUERY, text_2=DOCUMENTS).json()
-    assert [one["score"] for one in against["data"]] == hybrid.rerank(QUERY, DOCUMENTS)
+    assert [one["score"] for one in against["data"]] == hybrid.rerank(QUERY, DOCUMENTS, any_model=True)
     pairs = server.post("/v1/score", text_1=[QUERY, "Snow?", "Who?"], text_2=DOCUMENTS).json()
     assert [one["score"] for one in pairs["data"]] == [
-        hybrid.rerank(query, [document])[0] for query, document in zip([QUERY, "Snow?", "Who?"], DOCUMENTS, strict=True)
+        hybrid.rerank(query, [document], any_model=True)[0]
+        for query, document in zip([QUERY, "Snow?", "Who?"], DOCUMENTS, strict=True)
     ]
     assert server.post("/score", text_1=QUERY, text_2="a").json()["data"][0]["object"] == "score"
 

@@ -68,6 +68,11 @@ def _add_offer_options(group: "argparse._ArgumentGroup") -> None:
         "--chat-template-file", type=Path, metavar="FILE", help="use this chat template in place of the model's own"
     )
     group.add_argument(
+        "--any-model-scores",
+        action="store_true",
+        help="let any model make embeddings and rerank scores, also one whose files do not say how it does",
+    )
+    group.add_argument(
         "--max-streams", type=int, default=64, metavar="N", help="most answers at once, for each model (default: 64)"
     )
     group.add_argument(
@@ -149,7 +154,11 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
             only.llm = only.open_model()
             for name, folder in only.adapters.items():
                 only.llm.load_adapter(name, folder)
-        server = Server(registry=Registry(offered), records=Records(args.records or default_store() / "records"))
+        server = Server(
+            registry=Registry(offered),
+            records=Records(args.records or default_store() / "records"),
+            any_model_scores=args.any_model_scores,
+        )
         settings = ListenSettings(drain_timeout_s=args.drain_timeout, trusted_proxies=args.trusted_proxy, tls=tls)
         names = server.registry.names()
         listen(build_app(server, guard), server, bound, settings, lambda: _greet(args, streams, bound, names, guard))

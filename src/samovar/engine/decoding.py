@@ -20,6 +20,7 @@ from samovar.errors import NoTokenLeft, SamovarError
 from samovar.kernels import PAGE_TOKENS
 
 F32 = NDArray[np.float32]
+_READING = ("embed", "classify")  # tasks that write no token
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,10 +36,10 @@ class Decoding:
 
     def run(self, plan: list[tuple[Sequence, int]]) -> None:
         """Compute a plan: sequences get their tokens, log-probabilities and vectors, and those that end a reason."""
-        embeds = [self.slice(sequence, count) for sequence, count in plan if sequence.request.task == "embed"]
-        slices = [self.slice(sequence, count) for sequence, count in plan if sequence.request.task != "embed"]
-        if embeds:
-            self._embed(embeds)
+        reads = [self.slice(sequence, count) for sequence, count in plan if sequence.request.task in _READING]
+        slices = [self.slice(sequence, count) for sequence, count in plan if sequence.request.task not in _READING]
+        if reads:
+            self._read(reads)
         if not slices:
             return
         is_decoding = all(piece.sequence.n_behind == 1 for piece in slices)
@@ -64,16 +65,20 @@ class Decoding:
         """Logits [S, V] of the slices, whose sequences have the pages they need."""
         return self.runner.run(slices)
 
-    def _embed(self, slices: list[Slice]) -> None:
-        """Compute slices of texts that are made into vectors: the state after the last token, of length 1."""
+    def _read(self, slices: list[Slice]) -> None:
+        """Compute slices of texts of which the state after the last token is wanted: made of length 1, or as labels' logits."""
         hidden_SD = self.runner.hidden(slices)
         for piece, hidden_D in zip(slices, hidden_SD, strict=True):
             sequence = piece.sequence
             sequence.n_computed = piece.end
-            if not sequence.n_behind:
+            if sequence.n_behind:
+                continue
+            if sequence.request.task == "classify":
+                sequence.logits = tuple(map(float, self.runner.labels(hidden_D[None])[0]))
+            else:
                 wide_D = hidden_D.astype(np.float64)
                 sequence.vector = (wide_D / max(np.sqrt(np.sum(wide_D * wide_D)), 1e-12)).astype(np.float32)
-                sequence.finish_reason = "stop"
+            sequence.finish_reason = "stop"
 
     def _add_drafts(self, slices: list[Slice]) -> list[Slice]:
         """The slices of a decoding step, each with what its sequence's drafters guess.

@@ -21,7 +21,7 @@ ThinkingStopped = Literal["natural", "budget", "loop", "tool", "request", "lengt
 """What ended the thoughts: the model, the budget, the loop detector, a tool call, the caller, or `max_tokens` (which keeps a
 reserve for the answer)."""
 
-Task = Literal["generate", "prefill", "embed"]
+Task = Literal["generate", "prefill", "embed", "classify"]
 """What a request is for: to be continued; to be computed and kept; to be made into a vector."""
 
 MAX_SEED = (1 << 63) - 1
@@ -121,7 +121,8 @@ class Request:
 
     A `grammar` restricts the answer, from the end of the thoughts on. `logprobs` asks for the log-probability of each token
     generated, and of that many of the likeliest beside it; `prompt_logprobs` for the same of the prompt's tokens from position
-    `prompt_logprobs_from` on. `logit_ids` are tokens whose logits after the prompt are wanted. Requests of one `tenant` share
+    `prompt_logprobs_from` on. `logit_ids` are tokens whose logits after the prompt are wanted; the task "classify" asks for
+    those of the model's labels. Requests of one `tenant` share
     what was computed for their prompts, and nothing with others. Those of higher `priority` go first; `deadline_s` bounds the
     time from submission to the end. `adapter` names a LoRA adapter that is loaded. `stops_loops` ends what goes round in
     circles.
@@ -154,7 +155,7 @@ class Request:
                 "logprobs": self.logprobs,
                 "logit_ids": self.logit_ids,
             }
-            if self.task == "embed":
+            if self.task != "prefill":
                 wanted["prompt_logprobs"] = self.prompt_logprobs
             if unread := [name for name, value in wanted.items() if value not in (None, ())]:
                 raise BadRequest(f"{unread[0]} is given, which a request to {self.task} has no use for", param=unread[0])

@@ -74,6 +74,11 @@ class Runner:
         step = Step(self.ops, attend, *angles, self._adapted(batch), self.model.local_angles(batch.positions_T))
         return self.model.normalised(self.model.hidden(batch.ids_T, batch.last_rows, step))
 
+    def labels(self, hidden_SD: F32) -> F32:
+        """Logits [S, L] of the model's labels, of rows of `hidden`. For decoders that have some alone."""
+        assert isinstance(self.model, Decoder)
+        return self.model.label_logits(hidden_SD)
+
     def _adapted(self, batch: Batch) -> tuple[AdaptedRows, ...]:
         """Who adapts which rows."""
         if not batch.adapters:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
 from samovar.formats.json_object import read_json_object, read_limited
-from samovar.formats.mapped_file import MappedFile, identity_of, unreadable
+from samovar.formats.mapped_file import MappedFile, identity_of, open_plain, unreadable
 from samovar.formats.safetensors import tensors_of
+from samovar.formats.sentence_files import SentenceFiles, read_sentence_files
 from samovar.tensors.stored import StoredTensor, Tensor
 
 if TYPE_CHECKING:
@@ -24,12 +25,16 @@ _INDEX: Final = "model.safetensors.index.json"
 _SHARD_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _MAX_TEMPLATE_BYTES: Final = 1 << 20
+_MAX_README_BYTES: Final = 16 << 10
+_FRONT_MATTER: Final = re.compile(r"\A---\n.*?^---$", re.M | re.S)
+_HEADING: Final = re.compile(r"^#[ \t]+(.*)$", re.M)
 _QUANTISATION_KEYS: Final = ("quantization_config", "compression_config")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HfCheckpoint:
-    """A model folder. Configs are raw JSON objects, empty where the file is absent; `files` hold the tensors."""
+    """A model folder. Configs are raw JSON objects, empty where the file is absent; `files` hold the tensors. `vectors` is what
+    sentence-transformers wrote beside them. `title` is the first heading of the README, which names the release."""
 
     path: Path
     config: dict[str, object]
@@ -40,6 +45,8 @@ class HfCheckpoint:
     tensors: dict[str, Tensor]
     files: tuple[MappedFile, ...]
     quantisation: "Quantisation | None" = None
+    vectors: SentenceFiles | None = None
+    title: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -87,6 +94,8 @@ def read_hf_folder(path: Path) -> HfCheckpoint:
         tensors=tensors,
         files=files,
         quantisation=quantisation,
+        vectors=read_sentence_files(path),
+        title=_title(path / "README.md"),
     )
 
 
@@ -125,6 +134,17 @@ def _quantisation_config(config: dict[str, object], where: Path) -> tuple[str, d
 def _optional_json(path: Path) -> dict[str, object]:
     """The object in a file, empty where there is no such file."""
     return read_json_object(path) if path.exists() else {}
+
+
+def _title(path: Path) -> str:
+    """The first heading of a README in Markdown; empty where there is none. A README that is odd says nothing."""
+    try:
+        with open_plain(path) as file:
+            head = file.read(_MAX_README_BYTES).decode("utf-8", "replace")
+    except (OSError, FormatError):
+        return ""
+    found = _HEADING.search(_FRONT_MATTER.sub("", head))
+    return found[1].strip() if found else ""
 
 
 def _read_tensors(path: Path, *, with_parts: bool) -> tuple[dict[str, StoredTensor], tuple[MappedFile, ...]]:

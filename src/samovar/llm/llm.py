@@ -27,8 +27,10 @@ from samovar.llm.options import (
     ChatOptions,
     Defaults,
     DialogueOptions,
+    EmbedOptions,
     Options,
     asked_grammar,
+    embed_ask,
     own_defaults,
     requests,
     sampling_params,
@@ -37,6 +39,7 @@ from samovar.llm.options import (
     unread_defaults,
 )
 from samovar.llm.prepared import Prepared, run_all
+from samovar.llm.recipe import EmbeddingRecipe
 from samovar.llm.result import Result
 from samovar.llm.setup import as_list, as_path, check_switches
 from samovar.llm.speculation import SpeculationMode
@@ -167,9 +170,10 @@ class LLM:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know about how the model was loaded, a line each."""
-        unread = unread_defaults(self._text.generation_config)
+        recipe, unread = self.card.recipe, unread_defaults(self._text.generation_config)
+        lines = recipe.warnings if isinstance(recipe, EmbeddingRecipe) else ()
         more = f"generation_config.json asks for {', '.join(unread)}, which this version does not do"
-        return (*self._opened.warnings, more) if unread else self._opened.warnings
+        return (*self._opened.warnings, *lines, *((more,) if unread else ()))
 
     @property
     def has_failed(self) -> bool:
@@ -208,6 +212,7 @@ class LLM:
 
     def prepare_chat(self, messages: str | Sequence[Message], **options: Unpack[ChatOptions]) -> Prepared:
         """Check all about a chat, and render and encode it, before any of it is computed. Raises as `chat` does."""
+        self.card.check_writes_text()
         dialogue_options, rest = split_options(options)
         dialogue = read_dialogue(self._text, messages, dialogue_options, self.config.architecture)
         prompt = dialogue.prompt
@@ -267,6 +272,7 @@ class LLM:
         With a `suffix` the answer is what stands between the two, for models that were trained to fill in. `task` "prefill"
         computes the prompt alone, for its `prompt_logprobs`.
         """
+        self.card.check_writes_text()
         if not isinstance(prompt, str | tuple):
             raise BadRequest(f"prompt is {prompt!r}; expected a text", param="prompt")
         if suffix is not None:
@@ -292,60 +298,68 @@ class LLM:
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits [T, V] after every token, float32. Raises BadRequest or PromptTooLong as `generate` does."""
+        self.card.check_writes_text()
         if not isinstance(token_ids, Iterable) or isinstance(token_ids, str):
             raise BadRequest(f"token_ids is {token_ids!r}; expected a list of ids", param="token_ids")
         ids = tuple(token_ids)
         return self._here.client.call(lambda engine: engine.logits(ids))
 
-    def embed(self, texts: str | list[str], *, dimensions: int | None = None, tenant: str = "") -> NDArray[np.float32]:
-        """A vector of length 1 for a text [D], or for each of a list [S, D]: the state after its last token.
+    def embed(self, texts: str | list[str], **options: Unpack[EmbedOptions]) -> NDArray[np.float32]:
+        """A vector of length 1 for a text [D], or for each of a list [S, D], as the model's recipe makes it.
 
-        `dimensions` takes the first of them alone, for models that were trained for it. Raises BadRequest or PromptTooLong.
+        `options` are those of `EmbedOptions`. Raises BadRequest, for a model without a recipe too, or PromptTooLong.
         """
-        vectors_SD = self.prepare_embed(as_list(texts, "texts"), dimensions=dimensions, tenant=tenant).run()
+        vectors_SD = self.prepare_embed(as_list(texts, "texts"), **options).run()
         return vectors_SD[0] if isinstance(texts, str) else vectors_SD
 
     def prepare_embed(
-        self,
-        texts: Sequence[str | tuple[int, ...]],
-        *,
-        dimensions: int | None = None,
-        tenant: str = "",
-        adapter: str | None = None,
+        self, texts: Sequence[str | tuple[int, ...]], **options: Unpack[EmbedOptions]
     ) -> "PreparedScores[NDArray[np.float32]]":
         """As `embed` of a list, of texts or token ids, before any of it is computed."""
-        from samovar.llm.scoring import prepare_embed
+        from samovar.llm.vectors import prepare_embed
 
-        return prepare_embed(
-            self._client,
-            self.tokenizer,
-            texts,
-            self.config.d_model,
-            dimensions=dimensions,
-            tenant=tenant,
-            adapter=adapter,
-        )
+        return prepare_embed(self._client, self.card, texts, embed_ask(options), max_context=self.max_context)
 
-    def rerank(self, query: str, documents: list[str], *, task: str | None = None, tenant: str = "") -> list[float]:
+    def rerank(
+        self,
+        query: str,
+        documents: list[str],
+        *,
+        instruction: str | None = None,
+        any_model: bool = False,
+        tenant: str = "",
+    ) -> list[float]:
         """How well each document answers the query, 0 to 1: the probability of "yes" against "no" in Qwen3-Reranker's prompt.
 
-        `task` says what the query is for (default: a web search). Raises BadRequest or PromptTooLong.
+        `instruction` says what the query is for (default: a web search). A model that is no reranker is refused, unless
+        `any_model` is set. Raises BadRequest or PromptTooLong.
         """
         pairs = [(query, document) for document in as_list(documents, "documents")]
-        return self.prepare_rerank(pairs, task=task, tenant=tenant).run()
+        return self.prepare_rerank(pairs, instruction=instruction, any_model=any_model, tenant=tenant).run()
 
     def prepare_rerank(
-        self, pairs: Sequence[tuple[str, str]], *, task: str | None = None, tenant: str = "", adapter: str | None = None
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        instruction: str | None = None,
+        any_model: bool = False,
+        tenant: str = "",
+        adapter: str | None = None,
     ) -> "PreparedScores[list[float]]":
         """As `rerank`, of pairs of a query and a document, before any of it is computed."""
-        from samovar.llm.scoring import prepare_rerank
+        from samovar.llm.scoring import prepare_rerank, rerank_recipe
 
-        return prepare_rerank(self._client, self.tokenizer, pairs, task=task, tenant=tenant, adapter=adapter)
+        check_switches(any_model=any_model)
+        recipe = rerank_recipe(self.card, any_model=any_model)
+        return prepare_rerank(
+            self._client, self.tokenizer, pairs, recipe, instruction=instruction, tenant=tenant, adapter=adapter
+        )
 
     def log_likelihoods(self, pairs: list[tuple[str, str]], *, tenant: str = "") -> "list[Likelihood]":
         """How likely each pair's second text is after its first. Raises BadRequest or PromptTooLong."""
         from samovar.llm.scoring import log_likelihoods
 
+        self.card.check_writes_text()
         return log_likelihoods(self._client, self.tokenizer, pairs, tenant=tenant)
 
     def load_adapter(self, name: str, path: str | Path) -> None:

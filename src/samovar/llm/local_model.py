@@ -180,6 +180,7 @@ class LocalModel:
                 speculation="off",
             )
             self.draft = LocalModel(own, progress)
+            self.draft.card.check_writes_text()
             check_same_vocabulary(self.text.tokenizer, self.draft.text.tokenizer, self.draft.path)
             drafters.append(DraftModel(self.draft.engine).start)
         return tuple(drafters)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
 
-from samovar.errors import SamovarError
+from samovar.errors import BadRequest, SamovarError
 from samovar.formats import Checkpoint, open_checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hub import default_cache, default_store, resolve
@@ -14,10 +14,11 @@ from samovar.formats.mapped_file import MappedFile, identity_of
 from samovar.llm.fill_in import can_fill_in
 from samovar.llm.model_text import ModelText, RenderSettings, read_model_text
 from samovar.llm.options import Defaults, own_defaults
+from samovar.llm.recipe import EmbeddingRecipe, Recipe, RerankRecipe, read_recipe
 from samovar.models.config import DecoderConfig
 from samovar.models.loader import read_config
 
-Capability = Literal["completion", "tools", "thinking", "insert", "embedding"]
+Capability = Literal["completion", "tools", "thinking", "insert", "embedding", "rerank"]
 
 # `general.file_type` of a GGUF file: llama.cpp's names for mixtures of types (include/llama.h).
 _FILE_TYPES: Final[Mapping[object, str]] = {
@@ -30,7 +31,8 @@ _FILE_TYPES: Final[Mapping[object, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """`quantization` is the type of the weights, in llama.cpp's words; `files` are those of the weights."""
+    """`quantization` is the type of the weights, in llama.cpp's words; `files` are those of the weights; `recipe` is how it
+    makes vectors or scores, None for a model that writes text."""
 
     container: Literal["gguf", "safetensors"]
     config: DecoderConfig
@@ -38,6 +40,7 @@ class ModelCard:
     n_parameters: int
     quantization: str
     files: tuple[MappedFile, ...]
+    recipe: Recipe | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -64,17 +67,35 @@ class ModelCard:
         except SamovarError:  # a template that takes no such conversation; a chat says why
             return False
 
+    @property
+    def writes_text(self) -> bool:
+        """Whether it has an output head, and was not trained to make vectors alone."""
+        return self.config.outputs.kind == "vocabulary" and not isinstance(self.recipe, EmbeddingRecipe)
+
+    def check_writes_text(self) -> None:
+        """Raises BadRequest for a model that writes none."""
+        if not self.writes_text:
+            what = (
+                "embedding model, which makes vectors (embed)"
+                if isinstance(self.recipe, EmbeddingRecipe)
+                else ("classifier, which scores texts (rerank)")
+            )
+            kind = "an" if what.startswith("e") else "a"
+            raise BadRequest(
+                f"{self.text.origin} is {kind} {what} and writes no text: use a chat model for this", param="model"
+            )
+
     @cached_property
     def capabilities(self) -> tuple[Capability, ...]:
         """What requests can ask of it."""
         source, tokenizer = self.text.template_source or "", self.text.tokenizer
-        pooling = self.text.metadata.get(f"{self.config.architecture}.pooling_type")
         found: dict[Capability, bool] = {
-            "completion": True,
-            "tools": "tool_calls" in source and "tools" in source,
-            "thinking": self.thinks or "enable_thinking" in source,
-            "insert": can_fill_in(tokenizer),
-            "embedding": pooling not in (None, 0),
+            "completion": self.writes_text,
+            "tools": self.writes_text and "tool_calls" in source and "tools" in source,
+            "thinking": self.writes_text and (self.thinks or "enable_thinking" in source),
+            "insert": self.writes_text and can_fill_in(tokenizer),
+            "embedding": isinstance(self.recipe, EmbeddingRecipe),
+            "rerank": isinstance(self.recipe, RerankRecipe),
         }
         return tuple(name for name, is_there in found.items() if is_there)
 
@@ -104,6 +125,7 @@ def read_card(checkpoint: Checkpoint, config: DecoderConfig, text: ModelText) ->
         n_parameters=sum(tensor.n_elements for tensor in checkpoint.tensors.values()),
         quantization=quantization_of(checkpoint),
         files=checkpoint.files,
+        recipe=read_recipe(checkpoint, config, text.tokenizer, text.template_source),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final, TypedDict, TypeVar, cast
 
 from samovar.engine.request import MAX_SEED, Request, SamplingParams, Task, Thinking
 from samovar.errors import BadRequest, FormatError
+from samovar.llm.recipe import TextKind
 from samovar.text.grammar_spec import GrammarSpec
 
 T = TypeVar("T")
@@ -95,6 +96,51 @@ class DialogueOptions(TypedDict, total=False):
 
 class ChatOptions(Options, DialogueOptions, total=False):
     """All options of a chat."""
+
+
+class EmbedOptions(TypedDict, total=False):
+    """What a caller may say of vectors.
+
+    `kind` is "query" or "document", whose prompts differ; None is a query where there is an `instruction`, the task of the
+    query, else a text that goes without a prompt. `dimensions` takes the first of them alone, for models that were trained for
+    it. A text of more than `max_tokens`, or than model and context take, is refused, or cut at its end with `truncate`. A model
+    whose files say nothing of vectors is refused, unless `any_model` is set: then the vector is the state after the last token.
+    """
+
+    kind: TextKind | None
+    instruction: str | None
+    dimensions: int | None
+    truncate: bool
+    max_tokens: int | None
+    any_model: bool
+    tenant: str
+    adapter: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedAsk:
+    """`EmbedOptions`, all of them."""
+
+    kind: TextKind | None = None
+    instruction: str | None = None
+    dimensions: int | None = None
+    truncate: bool = False
+    max_tokens: int | None = None
+    any_model: bool = False
+    tenant: str = ""
+    adapter: str | None = None
+
+
+def embed_ask(options: EmbedOptions) -> EmbedAsk:
+    """The options with their defaults. Raises BadRequest for an unknown one, and for a switch that is none."""
+    if unknown := sorted(options.keys() - EmbedOptions.__annotations__.keys()):
+        known = ", ".join(sorted(EmbedOptions.__annotations__))
+        raise BadRequest(f"unknown options {unknown}; known are: {known}", param=unknown[0])
+    ask = EmbedAsk(**options)
+    for name, value in (("truncate", ask.truncate), ("any_model", ask.any_model)):
+        if not isinstance(value, bool):
+            raise BadRequest(f"{name} is {value!r}; expected True or False", param=name)
+    return ask
 
 
 def split_options(options: ChatOptions) -> tuple[DialogueOptions, Options]:

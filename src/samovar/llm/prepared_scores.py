@@ -16,10 +16,17 @@ _Item = tuple[int, Event]
 
 
 class PreparedScores(Generic[T]):
-    """Requests that run together, and `read`, which makes of their endings what is wanted."""
+    """Requests that run together, and `read`, which makes of their endings what is wanted. `truncated` is (index, tokens) of
+    the texts whose end was cut off, as the caller allowed."""
 
-    def __init__(self, client: EngineClient, requests: Sequence[Request], read: Callable[[list[Ending]], T]) -> None:
-        self._client, self._requests, self._read = client, requests, read
+    def __init__(
+        self,
+        client: EngineClient,
+        requests: Sequence[Request],
+        read: Callable[[list[Ending]], T],
+        truncated: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        self._client, self._requests, self._read, self.truncated = client, requests, read, truncated
 
     @property
     def n_prompt(self) -> int:

@@ -1,16 +1,15 @@
-"""Numbers instead of text: vectors of texts, how well documents answer a query, how likely a model finds a continuation."""
+"""Numbers instead of text: how well documents answer a query, how likely a model finds a continuation."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from samovar.engine.client import EngineClient
-from samovar.engine.request import Ending, Logprob, Request, SamplingParams
+from samovar.engine.request import Logprob, Request, SamplingParams, Task
 from samovar.errors import BadRequest
+from samovar.llm.model_card import ModelCard
 from samovar.llm.prepared_scores import PreparedScores
+from samovar.llm.recipe import DEFAULT_TASK, EmbeddingRecipe, RerankRecipe, yes_no_tokens
 from samovar.text.tokenizer import Tokenizer
 
 # Qwen3-Reranker's own prompt (huggingface.co/Qwen/Qwen3-Reranker-0.6B)
@@ -19,7 +18,6 @@ _RERANK_PREFIX = (
     'that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
 )
 _RERANK_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-DEFAULT_TASK = "Given a web search query, retrieve relevant passages that answer the query"
 _PLAIN = SamplingParams(temperature=0, max_tokens=1)
 
 
@@ -34,69 +32,62 @@ class Likelihood:
     is_greedy: bool
 
 
-def prepare_embed(
-    engine: EngineClient,
-    tokenizer: Tokenizer,
-    texts: Sequence[str | tuple[int, ...]],
-    width: int,
-    *,
-    dimensions: int | None,
-    tenant: str,
-    adapter: str | None,
-) -> PreparedScores[NDArray[np.float32]]:
-    """[S, D]: the state after the last token of each text, or of ids as they are, of length 1. The first `dimensions` of the
-    `width` where fewer are wanted."""
-    if dimensions is not None and (
-        isinstance(dimensions, bool) or not isinstance(dimensions, int) or not 1 <= dimensions <= width
-    ):
-        raise BadRequest(f"dimensions is {dimensions!r}; this model's vectors have 1 to {width}", param="dimensions")
-    prompts = [
-        text if isinstance(text, tuple) else tuple(tokenizer.encode(_text(text, "texts"), parse_control=False))
-        for text in texts
-    ]
-    requests = [Request(prompt_ids=ids, sampling=_PLAIN, task="embed", tenant=tenant, adapter=adapter) for ids in prompts]
-    return PreparedScores(engine, requests, lambda endings: _vectors(endings, dimensions))
-
-
-def _vectors(endings: list[Ending], dimensions: int | None) -> NDArray[np.float32]:
-    vectors = [ending.vector for ending in endings if ending.vector is not None]
-    assert len(vectors) == len(endings)
-    vectors_SD = np.stack(vectors)
-    if dimensions is None:
-        return vectors_SD
-    cut_SD = vectors_SD[:, :dimensions].astype(np.float64)
-    unit_SD: NDArray[np.float32] = (cut_SD / np.sqrt((cut_SD * cut_SD).sum(axis=1, keepdims=True))).astype(np.float32)
-    return unit_SD
+def rerank_recipe(card: ModelCard, *, any_model: bool) -> RerankRecipe:
+    """The recipe that holds for a request. Raises BadRequest for a model that has none, unless any model will do that can."""
+    outputs, name = card.config.outputs, card.text.origin
+    if isinstance(card.recipe, RerankRecipe):
+        return card.recipe
+    if isinstance(card.recipe, EmbeddingRecipe) or outputs.kind == "none":
+        raise BadRequest(f"{name} is an embedding model, and writes no yes or no: use a reranker", param="model")
+    if not any_model:
+        raise BadRequest(
+            f"{name} is no reranker by its files, so its scores may mean little: use a reranker; to ask it for yes or no all "
+            "the same, pass any_model=True (samovar serve: --any-model-scores)",
+            param="model",
+        )
+    if outputs.kind == "labels":
+        if outputs.n_labels > 1:
+            raise BadRequest(f"{name} has {outputs.n_labels} labels; only a single one can be read as a score", param="model")
+        return RerankRecipe()
+    if (found := yes_no_tokens(card.text.tokenizer)) is None:
+        raise BadRequest("this model's vocabulary has no single tokens for yes and no, which reranking reads")
+    return RerankRecipe(yes_no_ids=found)
 
 
 def prepare_rerank(
     engine: EngineClient,
     tokenizer: Tokenizer,
     pairs: Sequence[tuple[str, str]],
+    recipe: RerankRecipe,
     *,
-    task: str | None,
+    instruction: str | None,
     tenant: str,
     adapter: str | None,
 ) -> PreparedScores[list[float]]:
     """For each pair of a query and a document the probability of "yes" against "no" when asked whether the one answers the
     other, 0 to 1."""
-    words = [tokenizer.encode(word, add_bos=False) for word in ("no", "yes")]
-    if any(len(ids) != 1 for ids in words):
-        raise BadRequest("this model's vocabulary has no single tokens for yes and no, which reranking reads")
-    no_id, yes_id = (ids[0] for ids in words)
     head, tail = _begin(tokenizer, _RERANK_PREFIX), tokenizer.encode(_RERANK_SUFFIX, add_bos=False)
+    task = DEFAULT_TASK if instruction is None else _text(instruction, "instruction")
+    asked: Task = "generate" if recipe.yes_no_ids is not None else "classify"
     requests = []
-    task = DEFAULT_TASK if task is None else _text(task, "task")
     for query, document in pairs:
         body = f"<Instruct>: {task}\n<Query>: {_text(query, 'query')}\n<Document>: {_text(document, 'documents')}"
         ids = (*head, *tokenizer.encode(body, parse_control=False, add_bos=False), *tail)
-        requests.append(Request(prompt_ids=ids, sampling=_PLAIN, logit_ids=(no_id, yes_id), tenant=tenant, adapter=adapter))
-    return PreparedScores(engine, requests, lambda endings: [_share_of_yes(ending) for ending in endings])
+        logit_ids = recipe.yes_no_ids or ()
+        requests.append(
+            Request(prompt_ids=ids, sampling=_PLAIN, task=asked, logit_ids=logit_ids, tenant=tenant, adapter=adapter)
+        )
+    return PreparedScores(engine, requests, lambda endings: [_share_of_yes(ending.logits, recipe) for ending in endings])
 
 
-def _share_of_yes(ending: Ending) -> float:
-    no, yes = ending.logits
-    return 1 / (1 + math.exp(no - yes)) if no - yes < 700 else 0.0
+def _share_of_yes(logits: tuple[float, ...], recipe: RerankRecipe) -> float:
+    """Of logits of yes and no, of labels, or of a single label, which stands for yes less no."""
+    if len(logits) == 1:
+        less = -logits[0]
+    else:
+        yes, no = recipe.yes_no_labels or (0, 1)
+        less = logits[no] - logits[yes]
+    return 1 / (1 + math.exp(less)) if less < 700 else 0.0
 
 
 def log_likelihoods(

@@ -177,7 +177,8 @@ class PlainLayer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
-    """Embedding, layers, final norm and output head. The head is the embedding's own matrix where the two are tied.
+    """Embedding, layers, final norm and output head. The head is the embedding's own matrix where the two are tied; models
+    that make vectors may have none, and those that score texts have `labels` in its place (see `models.outputs`).
 
     `projections` are the linear layers but for the head and experts, by Hugging Face name: (n_out, n_in). `read_bytes` are
     those of `packed_bytes` that one token needs.
@@ -189,7 +190,8 @@ class Decoder:
     embedding: StoredTensor
     layers: tuple[Layer, ...]
     norm_D: F32
-    head: Linear
+    head: Linear | None
+    labels: Projection | None
     packed_bytes: int
     read_bytes: int
     projections: Mapping[str, tuple[int, int]]
@@ -232,9 +234,17 @@ class Decoder:
         """Logits [S, V] of the rows of `hidden`, in one call of `ops`; none for no rows."""
         if not len(x_SD):
             return np.empty((0, self.config.vocab_size), np.float32)
+        assert self.head is not None, "whoever asks for text looks at config.outputs first"
         self.wait(len(self.layers))
         (out_SV,) = ops.linears(x_SD, (self.head,), norm=(self.norm_D, self.config.norm_eps))
         return out_SV
+
+    def label_logits(self, normalised_SD: F32) -> F32:
+        """Logits [S, L] of the classifier, of rows after the final norm. For models whose outputs are labels alone."""
+        assert self.labels is not None, "whoever asks for labels looks at config.outputs first"
+        self.wait(len(self.layers))
+        (out_SL,) = self.ops.linears(normalised_SD, (self.labels.weight,), (self.labels.bias_N,))
+        return out_SL
 
 
 def _no_wait(part: int) -> None:
@@ -256,11 +266,7 @@ def load_decoder(
         layers.append(load_layer(source, index, config))
         source.end_part()
     norm_D = source.norm("model.norm.weight", config.d_model)
-    if config.is_tied:
-        source.accept_copy("lm_head.weight", of=embedding)
-        head = source.pack(embedding)
-    else:
-        head = source.pack(source.tensor("lm_head.weight", shape))
+    head, labels = _load_outputs(config, source, embedding)
     source.finish()
     return Decoder(
         config=config,
@@ -269,6 +275,7 @@ def load_decoder(
         layers=tuple(layers),
         norm_D=norm_D,
         head=head,
+        labels=labels,
         packed_bytes=source.packed_bytes,
         read_bytes=source.read_bytes,
         projections=source.projections,
@@ -285,3 +292,21 @@ def _rounded(scale: float, embedding: StoredTensor) -> float:
         return float(np.float16(scale))
     bits = int(np.float32(scale).view(np.uint32))
     return float(np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32))
+
+
+def _load_outputs(
+    config: DecoderConfig, source: WeightSource, embedding: StoredTensor
+) -> tuple[Linear | None, Projection | None]:
+    """The output head, or the classifier that is there in its place."""
+    outputs = config.outputs
+    if config.is_tied:
+        source.accept_copy("lm_head.weight", of=embedding)
+    if outputs.kind == "none":
+        return None, None
+    if outputs.kind == "labels":
+        weight = source.pack(source.tensor("score.weight", (outputs.n_labels, config.d_model)))
+        bias_N = source.vector("score.bias", outputs.n_labels) if outputs.has_label_bias else None
+        return None, Projection("score", weight, bias_N)
+    if config.is_tied:
+        return source.pack(embedding), None
+    return source.pack(source.tensor("lm_head.weight", (config.vocab_size, config.d_model))), None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.models.config_reader import HARMLESS_KEYS, ConfigReader
+from samovar.models.outputs import VOCABULARY, Outputs
 from samovar.models.rope import Rope, read_rope
 from samovar.models.windows import Sliding, read_windows
 
@@ -55,6 +56,7 @@ class DecoderConfig:
     attention_scale: float | None = None
     has_centred_norms: bool = False
     embedding_scale: float = 1.0
+    outputs: Outputs = VOCABULARY
 
     def window_of(self, layer: int) -> int | None:
         """How many positions a token of this layer attends to, its own the last; None for all."""

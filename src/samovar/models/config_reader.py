@@ -12,6 +12,9 @@ HARMLESS_KEYS = frozenset(
         "attention_dropout", "initializer_range", "output_attentions", "output_hidden_states", "pretraining_tp",
         "return_dict", "use_cache", "chunk_size_feed_forward", "id2label", "label2id", "is_encoder_decoder", "problem_type",
         "_attn_implementation_autoset", "unsloth_version", "unsloth_fixed",
+        # what the outputs mean, which `models.outputs` and `llm.recipe` read
+        "num_labels", "classifier_from_token", "is_original_qwen3_reranker", "method", "use_sep_token",
+        "sentence_transformers",
     }
 )  # fmt: skip
 

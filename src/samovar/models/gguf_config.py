@@ -27,7 +27,8 @@ _SIZES = {
 }
 _MODEL_TYPES = {"gemma3": "gemma3_text", "qwen3moe": "qwen3_moe"}  # architectures that have another name in Hugging Face's configs
 _SOFTMAX = 1  # of `expert_gating_func`
-_HARMLESS = frozenset({"rope.scaling.finetuned", "tensor_data_layout"})
+# those of pooling are read by `models.outputs` and `llm.recipe`
+_HARMLESS = frozenset({"rope.scaling.finetuned", "tensor_data_layout", "pooling_type", "classifier.output_labels"})
 
 _LAYER_NAMES = {
     "input_layernorm": "attn_norm",
@@ -58,6 +59,8 @@ _OUTER_NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
     "lm_head.weight": "output.weight",
+    "score.weight": "cls.output.weight",
+    "score.bias": "cls.output.bias",
 }
 
 

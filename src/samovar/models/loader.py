@@ -14,6 +14,7 @@ from samovar.models import ARCHITECTURES, Architecture
 from samovar.models.blocks import Decoder, load_decoder
 from samovar.models.config import DecoderConfig
 from samovar.models.gguf_config import config_from_gguf, gguf_tensor_name, model_type_of
+from samovar.models.outputs import folder_outputs, gguf_outputs
 from samovar.models.packing import BackgroundPacker, EagerPacker, Packer, Progress
 from samovar.models.weights import WeightSource
 from samovar.tensors.stored import StoredTensor
@@ -25,8 +26,7 @@ _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their confi
 
 def read_config(checkpoint: Checkpoint) -> DecoderConfig:
     """The model's sizes and switches, without touching its tensors' data."""
-    architecture, raw, where = _find_architecture(checkpoint)
-    return architecture.read_config(raw, where)
+    return _read(checkpoint)[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +65,13 @@ def take_weights(checkpoint: Checkpoint, ops: Ops, packer: Packer, form: WeightF
 
     Raises as `load_model`.
     """
-    architecture, raw, where = _find_architecture(checkpoint)
-    config = architecture.read_config(raw, where)
+    architecture, config, where = _read(checkpoint)
     if not isinstance(checkpoint, GgufCheckpoint):
         of_folder = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
         source = WeightSource(
-            of_folder, ops, where=where, packer=packer, form=form, has_centred_norms=config.has_centred_norms
-        )
+            of_folder, ops, where=where, file_name=_without_prefix if config.outputs.is_bare else str, packer=packer, form=form,
+            has_centred_norms=config.has_centred_norms,
+        )  # fmt: skip
     else:
         tensors = dict(checkpoint.tensors)
         config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
@@ -81,6 +81,25 @@ def take_weights(checkpoint: Checkpoint, ops: Ops, packer: Packer, form: WeightF
             interleaved_heads=heads, packer=packer, form=form, stacks_experts=True,
         )  # fmt: skip
     return load_decoder(config, source, ops, architecture.load_layer)
+
+
+def _read(checkpoint: Checkpoint) -> tuple[Architecture, DecoderConfig, str]:
+    """The table's entry, the config, and the file to name in messages."""
+    architecture, raw, where = _find_architecture(checkpoint)
+    config = architecture.read_config(raw, where)
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    if isinstance(checkpoint, GgufCheckpoint):
+        prefix, facts = checkpoint.facts.get("general.architecture"), checkpoint.facts
+        pooling, labels = facts.get(f"{prefix}.pooling_type"), facts.get(f"{prefix}.classifier.output_labels")
+        outputs = gguf_outputs(pooling, labels, shapes, where)
+    else:
+        outputs = folder_outputs(raw, shapes, where, is_embedder=checkpoint.vectors is not None)
+    return architecture, replace(config, outputs=outputs), where
+
+
+def _without_prefix(name: str) -> str:
+    """The name of a tensor in a folder that was saved without an output head."""
+    return name.removeprefix("model.")
 
 
 def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, object], str]:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from samovar.errors import BadRequest
 from samovar.llm.prepared_scores import PreparedScores
+from samovar.llm.recipe import TextKind
 from samovar.serving.body import Fields, Unsupported, naming, read_body
 from samovar.serving.openai_completions import read_prompts
 from samovar.serving.registry import Opened
@@ -41,6 +42,13 @@ SCORE_UNSUPPORTED: Final[Mapping[str, Unsupported]] = {
 }
 
 MAX_TEXTS: Final = 2_048
+_INPUT_TYPES: Final[Mapping[str, TextKind]] = {
+    "query": "query",
+    "search_query": "query",
+    "document": "document",
+    "passage": "document",
+    "search_document": "document",
+}
 
 
 class EmbeddingsFields(Fields, kw_only=True, frozen=True):
@@ -50,6 +58,9 @@ class EmbeddingsFields(Fields, kw_only=True, frozen=True):
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
+    input_type: str | None = None
+    instruction: str | None = None
+    truncate: bool | None = None
     user: str | None = None
 
 
@@ -92,16 +103,26 @@ async def embeddings(server: Server, request: Request) -> Response:
     _check_count("input", len(inputs))
 
     def prepare(opened: Opened) -> PreparedScores[NDArray[np.float32]]:
-        return opened.llm.prepare_embed(inputs, dimensions=fields.dimensions, tenant=tenant, adapter=opened.adapter)
+        return opened.llm.prepare_embed(
+            inputs,
+            kind=text_kind(fields.input_type),
+            instruction=fields.instruction,
+            dimensions=fields.dimensions,
+            truncate=fields.truncate is True,
+            any_model=server.any_model_scores,
+            tenant=tenant,
+            adapter=opened.adapter,
+        )
 
-    names = naming(prompt="input", texts="input", messages="input")
-    model, n_prompt, vectors_SD = await _computed(server, request, fields.model, prepare, names)
+    names = naming(prompt="input", texts="input", messages="input", kind="input_type")
+    model, prepared, vectors_SD = await _computed(server, request, fields.model, prepare, names)
     is_base64 = fields.encoding_format == "base64"
     data = [
         {"object": "embedding", "index": index, "embedding": _base64(vector_D) if is_base64 else vector_D.tolist()}
         for index, vector_D in enumerate(vectors_SD)
     ]
-    return json_reply({"object": "list", "data": data, "model": model, "usage": _usage(n_prompt)})
+    body = {"object": "list", "data": data, "model": model, "usage": _usage(prepared.n_prompt)}
+    return json_reply(body | told_truncated(prepared.truncated))
 
 
 async def rerank(server: Server, request: Request) -> Response:
@@ -114,15 +135,17 @@ async def rerank(server: Server, request: Request) -> Response:
     if fields.top_n is not None and fields.top_n < 0:
         raise BadRequest(f"top_n is {fields.top_n}; expected a whole number from 0 on, which is all", param="top_n")
     pairs = [(fields.query, document) for document in documents]
-    names = naming(prompt="documents", messages="documents", task="instruction")
-    model, n_prompt, scores = await _computed(server, request, fields.model, _pairs(request, pairs, fields.instruction), names)
+    names = naming(prompt="documents", messages="documents")
+    prepare = _pairs(server, request, pairs, fields.instruction)
+    model, prepared, scores = await _computed(server, request, fields.model, prepare, names)
     order = sorted(range(len(documents)), key=lambda index: -scores[index])[: fields.top_n or None]
     shows = fields.return_documents is not False
     results = [
         {"index": index, "relevance_score": scores[index]} | ({"document": {"text": documents[index]}} if shows else {})
         for index in order
     ]
-    return json_reply({"id": f"rerank-{uuid.uuid4().hex}", "model": model, "results": results, "usage": _usage(n_prompt)})
+    head = {"id": f"rerank-{uuid.uuid4().hex}", "model": model}
+    return json_reply({**head, "results": results, "usage": _usage(prepared.n_prompt)})
 
 
 async def score(server: Server, request: Request) -> Response:
@@ -137,11 +160,12 @@ async def score(server: Server, request: Request) -> Response:
             param="text_2",
         )
     pairs = list(zip(firsts if len(firsts) == len(seconds) else firsts * len(seconds), seconds, strict=True))
-    names = naming(prompt="text_2", messages="text_2", documents="text_2", query="text_1", task="instruction")
-    model, n_prompt, scores = await _computed(server, request, fields.model, _pairs(request, pairs, fields.instruction), names)
+    names = naming(prompt="text_2", messages="text_2", documents="text_2", query="text_1")
+    prepare = _pairs(server, request, pairs, fields.instruction)
+    model, prepared, scores = await _computed(server, request, fields.model, prepare, names)
     data = [{"index": index, "object": "score", "score": value} for index, value in enumerate(scores)]
     head = {"id": f"score-{uuid.uuid4().hex}", "object": "list", "created": int(time.time()), "model": model}
-    return json_reply({**head, "data": data, "usage": _usage(n_prompt)})
+    return json_reply({**head, "data": data, "usage": _usage(prepared.n_prompt)})
 
 
 async def _computed(
@@ -150,8 +174,8 @@ async def _computed(
     model: str | None,
     prepare: Callable[[Opened], PreparedScores[T]],
     names: AbstractContextManager[None],
-) -> tuple[str, int, T]:
-    """The model's name, the tokens of all prompts, and what came of them. A client that leaves stops the work."""
+) -> tuple[str, PreparedScores[T], T]:
+    """The model's name, what was computed, and what came of it. A client that leaves stops the work."""
 
     def checked(opened: Opened) -> PreparedScores[T]:
         prepared = prepare(opened)
@@ -162,14 +186,28 @@ async def _computed(
         async with server.use(request, model) as (opened, count):
             prepared = await asyncio.to_thread(checked, opened)
             count(prepared.n_prompt)
-            return opened.name, prepared.n_prompt, await unless_gone(request, prepared.arun)
+            return opened.name, prepared, await unless_gone(request, prepared.arun)
 
 
 def _pairs(
-    request: Request, pairs: list[tuple[str, str]], instruction: str | None
+    server: Server, request: Request, pairs: list[tuple[str, str]], instruction: str | None
 ) -> Callable[[Opened], PreparedScores[list[float]]]:
     tenant = caller_of(request).id
-    return lambda opened: opened.llm.prepare_rerank(pairs, task=instruction, tenant=tenant, adapter=opened.adapter)
+    return lambda opened: opened.llm.prepare_rerank(
+        pairs, instruction=instruction, any_model=server.any_model_scores, tenant=tenant, adapter=opened.adapter
+    )
+
+
+def text_kind(input_type: str | None) -> TextKind | None:
+    """What a client calls a text, in Cohere's, Jina's, NVIDIA's or plain words. Raises BadRequest for other words."""
+    if input_type is not None and input_type not in _INPUT_TYPES:
+        raise BadRequest(f"input_type is {input_type!r}; expected {', '.join(_INPUT_TYPES)}", param="input_type")
+    return None if input_type is None else _INPUT_TYPES[input_type]
+
+
+def told_truncated(truncated: tuple[tuple[int, int], ...]) -> dict[str, object]:
+    """What a reply says of texts whose end was cut off; nothing where none was."""
+    return {"truncated": [{"index": index, "tokens": n_tokens} for index, n_tokens in truncated]} if truncated else {}
 
 
 def _base64(vector_D: NDArray[np.float32]) -> str:

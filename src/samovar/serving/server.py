@@ -33,12 +33,14 @@ MAX_PRIORITY_KEY: Final = "samovar.max_priority"  # in the scope of a request of
 class Server:
     """The state behind all routes. `fingerprint` stands for the build: the same request and seed give the same tokens.
 
-    `records` is None where nothing is kept. `endpoints` are the routes that take a POST, for batches of them.
+    `any_model_scores` lets models make vectors and scores that have no recipe for it. `records` is None where nothing is kept.
+    `endpoints` are the routes that take a POST, for batches of them.
     """
 
     registry: Registry
     limits: Limits = field(default_factory=Limits)
     records: Records | None = None
+    any_model_scores: bool = False
     background: Background = field(default_factory=Background)
     endpoints: dict[str, Handler] = field(default_factory=dict)
     drain: Drain = field(default_factory=Drain)

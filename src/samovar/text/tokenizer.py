@@ -93,6 +93,11 @@ class Tokenizer:
         """Whether `encode` puts a beginning-of-text token first."""
         return bool(self._vocabulary.prefix_ids)
 
+    @property
+    def suffix_ids(self) -> tuple[int, ...]:
+        """What `encode` puts after a text."""
+        return self._vocabulary.suffix_ids
+
     def encode(self, text: str, *, parse_control: bool = True, add_bos: bool | None = None) -> list[int]:
         """The ids of a raw text.
 
