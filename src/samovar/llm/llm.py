@@ -21,7 +21,7 @@ from samovar.llm.dialogue import read_dialogue
 from samovar.llm.fill_in import fill_in_prompt, fill_in_stop_ids
 from samovar.llm.local_model import LocalModel, Progress
 from samovar.llm.model_card import ModelCard
-from samovar.llm.model_settings import ModelSettings
+from samovar.llm.model_settings import LongContextMode, ModelSettings
 from samovar.llm.model_text import Prompt, RenderSettings
 from samovar.llm.options import (
     ChatOptions,
@@ -79,6 +79,7 @@ class LLM:
         max_waiting: int = 1024,
         prefix_cache: bool = True,
         chat_template: str | None = None,
+        long_context: LongContextMode = "auto",
         process: bool = False,
         progress: Progress | None = None,
     ) -> None:
@@ -92,8 +93,8 @@ class LLM:
         weights, keys and values and what else there is; without it, keys and values take what a few full contexts need, at most
         half of the free memory. `max_streams` requests run together and `max_waiting` wait; more are refused. `prefix_cache`
         lets prompts that begin alike share what was computed. `chat_template` is Jinja source that is used in place of the
-        model's own. With `process` the model runs in a process of its own, which
-        comes back by itself after a crash. Packed weights are kept in the store's cache and mapped at the next start, unless
+        model's own. `long_context` lets requests beyond the native length go on with YaRN, where the model is made for it. With
+        `process` the model runs in a process of its own, which comes back by itself after a crash. Packed weights are kept in the store's cache and mapped at the next start, unless
         `cache` is False. Where they are not there, they are packed in the background, while the first prompt is computed as far
         as they have come. `progress(done_bytes, total_bytes, tensor)` is called from the thread that does so. Raises a
         SamovarError for whatever is wrong with the path, the file, or these values.
@@ -113,6 +114,7 @@ class LLM:
             max_waiting=max_waiting,
             prefix_cache=prefix_cache,
             chat_template=chat_template,
+            long_context=long_context,
         )
         check_switches(cache=cache, prefix_cache=prefix_cache, process=process)
         self._opened: LocalModel | RemoteModel

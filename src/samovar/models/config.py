@@ -3,9 +3,10 @@
 GGUF metadata is first brought into the same form by `samovar.models.gguf_config`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from samovar.errors import FormatError, UnsupportedModel
+from samovar.models.long_context import LongContext, read_long_context
 from samovar.models.rope import Rope, read_rope
 
 HARMLESS_KEYS = frozenset(
@@ -40,7 +41,10 @@ class ExpertsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderConfig:
-    """Sizes and switches that decoders share. Widths in elements; `max_context` in tokens; `d_ffn` is that of dense layers."""
+    """Sizes and switches that decoders share. Widths in elements; `max_context` in tokens; `d_ffn` is that of dense layers.
+
+    `long_context` is what goes beyond `max_context`, where something does.
+    """
 
     architecture: str
     vocab_size: int
@@ -57,6 +61,7 @@ class DecoderConfig:
     has_mlp_bias: bool
     max_context: int
     experts: ExpertsConfig | None = None
+    long_context: LongContext | None = None
 
     @property
     def product_weights(self) -> int:
@@ -153,7 +158,7 @@ def read_decoder_config(
         max_context=max_context,
     )
     reader.finish()
-    return config
+    return replace(config, long_context=read_long_context(config.architecture, config.rope, max_context, where))
 
 
 def _read_rope_keys(reader: ConfigReader, d_head: int, max_context: int, default_theta: float) -> Rope:
