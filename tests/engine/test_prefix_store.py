@@ -79,7 +79,7 @@ def test_tenants_do_not_meet_in_what_was_saved():
 
 def test_what_was_computed_with_an_adapter_is_left_out():
     engine = filled()
-    node, pages = engine.cache.root(("", "lora")), []
+    node, pages = engine.cache.root(("", "lora", 1)), []
     engine.cache.grow(pages, 3)
     engine.cache.put_away(node, [1, 2, 3], pages, 3)
     meta, sections = collect(engine.cache)

@@ -2,8 +2,8 @@
 
 A node is a page of PAGE_TOKENS tokens below the node of the tokens before it; a leaf may have fewer. A path from a root spells
 a text, so a page is found by all tokens that precede it. Texts of different realms (tenants, adapters, rotations) have roots of
-their own and never meet, so that the time an answer takes tells nothing about another tenant's prompts. Where pages run short, the leaves
-not used for longest go first. (RadixAttention, Zheng et al., 2024, arXiv 2312.07104, with a page as the unit.)
+their own and never meet, so that the time an answer takes tells nothing about another tenant's prompts. Where pages run short,
+the leaves not used for longest go first. (RadixAttention, Zheng et al., 2024, arXiv 2312.07104, with a page as the unit.)
 
 Every sequence uses the pages of all nodes on its path, so a node whose page nobody uses has no descendant in use.
 """

@@ -74,6 +74,7 @@ class Angles:
         positions, factors = batch.positions_T.tolist(), batch.factors_T.tolist()
         for position, factor in zip(positions, factors, strict=True):
             self.reach(position, factor)
+            assert position < self._n_known[factor], (position, factor)
         starts = [self._sections[factor].start for factor in factors]
         return batch.positions_T + np.array(starts, np.int64)
 

@@ -128,8 +128,8 @@ class Answer:
         if ending.other_factor is not None:
             other = ending.other_factor
             return (
-                f"the first {other.n_tokens} tokens of the prompt are cached with {_rotation(other.factor)}; with the answer that "
-                f"was asked for, this request takes {_rotation(ending.yarn_factor)}, whose keys are kept apart"
+                f"the first {other.n_tokens} tokens of the prompt are cached with {_rotation(other.factor)}; with the answer "
+                f"that was asked for, this request takes {_rotation(ending.yarn_factor)}, whose keys are kept apart"
             )
         return self._explain(ending.parting) if ending.parting is not None else None
 

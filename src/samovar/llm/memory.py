@@ -80,7 +80,7 @@ class Budget:
     ) -> tuple[int, int]:
         """Tokens of context, and pages in the pool.
 
-        The context is what was asked, else the `longest` that the model takes (its native one, unless given), as far as there is
+        The context is what was asked, else the `longest` that the model takes (default: its native one), as far as there is
         room. The pool holds that, or a few native contexts, one for each stream at most; all that a budget leaves, where one
         was given. Raises BadRequest for a context beyond the longest, OutOfMemory for what does not fit.
         """

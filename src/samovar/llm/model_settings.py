@@ -8,7 +8,6 @@ from samovar.kernels import KvType, WeightForm
 from samovar.llm.setup import check_choices
 from samovar.llm.speculation import SpeculationMode, check_speculation
 
-
 LongContextMode = Literal["auto", "off"]
 """Whether requests may go beyond the native context, by YaRN, with models that are made for it."""
 

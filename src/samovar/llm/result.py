@@ -49,8 +49,8 @@ class Result:
     runs; `stop` is the stop string that ended the answer, `error` what did where the reason is "error". `is_grammar_complete`
     says whether the answer matches its grammar as a whole, where there is one. `logprobs` has one entry a token, None for one
     that was put there and not chosen; `prompt_logprobs` one for each token of the prompt but the first. Where a prompt begins
-    like a cached one and then parts from it, or was cached with another YaRN factor, `cache_miss_reason` says so. `seed` is the one that was used, so that the
-    answer can be had again. `alternatives` are the other answers where several were asked for.
+    like a cached one and then parts from it, or was cached with another YaRN factor, `cache_miss_reason` says so. `seed` is the
+    one that was used, so that the answer can be had again. `alternatives` are the other answers where several were asked for.
     """
 
     text: str

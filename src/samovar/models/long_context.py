@@ -5,7 +5,7 @@ Keys of different factors do not go together: a sequence has one factor from its
 
 The native length is the config's `max_position_embeddings`. The ramp of YaRN is laid over the length that the model was trained
 at, which Qwen's model cards give as `original_max_position_embeddings` 32,768: for Qwen2.5 it is the native length, while Qwen3
-with its 40,960 counts 8,192 for the prompt and 32,768 for the answer, and was trained at 32,768 (arXiv 2505.09388, section 3.2).
+counts 8,192 for a prompt and 32,768 for its answer, and was trained at 32,768 (arXiv 2505.09388, section 3.2).
 A factor reaches that many times the trained length: 65,536 and 131,072, as the model cards have it.
 """
 
