@@ -77,7 +77,7 @@ def source_text(n_chars: int) -> str:
 
 def hide(llm: LLM, n_tokens: int, depths: Sequence[float], seed: int = 1) -> Needles:
     """A text with needles that, with its question, has at most `n_tokens`, and nearly as many."""
-    draw = random.Random(seed)  # noqa: S311
+    draw = random.Random(seed)
     numbers = {colour: str(draw.randrange(10_000, 100_000)) for colour in COLOURS[: len(depths)]}
 
     def made(n_chars: int) -> Needles:
@@ -138,15 +138,13 @@ def mean_kl(log_p_NV: NDArray[np.float32], log_q_NV: NDArray[np.float32]) -> flo
     return float((p_NV * (log_p_NV.astype(np.float64) - log_q_NV)).sum(1).mean())
 
 
-def table_row(kv_type: KvType, found: Found, first: Found, *, is_plain: bool) -> str:
+def table_row(kv_type: KvType, found: Found, first: Found) -> str:
     """A line of the table."""
     hits = " ".join("yes" if hit else "-" for hit in found.hits)
     rotation = "own" if found.factor == 1 else f"YaRN {found.factor}"
-    kl = "" if found is first or is_plain or not len(first.log_p_NV) else f"{mean_kl(first.log_p_NV, found.log_p_NV):.5f}"
-    return (
-        f"| {found.n_prompt:,} | {rotation} | {kv_type} | {size(found.kv_bytes)} | {hits} | {sum(found.hits)}/{len(found.hits)} "
-        f"| {found.prefill_s:.0f} | {kl} |"
-    )
+    kl = "" if found is first or not len(first.log_p_NV) else f"{mean_kl(first.log_p_NV, found.log_p_NV):.5f}"
+    n_found, memory = f"{sum(found.hits)}/{len(found.hits)}", size(found.kv_bytes)
+    return f"| {found.n_prompt:,} | {rotation} | {kv_type} | {memory} | {hits} | {n_found} | {found.prefill_s:.0f} | {kl} |"
 
 
 def main() -> int:
@@ -175,7 +173,7 @@ def main() -> int:
                 llm._engine.long_context = None
             found = look(llm, hide(llm, n_tokens, args.depths), compares=len(args.kv_types) > 1)
             first = first or found
-            print(table_row(kv_type, found, first, is_plain=False), flush=True)
+            print(table_row(kv_type, found, first), flush=True)
             llm.close()
     return 0
 

@@ -11,12 +11,13 @@ from samovar.models.config import read_decoder_config
 from tests.models.tiny_checkpoints import random_ids
 
 NATIVE = 128  # of the tiny checkpoints
+ROOM = 1 << 29  # so that nothing is evicted
 TEXT = "The water in the samovar is hot, and the tea that we pour for the others is hotter. "
 
 
 @pytest.fixture
 def llm(tiny_folder: Path) -> LLM:
-    return LLM(tiny_folder)
+    return LLM(tiny_folder, memory=ROOM)
 
 
 def ask(llm: LLM, n_prompt: int, max_tokens: int | None):
@@ -67,12 +68,12 @@ def test_a_model_that_is_not_made_for_it_refuses_as_ever(tmp_path: Path, tiny_ch
 
 @pytest.mark.parametrize("process", [False, True])
 def test_keys_of_each_factor_come_back_from_disk_apart(tiny_folder: Path, tmp_path: Path, process: bool) -> None:
-    first = LLM(tiny_folder, kv_type="int8", process=process)
+    first = LLM(tiny_folder, kv_type="int8", process=process, memory=ROOM)
     asked = [(100, 5), (100, 50), (260, 40)]
     before = [ask(first, *sizes) for sizes in asked]
     n_saved = first.save_prefixes(tmp_path)
     first.close()
-    second = LLM(tiny_folder, kv_type="int8", process=process)
+    second = LLM(tiny_folder, kv_type="int8", process=process, memory=ROOM)
     assert second.load_prefixes(tmp_path) == n_saved
     again = [ask(second, *sizes) for sizes in asked]
     second.close()
@@ -88,18 +89,20 @@ def test_a_draft_model_follows_beyond_the_native_context(tiny_folder: Path) -> N
     for sizes in ((100, 60), (200, 100)):
         wanted, found = ask(plain, *sizes), ask(drafting, *sizes)
         assert found.token_ids == wanted.token_ids
-        assert found.usage.n_accepted > 10
+        assert found.usage.n_drafted == found.usage.n_accepted  # the same model, with the same rotation
 
 
 def test_texts_beyond_the_native_context_have_vectors_and_likelihoods(llm: LLM) -> None:
-    long = TEXT * 3
+    long = TEXT * 6
     assert len(llm.tokenizer.encode(long)) > NATIVE
     assert llm.embed(long).shape == (llm.config.d_model,)
     assert len(llm.log_likelihoods([(long, "tea")])) == 1
 
 
 def test_a_second_turn_finds_what_was_prepared_for_it_with_the_factor_that_it_takes(thinking_llm: LLM) -> None:
-    turns: list[dict[str, object]] = [{"role": "user", "content": "tea " * 12}]
+    turns: list[dict[str, object]] = [{"role": "user", "content": "tea"}]
+    while len(thinking_llm.render_chat(turns).ids) < NATIVE - 60:
+        turns[0]["content"] = f"{turns[0]['content']}!"
     first = thinking_llm.chat(turns, max_tokens=60, temperature=0, ignore_eos=True)
     thinking_llm.settle()
     turns += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "And the tea?"}]
