@@ -25,7 +25,10 @@ _SIZES = {
     "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
     "expert_weights_norm": "norm_topk_prob",
 }
-_MODEL_TYPES = {"gemma3": "gemma3_text", "qwen3moe": "qwen3_moe"}  # architectures that have another name in Hugging Face's configs
+_MODEL_TYPES = {
+    "gemma3": "gemma3_text",
+    "qwen3moe": "qwen3_moe",
+}  # architectures that have another name in Hugging Face's configs
 _SOFTMAX = 1  # of `expert_gating_func`
 # those of pooling are read by `models.outputs` and `llm.recipe`
 _HARMLESS = frozenset({"rope.scaling.finetuned", "tensor_data_layout", "pooling_type", "classifier.output_labels"})
@@ -150,7 +153,9 @@ def _add_gemma3(raw: dict[str, object], rest: dict[str, object], where: str) -> 
         raw["sliding_window_pattern"] = pattern
     d_model, n_heads, d_head = (raw.get(key) for key in ("hidden_size", "num_attention_heads", "head_dim"))
     if not all(isinstance(size, int) and size > 0 for size in (d_model, n_heads, d_head)):
-        raise FormatError(f"{where}: embedding_length, head_count and key_length are {d_model!r}, {n_heads!r}, {d_head!r}; expected sizes")
+        raise FormatError(
+            f"{where}: embedding_length, head_count and key_length are {d_model!r}, {n_heads!r}, {d_head!r}; expected sizes"
+        )
     assert isinstance(d_model, int)
     assert isinstance(n_heads, int)
     raw["query_pre_attn_scalar"] = d_model // n_heads if raw.get("num_hidden_layers") == _27B_LAYERS else d_head

@@ -130,4 +130,4 @@ def _with_rope_factors(config: DecoderConfig, factors: StoredTensor | None) -> D
             f"{factors.source}: tensor {factors.name!r} has shape {list(factors.shape)}; "
             f"the head width asks for {list(expected)}"
         )
-    return replace(config, rope=config.rope.divided_by(dequantise(factors.type, factors.data)))
+    return replace(config, rope=config.rope.divided_by(dequantise(factors.type, factors.data)), long_context=None)

@@ -19,10 +19,14 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rope:
-    """Frequencies `inv_freq_R` in radians per token, and the factor that YaRN puts on the cosines and sines."""
+    """Frequencies `inv_freq_R` in radians per token, and the factor that YaRN puts on the cosines and sines.
+
+    `theta` is the base of a plain rotation; None where it is scaled.
+    """
 
     inv_freq_R: F32
     attention_factor: float = 1.0
+    theta: float | None = None
 
     def tables(self, positions_T: NDArray[np.int64]) -> tuple[F32, F32]:
         """Cosines and sines, each float32 [T, R]."""
@@ -53,7 +57,7 @@ def read_rope(parameters: Mapping[str, object], *, d_rotary: int, max_context: i
     plain_R = (1.0 / theta**exponents).astype(np.float32)
     match kind:
         case "default":
-            rope = Rope(inv_freq_R=plain_R)
+            rope = Rope(inv_freq_R=plain_R, theta=theta)
         case "linear":
             rope = Rope(inv_freq_R=(plain_R / np.float32(_number(rest, "factor", where))).astype(np.float32))
         case "llama3":

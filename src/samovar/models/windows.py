@@ -64,7 +64,9 @@ def _named_layers(reader: ConfigReader, n_layers: int) -> list[bool] | None:
     if layer_types is None:
         return None
     if not isinstance(layer_types, list) or len(layer_types) != n_layers:
-        raise FormatError(f"{reader.where}: layer_types is {layer_types!r}; expected a list with an entry for each of {n_layers} layers")
+        raise FormatError(
+            f"{reader.where}: layer_types is {layer_types!r}; expected a list with an entry for each of {n_layers} layers"
+        )
     if others := sorted({str(kind) for kind in layer_types} - set(_KINDS)):
         raise UnsupportedModel(f"{reader.where}: layer_types {others} are not implemented; expected {' or '.join(_KINDS)}")
     return [kind == "sliding_attention" for kind in layer_types]
