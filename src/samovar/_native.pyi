@@ -119,6 +119,7 @@ class Engine(_Operations):
     def pack(
         self, weight: NativeLinear, stored: NDArray[np.uint8], first: int = 0, order: NDArray[np.int32] | None = None
     ) -> None: ...
+    def quantise(self, type_id: int, x: _F32, importance: _F32, out: NDArray[np.uint8]) -> None: ...
     def pack_int4(
         self,
         weight: NativeLinear,

@@ -20,6 +20,7 @@ from samovar.kernels.cores import usable_cores
 from samovar.kernels.sample_batch import SampleBatch, refuse_failed
 from samovar.kernels.slabs import Slabs
 from samovar.tensors.dtypes import F32 as F32_TYPE
+from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor, Tensor
 
 if TYPE_CHECKING:
@@ -146,6 +147,12 @@ class NativeOps:
                 f"{weight.source}: no memory for tensor {weight.name} ({weight.size_bytes} bytes): close other programs, "
                 "or choose a smaller model or quantisation"
             ) from error
+
+    def quantise(self, type_: TensorType, x_NK: F32, importance_K: F32) -> NDArray[np.uint8]:
+        """See `kernels.quantise.quantise`."""
+        out = np.empty((len(x_NK), x_NK.shape[1] // type_.block_elements * type_.block_bytes), np.uint8)
+        self._engine.quantise(type_.ggml_id, x_NK, importance_K, out)
+        return out
 
     def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
         """Dequantise the rows asked for."""
