@@ -108,7 +108,7 @@ float one_scale(const float* x, const float* w, const Codes& codes, float top, c
 
 inline constexpr double kFineGrid[] = {0.82, 0.87, 0.92, 0.97, 1.02, 1.07, 1.12, 1.17, 1.22, 1.3, 1.45, 1.6};
 inline constexpr double kSixBitGrid[] = {0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2};
-inline constexpr double kCovered[] = {0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05}, kLowParts[] = {0.25, 0.5, 0.75};
+inline constexpr double kCovered[] = {0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.05}, kLowParts[] = {0.25, 0.5, 0.75};
 inline constexpr int kNear[] = {0, -1, 1};
 
 // Scale and minimum, neither negative, for x ~ scale * code - minimum with codes from 0 to top.
@@ -159,6 +159,9 @@ class PairSearch {
         const float shift = low + range * static_cast<float>((1 - covered) * part);
         attempt(range * (static_cast<float>(covered) * inverse_top), shift < 0.0f ? -shift : 0.0f);
       }
+    }
+    for (int fewer = 0; fewer < 8; ++fewer) {
+      attempt(range * static_cast<float>(1.0 / (static_cast<double>(top_) - fewer)), low < 0.0f ? -low : 0.0f);
     }
     attempt(scale, minimum);
   }

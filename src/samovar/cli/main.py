@@ -28,6 +28,7 @@ _COMMANDS = {
     "bench": "bench",
     "serve": "serve",
     "keys": "keys",
+    "quantize": "quantize",
 }
 _DESCRIPTION = "Run open-weight language models (Qwen3, Qwen2, Llama) on this computer's processor."
 _EPILOG = """examples:

@@ -26,7 +26,8 @@ FINE_GRID = (0.82, 0.87, 0.92, 0.97, 1.02, 1.07, 1.12, 1.17, 1.22, 1.3, 1.45, 1.
 SIX_BIT_GRID = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2)
 EIGHT_BIT_STEPS = tuple(range(-1, 9))  # 256ths by which the step is wider
 # Part of the range that is covered, and which part of the rest is left out at the low end.
-_RANGES = tuple((covered, low) for covered in (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05) for low in (0.25, 0.5, 0.75))
+_RANGES = tuple((covered, low) for covered in (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.05) for low in (0.25, 0.5, 0.75))
+_FEWER_STEPS = range(8)  # by which the codes used are fewer than all: values that lie on few even steps are found again
 _NEAR = (0, -1, 1)
 _SMALLEST = np.float32(2**-100)
 _MOST_DEPENDENT = np.float32(1e-6)
@@ -168,6 +169,9 @@ def scale_and_minimum(x_ML: F32, w_ML: F32, top: int) -> tuple[F32, F32]:
     for covered, low in _RANGES:
         shift_M = low_M + range_M * np.float32((1 - covered) * low)
         attempt(range_M * (np.float32(covered) * inverse_top), np.where(shift_M < 0, -shift_M, np.float32(0)))
+    lowest_M = np.where(low_M < 0, -low_M, np.float32(0))
+    for fewer in _FEWER_STEPS:
+        attempt(range_M * np.float32(1 / (top - fewer)), lowest_M)
     attempt(scale_M.copy(), minimum_M.copy())
     return scale_M, minimum_M
 

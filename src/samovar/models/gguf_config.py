@@ -26,6 +26,7 @@ _SIZES = {
     "expert_weights_norm": "norm_topk_prob",
 }
 _MODEL_TYPES = {"qwen3moe": "qwen3_moe"}  # architectures that have another name in Hugging Face's configs
+_ARCHITECTURES = {"qwen3_moe": "qwen3moe", "mistral": "llama"}
 _SOFTMAX = 1  # of `expert_gating_func`
 _HARMLESS = frozenset({"rope.scaling.finetuned", "tensor_data_layout"})
 
@@ -65,6 +66,11 @@ def gguf_tensor_name(name: str) -> str:
 def model_type_of(architecture: object) -> object:
     """The `model_type` of a GGUF file's `general.architecture`."""
     return _MODEL_TYPES.get(architecture, architecture) if isinstance(architecture, str) else architecture
+
+
+def gguf_architecture(model_type: str) -> str:
+    """The `general.architecture` of GGUF files for a `model_type`."""
+    return _ARCHITECTURES.get(model_type, model_type)
 
 
 def config_from_gguf(
