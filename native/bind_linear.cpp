@@ -70,6 +70,18 @@ bool pack_int4(samovar::Engine& engine, Linear& weight, int type_id, const Bytes
   return engine.pack_int4(weight.packed, *format, members(engine, weight, *format, stored, first, order));
 }
 
+void quantise(samovar::Engine& engine, int type_id, const nb::ndarray<const float, nb::c_contig, nb::device::cpu, nb::ndim<2>>& x,
+              const nb::ndarray<const float, nb::c_contig, nb::device::cpu, nb::ndim<1>>& importance,
+              const nb::ndarray<uint8_t, nb::c_contig, nb::device::cpu, nb::ndim<2>>& out) {
+  const samovar::Format* format = samovar::find_format(type_id);
+  const auto n_rows = static_cast<int64_t>(x.shape(0)), n_in = static_cast<int64_t>(x.shape(1));
+  check(format != nullptr && n_in % format->block_elements == 0 && static_cast<int64_t>(importance.size()) == n_in &&
+            static_cast<int64_t>(out.shape(0)) == n_rows &&
+            static_cast<int64_t>(out.shape(1)) == n_in / format->block_elements * format->block_bytes,
+        "rows, importance and blocks do not fit each other");
+  check(engine.quantise(*format, x.data(), importance.data(), n_rows, n_in, out.data()), "no type that rows are quantised to");
+}
+
 }  // namespace
 
 const samovar::WeightView& Linear::view() const {
@@ -117,6 +129,9 @@ void bind_linear(nb::module_& m, nb::class_<samovar::Engine>& engine) {
              "enough for. Whether all their scales are finite.");
   engine.def("take_codebook", &take_codebook, "type_id"_a, "codes"_a.noconvert(),
              "Keep the codebook of a type, its entries one after the other; it is wanted before such a type is packed or embedded.");
+  engine.def("quantise", &quantise, "type_id"_a, "x"_a.noconvert(), "importance"_a.noconvert(), "out"_a.noconvert(),
+             nb::call_guard<nb::gil_scoped_release>(),
+             "Blocks out [N, row bytes] of the rows x [N, K], with an importance [K] of each column.");
   engine.def("pack_int4", &pack_int4, "weight"_a, "type_id"_a, "stored"_a.noconvert(), "first"_a = 0, "order"_a.noconvert().none() = nb::none(),
              nb::call_guard<nb::gil_scoped_release>(),
              "Round rows stored in another type to int4; whether all their values are finite.");

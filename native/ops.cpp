@@ -27,6 +27,15 @@ void Engine::embed(const Format& format, const uint8_t* table, int64_t n_in, con
   });
 }
 
+bool Engine::quantise(const Format& format, const float* x, const float* importance, int64_t n_rows, int64_t n_in, uint8_t* out) {
+  if (!kernels_.quantise_blocks(format, x, importance, 0, out)) return false;
+  const int64_t row_bytes = n_in / format.block_elements * format.block_bytes;
+  pool_.for_each(n_rows, [&](int64_t row) {
+    kernels_.quantise_blocks(format, x + row * n_in, importance, n_in, out + row * row_bytes);
+  });
+  return true;
+}
+
 void Engine::linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products) {
   const auto has_order = [](const Product& p) { return p.weight.order != nullptr; };
   if (std::none_of(products.begin(), products.end(), has_order)) return unordered_linears(rows, n_rows, n_in, products);

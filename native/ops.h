@@ -68,6 +68,8 @@ class Engine {
   bool pack_int4(PackedLinear& weight, const Format& format, const Members& members) {
     return samovar::pack_int4(weight, format, members, kernels_, arena_, pool_);
   }
+  // Rows [n_rows, n_in] as blocks of the format, see Kernels::quantise_blocks; whether the format is one that it writes.
+  bool quantise(const Format& format, const float* x, const float* importance, int64_t n_rows, int64_t n_in, uint8_t* out);
   // out[t] = row ids[t] of a stored [V, n_in] table, times `scale`. The ids are in range; the type's codebook is here.
   void embed(const Format& format, const uint8_t* table, int64_t n_in, const int64_t* ids, int64_t n_ids, float scale, float* out);
   void linears(const Rows& rows, int64_t n_rows, int64_t n_in, std::span<const Product> products);

@@ -35,6 +35,7 @@ _COMMANDS = {
     "quality": "quality",
     "serve": "serve",
     "keys": "keys",
+    "quantize": "quantize",
 }
 _DESCRIPTION = "Run open-weight language models (Qwen3, Qwen2, Llama) on this computer's processor."
 _EPILOG = """examples:

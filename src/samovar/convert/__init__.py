@@ -1,1 +1,1 @@
-"""From one file format to another: quantising, and lossless conversion."""
+"""Models into other files: quantised ones, the importance of weights that helps with it, and lossless conversion."""

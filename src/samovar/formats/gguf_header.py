@@ -63,6 +63,32 @@ def read_header(path: Path, memory: mmap) -> GgufHeader:
     sizes of tensors are left for the caller to check.
     """
     cursor = _Cursor(path, memory)
+    version, n_tensors, n_metadata = _counts(path, cursor, memory)
+    metadata = _metadata(cursor, n_metadata)
+    tensors = tuple(_tensor_entry(cursor) for _ in range(n_tensors))
+    alignment = _alignment(path, metadata)
+    data_start = -(-cursor.position // alignment) * alignment
+    return GgufHeader(version=version, metadata=metadata, tensors=tensors, alignment=alignment, data_start=data_start)
+
+
+def read_encoded_metadata(path: Path, memory: mmap) -> dict[str, bytes]:
+    """The metadata as it stands in the file: of each key the type number of its value, and the value's bytes.
+
+    They are the same in versions 2 and 3. Raises as `read_header`.
+    """
+    cursor = _Cursor(path, memory)
+    _, _, n_metadata = _counts(path, cursor, memory)
+    encoded: dict[str, bytes] = {}
+    for _ in range(n_metadata):
+        key, start = cursor.string("a metadata key", _MAX_NAME_BYTES), cursor.position
+        what = f"the value of {key!r}"
+        cursor.value(cursor.number("I", what), what, _MAX_DEPTH)
+        encoded[key] = memory[start : cursor.position]
+    return encoded
+
+
+def _counts(path: Path, cursor: "_Cursor", memory: mmap) -> tuple[int, int, int]:
+    """The version, the number of tensors and that of metadata keys, held against limits and the bytes that are there."""
     magic = memory[:4]
     if magic != MAGIC:
         raise FormatError(f"{path}: not a GGUF file: it starts with {magic!r}, {MAGIC!r} is expected")
@@ -76,11 +102,7 @@ def read_header(path: Path, memory: mmap) -> GgufHeader:
         )
     cursor.expect_room(n_metadata, 8 + 4 + 1, "metadata keys")
     cursor.expect_room(n_tensors, 8 + 4 + 8 + 4 + 8, "tensors")
-    metadata = _metadata(cursor, n_metadata)
-    tensors = tuple(_tensor_entry(cursor) for _ in range(n_tensors))
-    alignment = _alignment(path, metadata)
-    data_start = -(-cursor.position // alignment) * alignment
-    return GgufHeader(version=version, metadata=metadata, tensors=tensors, alignment=alignment, data_start=data_start)
+    return version, n_tensors, n_metadata
 
 
 def _version(path: Path, version: int) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.kernels.sample_batch import SampleBatch
+from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor
 
 F32 = NDArray[np.float32]
@@ -164,6 +165,13 @@ class Ops(Protocol):
         """Take the weights of experts into the compute layout, as `pack` does those of a layer.
 
         Each tensor is that of one expert [N, D] or of several [E, N, D], in the order of the experts; all are of one type.
+        """
+        ...
+
+    def quantise(self, type_: TensorType, x_NK: F32, importance_K: F32) -> NDArray[np.uint8]:
+        """[N, row bytes]: rows in one of `kernels.quantise.QUANTISED_TYPES`, whose blocks divide K.
+
+        Values are finite and at most 65504; the importance of each column is positive, and around 1.
         """
         ...
 

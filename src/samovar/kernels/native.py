@@ -169,6 +169,12 @@ class NativeOps:
             self._engine.take_codebook(type_.ggml_id, np.ascontiguousarray(codebook(type_.name).codes).reshape(-1))
             self._codebooks.add(type_.name)
 
+    def quantise(self, type_: TensorType, x_NK: F32, importance_K: F32) -> NDArray[np.uint8]:
+        """See `kernels.quantise.quantise`."""
+        out = np.empty((len(x_NK), x_NK.shape[1] // type_.block_elements * type_.block_bytes), np.uint8)
+        self._engine.quantise(type_.ggml_id, x_NK, importance_K, out)
+        return out
+
     def embed(self, table: StoredTensor, ids_T: NDArray[np.int64], scale: float = 1.0) -> F32:
         """Dequantise the rows asked for."""
         assert len(table.shape) == 2, table.name

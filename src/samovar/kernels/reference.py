@@ -16,6 +16,7 @@ from samovar.kernels.int4 import dequantise_int4, not_finite, quantise_int4
 from samovar.kernels.reference_sample import choose
 from samovar.kernels.sample_batch import SampleBatch, refuse_failed
 from samovar.tensors import dtypes
+from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor
 
 _PANEL_ELEMENTS = 1 << 24  # 64 MiB of float32 at a time
@@ -94,6 +95,12 @@ class ReferenceOps:
         """As `pack`, expert by expert."""
         weights = [w for t in tensors for w in ([t] if len(t.shape) == 2 else [t.entry(i) for i in range(t.shape[0])])]
         return StoredStack(tuple(self.pack(weight, form) for weight in weights))
+
+    def quantise(self, type_: TensorType, x_NK: F32, importance_K: F32) -> NDArray[np.uint8]:
+        """See `kernels.quantise`."""
+        from samovar.kernels.quantise import quantise  # no model that is loaded needs it
+
+        return quantise(type_, x_NK, importance_K)
 
     def embed(self, table: StoredTensor, ids_T: NDArray[np.int64], scale: float = 1.0) -> F32:
         """Dequantise the rows asked for."""

@@ -6,7 +6,7 @@ Shapes are those of Qwen3's published configurations; storage types follow the r
 
 import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -211,19 +211,15 @@ def uses_more_bits(layer: int, n_layers: int) -> bool:
 def _matrix(name: str, type_: TensorType, shape: tuple[int, ...], seed: int) -> TensorPlan:
     """A matrix, or those of all experts, which are made one by one."""
 
-    def fill() -> NDArray[np.uint8]:
-        n_stacked = shape[0] if len(shape) == 3 else 1
-        out = np.empty((n_stacked, plan.size_bytes // n_stacked), np.uint8)
-        for index, row in enumerate(out):
-            row[:] = random_blocks(type_, shape[-2] * shape[-1], shape[-1] ** -0.5, seed + (index << 32))
-        return out.reshape(-1)
+    def fill() -> Iterator[NDArray[np.uint8]]:
+        for index in range(shape[0] if len(shape) == 3 else 1):
+            yield random_blocks(type_, shape[-2] * shape[-1], shape[-1] ** -0.5, seed + (index << 32))
 
-    plan = TensorPlan(name=f"{name}.weight", type=type_, shape=shape, fill=fill)
-    return plan
+    return TensorPlan(name=f"{name}.weight", type=type_, shape=shape, fill=fill)
 
 
 def _ones(name: str, width: int) -> TensorPlan:
-    return TensorPlan(name=f"{name}.weight", type=F32, shape=(width,), fill=lambda: np.ones(width, "<f4").view(np.uint8))
+    return TensorPlan(name=f"{name}.weight", type=F32, shape=(width,), fill=lambda: (np.ones(width, "<f4").view(np.uint8),))
 
 
 def made_up_vocabulary(vocab_size: int) -> dict[str, MetadataValue]:

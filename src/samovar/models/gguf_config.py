@@ -25,10 +25,9 @@ _SIZES = {
     "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
     "expert_weights_norm": "norm_topk_prob",
 }
-_MODEL_TYPES = {
-    "gemma3": "gemma3_text",
-    "qwen3moe": "qwen3_moe",
-}  # architectures that have another name in Hugging Face's configs
+# Architectures that have another name in Hugging Face's configs, and the way back.
+_MODEL_TYPES = {"gemma3": "gemma3_text", "qwen3moe": "qwen3_moe"}
+_ARCHITECTURES = {"gemma3_text": "gemma3", "mistral": "llama", "qwen3_moe": "qwen3moe"}
 _SOFTMAX = 1  # of `expert_gating_func`
 # those of pooling are read by `models.outputs` and `llm.recipe`
 _HARMLESS = frozenset({"rope.scaling.finetuned", "tensor_data_layout", "pooling_type", "classifier.output_labels"})
@@ -92,6 +91,11 @@ def folder_tensor_name(name: str) -> str:
 def model_type_of(architecture: object) -> object:
     """The `model_type` of a GGUF file's `general.architecture`."""
     return _MODEL_TYPES.get(architecture, architecture) if isinstance(architecture, str) else architecture
+
+
+def gguf_architecture(model_type: str) -> str:
+    """The `general.architecture` of GGUF files for a `model_type`."""
+    return _ARCHITECTURES.get(model_type, model_type)
 
 
 def config_from_gguf(

@@ -65,22 +65,35 @@ def take_weights(checkpoint: Checkpoint, ops: Ops, packer: Packer, form: WeightF
 
     Raises as `load_model`.
     """
+    architecture, config, source = open_source(checkpoint, ops, packer, form)
+    return load_decoder(config, source, ops, architecture.load_layer)
+
+
+def open_source(
+    checkpoint: Checkpoint, ops: Ops, packer: Packer | None, form: WeightForm = "stored"
+) -> tuple[Architecture, DecoderConfig, WeightSource]:
+    """The architecture and config of a checkpoint, and its tensors, ready to be taken. Raises as `load_model`."""
     architecture, config, where = _read(checkpoint)
     if not isinstance(checkpoint, GgufCheckpoint):
-        of_folder = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
+        of_folder = {name: tensor for name, tensor in checkpoint.tensors.items() if not is_recomputed(name)}
         source = WeightSource(
             of_folder, ops, where=where, file_name=_without_prefix if config.outputs.is_bare else str, packer=packer, form=form,
             has_centred_norms=config.has_centred_norms,
         )  # fmt: skip
-    else:
-        tensors = dict(checkpoint.tensors)
-        config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
-        heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in INTERLEAVED else {}
-        source = WeightSource(
-            tensors, ops, where=where, file_name=partial(gguf_tensor_name, model_type=config.architecture),
-            interleaved_heads=heads, packer=packer, form=form, stacks_experts=True,
-        )  # fmt: skip
-    return load_decoder(config, source, ops, architecture.load_layer)
+        return architecture, config, source
+    tensors = dict(checkpoint.tensors)
+    config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
+    heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in INTERLEAVED else {}
+    source = WeightSource(
+        tensors, ops, where=where, file_name=partial(gguf_tensor_name, model_type=config.architecture),
+        interleaved_heads=heads, packer=packer, form=form, stacks_experts=True,
+    )  # fmt: skip
+    return architecture, config, source
+
+
+def is_recomputed(name: str) -> bool:
+    """Whether a folder's tensor of this name says nothing that its config does not."""
+    return name.endswith(_RECOMPUTED)
 
 
 def _read(checkpoint: Checkpoint) -> tuple[Architecture, DecoderConfig, str]:

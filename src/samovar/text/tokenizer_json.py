@@ -61,6 +61,14 @@ def read_tokenizer_json(path: Path, tokenizer_config: Mapping[str, object]) -> V
     )
 
 
+def words_rule(path: Path) -> str | None:
+    """The name that GGUF has for the rule by which a byte-level tokenizer.json cuts texts into words; None where it has none.
+
+    Raises as `read_tokenizer_json`.
+    """
+    return _words(_state(_load(path).pre_tokenizer))
+
+
 def _load(path: Path) -> tokenizers.Tokenizer:
     try:
         content = path.read_bytes()

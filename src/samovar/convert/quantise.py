@@ -1,0 +1,191 @@
+"""A model's weights into the blocks of GGUF's types: `samovar quantize`, without the command line.
+
+One slab of rows is in memory at a time. The file shows when it is whole, and a second run goes on where the first stopped.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.convert.importance import Importance
+from samovar.convert.metadata import file_metadata
+from samovar.convert.source import SourceTensor, source_tensors
+from samovar.convert.type_mix import Mix, TypeRules
+from samovar.errors import FormatError, StoreError
+from samovar.formats import open_checkpoint
+from samovar.formats.gguf_writer import TensorPlan, write_gguf_part
+from samovar.kernels import F32, Ops
+from samovar.kernels.quantise import LARGEST, QUANTISED_TYPES
+from samovar.tensors import dtypes
+from samovar.tensors.dtypes import TensorType
+from samovar.tensors.stored import StoredTensor
+
+_VERSION: Final = 1  # counts the changes of what is written for the same source and choices
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorResult:
+    """What became of a tensor. `error` and `power` are sums of weighted squares: of what was lost, and of the values.
+
+    `wanted` is the type of the mix, which `type` differs from where its blocks do not divide the rows.
+    """
+
+    name: str
+    source_type: str
+    type: TensorType
+    wanted: TensorType
+    n_elements: int
+    error: float
+    power: float
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in the file."""
+        return self.n_elements // self.type.block_elements * self.type.block_bytes
+
+    @property
+    def relative_error(self) -> float:
+        """Root of the weighted mean square of what was lost, over that of the values."""
+        return math.sqrt(self.error / self.power) if self.power else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantiseResult:
+    """What was written where."""
+
+    path: Path
+    tensors: tuple[TensorResult, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of a value, over all tensors."""
+        return 8 * sum(t.size_bytes for t in self.tensors) / sum(t.n_elements for t in self.tensors)
+
+
+def quantise_model(
+    source: Path,
+    target: Path,
+    mix: Mix,
+    ops: Ops,
+    *,
+    importance: Importance | None = None,
+    replace: bool = False,
+    progress: Progress = lambda _done, _total, _what: None,
+) -> QuantiseResult:
+    """Write the model at `source` to the GGUF file `target` in the types of `mix`.
+
+    Raises what opening and checking the source raises; FormatError for weights that are not finite, or importance that is of
+    another model; StoreError where the target is the source, is there and `replace` is not set, is being written, or the disk
+    refuses.
+    """
+    checkpoint = open_checkpoint(source)
+    _refuse_own_source(target, [file.path for file in checkpoint.files])
+    config, tensors = source_tensors(checkpoint)
+    rules = TypeRules(mix=mix, config=config, has_importance=importance is not None)
+    metadata = file_metadata(checkpoint, config, tensors, mix.file_type, importance)
+    works = [_work(tensor, rules, ops, importance) for tensor in tensors]
+    chosen = hashlib.sha256(importance.digest if importance else b"").hexdigest()
+    job = f"quantise {_VERSION} {checkpoint.identity} {mix.name} {chosen}"
+    notes = write_gguf_part(target, metadata, [w.plan() for w in works], job=job, replace=replace, progress=progress)
+    return QuantiseResult(path=target, tensors=tuple(w.result(note) for w, note in zip(works, notes, strict=True)))
+
+
+def _refuse_own_source(target: Path, sources: list[Path]) -> None:
+    for path in sources:
+        if target.exists() and target.samefile(path):
+            raise StoreError(f"{target}: this is the file that is read; give another name for the one to be written")
+
+
+def _work(tensor: SourceTensor, rules: TypeRules, ops: Ops, importance: Importance | None) -> "_Work":
+    weights = importance.of(tensor.name, tensor.shape) if importance else None
+    return _Work(
+        tensor=tensor,
+        type=rules.type_of(tensor.name, tensor.shape),
+        wanted=rules.wanted(tensor.name, tensor.shape),
+        ops=ops,
+        importance_EK=weights,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    """One tensor on its way. `importance_EK` has a row for each matrix of a stack."""
+
+    tensor: SourceTensor
+    type: TensorType
+    wanted: TensorType
+    ops: Ops
+    importance_EK: F32 | None
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0])
+
+    def plan(self) -> TensorPlan:
+        """What the writer does with it."""
+        return TensorPlan(name=self.tensor.name, type=self.type, shape=self.tensor.shape, fill=self._fill, note=self._note)
+
+    def result(self, note: str) -> TensorResult:
+        """What became of it; `note` is what was kept of an earlier run, or `_note` of this one."""
+        error, power = json.loads(note)
+        return TensorResult(
+            name=self.tensor.name, source_type=self.tensor.type_name, type=self.type, wanted=self.wanted,
+            n_elements=self.tensor.n_elements, error=float(error), power=float(power),
+        )  # fmt: skip
+
+    def _note(self) -> str:
+        return json.dumps(self.sums)
+
+    def _fill(self) -> Iterator[NDArray[np.uint8]]:
+        self.sums = [0.0, 0.0]
+        blocks = self.tensor.blocks() if self.tensor.type_name == self.type.name else None
+        if blocks is not None:
+            yield from blocks
+            return
+        n_rows = self.tensor.shape[-2] if len(self.tensor.shape) > 1 else 1
+        done = 0
+        for x_MK in self.tensor.slabs(self.ops):
+            self._check(x_MK)
+            yield self._encode(x_MK, done // n_rows).reshape(-1)
+            done += len(x_MK)
+
+    def _encode(self, x_MK: F32, member: int) -> NDArray[np.uint8]:
+        if self.type not in QUANTISED_TYPES:
+            return _encode_floats(self.type, x_MK)
+        width = x_MK.shape[1]
+        ones_K = np.ones(width, np.float32)
+        weights_K = ones_K if self.importance_EK is None else self.importance_EK[member]
+        out = self.ops.quantise(self.type, x_MK, weights_K)
+        table = StoredTensor(name="", type=self.type, shape=x_MK.shape, data=out.reshape(-1), source="")
+        lost_MK = self.ops.embed(table, np.arange(len(x_MK)))
+        lost_MK -= x_MK
+        for index, values_MK in enumerate((lost_MK, x_MK)):
+            self.sums[index] += float(np.einsum("mk,mk,k->", values_MK, values_MK, weights_K, dtype=np.float64))
+        return out
+
+    def _check(self, x_MK: F32) -> None:
+        """Refuse what no scale stands for."""
+        most = float(np.abs(x_MK).max(initial=0))
+        if most <= LARGEST:
+            return
+        found = "no number" if math.isnan(most) else f"the value {most:.3g}"
+        raise FormatError(
+            f"{self.tensor.parts[0].source}: tensor {self.tensor.parts[0].name!r} holds {found}; weights are finite, and "
+            f"scales reach {LARGEST:.0f}: the file is damaged, get it again"
+        )
+
+
+def _encode_floats(type_: TensorType, x_MK: F32) -> NDArray[np.uint8]:
+    """[M, row bytes] of F32 or F16."""
+    assert type_ in (dtypes.F32, dtypes.F16), type_
+    return np.ascontiguousarray(x_MK, "<f4" if type_ is dtypes.F32 else "<f2").view(np.uint8)
