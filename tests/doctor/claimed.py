@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from gguf.quants import quantize
 
-from samovar.doctor.check_layout import _expected
+from samovar.doctor.check_layout import expected_tensors
 from samovar.doctor.check_tokenizer import OpenTokenizer, open_tokenizer
 from samovar.doctor.examine import Report, examine_subject
 from samovar.doctor.finding import Status
@@ -112,7 +112,7 @@ def folder_model(name: str) -> Subject:
 
 def listing(subject: Subject, claimed: Release, kind: str) -> dict[str, Listed]:
     """All tensors of a release, matrices in one type, the rest in floats."""
-    shapes = _expected(claimed.figures, subject)
+    shapes = expected_tensors(claimed.figures, is_gguf=subject.is_gguf)
     assert shapes is not None
     if not claimed.figures["tie_word_embeddings"]:
         head = "output.weight" if subject.is_gguf else "lm_head.weight"

@@ -114,9 +114,7 @@ def test_a_renamed_control_token_is_caught():
 
 def test_a_swapped_vocabulary_is_caught():
     known = vocabulary()["tokenizer.ggml.tokens"]
-    made = with_metadata(
-        gguf_model(SMALL), tokenizer__ggml__tokens=tokens(id120000=known[120_001], id120001=known[120_000])
-    )
+    made = with_metadata(gguf_model(SMALL), tokenizer__ggml__tokens=tokens(id120000=known[120_001], id120001=known[120_000]))
     assert failing(made) == {"tokenizer: pieces and merges"}
 
 

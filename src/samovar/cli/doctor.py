@@ -101,7 +101,7 @@ def _print(report: Report, streams: Streams) -> None:
 def _lines(report: Report, marks: dict[Status, str], width: int | None) -> Iterator[_Line]:
     """The report for people, wrapped at `width` where there is one."""
     claimed = f"checked as {report.release.name}" if report.release else "no release to check it against"
-    yield f"{one_line(report.path.name)}: {claimed}", "bold"
+    yield from _wrapped(f"{one_line(report.path.name)}: {claimed}", "  ", width, "bold")
     column = max(len(finding.what) for finding in report.findings) + 2
     for section, findings in groupby(report.findings, lambda finding: finding.section):
         yield "", ""
@@ -109,7 +109,8 @@ def _lines(report: Report, marks: dict[Status, str], width: int | None) -> Itera
         for finding in findings:
             yield from _finding(finding, marks, column, width)
     yield "", ""
-    yield _summary(report), _STYLES[Status.FAIL if report.count(Status.FAIL) else Status.PASS]
+    style = _STYLES[Status.FAIL if report.count(Status.FAIL) else Status.PASS]
+    yield from _wrapped(_summary(report), "  ", width, style)
 
 
 def _finding(finding: Finding, marks: dict[Status, str], column: int, width: int | None) -> Iterator[_Line]:
@@ -120,8 +121,7 @@ def _finding(finding: Finding, marks: dict[Status, str], column: int, width: int
     if finding.expected:
         yield from _wrapped(f"{indent}expected: {one_line(finding.expected)}", indent, width, "")
     for line in finding.detail:
-        shown = printable(line.replace("\n", " "))
-        yield indent + (shown if width is None else shown[: max(20, width - len(indent))]), "cyan"
+        yield from _wrapped(indent + printable(line.replace("\n", " ")), indent + "  ", width, "cyan")
     if finding.advice:
         yield from _wrapped(f"{indent}> {one_line(finding.advice)}", indent + "  ", width, "dim" if not is_bad else "")
 

@@ -26,7 +26,7 @@ def check_layout(subject: Subject, release: Release) -> list[Finding]:
     listed = subject.listed
     if not listed:
         return [unknown(SECTION, "tensors", "none could be listed; see the lines on the file")]
-    lines = [_tensors(subject), _head(listed, release), _types(subject)]
+    lines = [_tensors(subject), _head(subject, release), _types(subject)]
     routers = [n for n in listed if n.endswith(("ffn_gate_inp.weight", "mlp.gate.weight"))]
     if routers or release.figures.get("num_experts"):
         lines.append(_floats(listed, "routers", routers, "experts would be chosen wrongly"))
@@ -37,8 +37,8 @@ def check_layout(subject: Subject, release: Release) -> list[Finding]:
 def _tensors(subject: Subject) -> Finding:
     """Each tensor that the config asks for, in its shape, and none beside."""
     what, figures = "tensors", figures_of(subject)
-    expected = _expected(figures, subject)
-    if expected is None:
+    expected = expected_tensors(figures, is_gguf=subject.is_gguf)
+    if expected is None or any("experts.gate_up_proj" in name for name in subject.listed):
         return unknown(SECTION, what, f"{len(subject.listed):,}; which are expected of this architecture is not known here")
     found = {_plain(name): entry.shape for name, entry in subject.listed.items()}
     missing = [n for n in expected if n not in found]
@@ -60,20 +60,19 @@ def _plain(name: str) -> str:
     return f"model.{name}" if name.startswith(("layers.", "embed_tokens.", "norm.")) else name
 
 
-def _expected(figures: Figures, subject: Subject) -> dict[str, tuple[int, ...]] | None:
-    """Names and shapes, in the file's spelling; None where the figures do not tell."""
+def expected_tensors(figures: Figures, *, is_gguf: bool) -> dict[str, tuple[int, ...]] | None:
+    """Names and shapes of all tensors but the head; None where the figures do not tell."""
     kind = figures.get("model_type")
+    if kind not in _LAYERED:
+        return None
     try:
-        shapes = dict(_outer(figures)) | {
-            f"model.layers.{i}.{name}": shape
-            for i in range(_size(figures, "num_hidden_layers"))
-            for name, shape in _layer(figures, str(kind), is_stacked=subject.is_gguf)
-        }
+        shapes = dict(_outer(figures))
+        for i in range(_size(figures, "num_hidden_layers")):
+            for name, shape in _layer(figures, str(kind), is_stacked=is_gguf):
+                shapes[f"model.layers.{i}.{name}"] = shape
     except KeyError:
         return None
-    if kind not in _LAYERED or any("experts.gate_up_proj" in name for name in subject.listed):
-        return None
-    return {gguf_tensor_name(n): s for n, s in shapes.items()} if subject.is_gguf else shapes
+    return {gguf_tensor_name(n): s for n, s in shapes.items()} if is_gguf else shapes
 
 
 def _size(figures: Figures, key: str) -> int:
@@ -119,10 +118,12 @@ def _feed_forward(prefix: str, before: tuple[int, ...], width: int, d_ffn: int) 
     yield f"{prefix}.down_proj.weight", (*before, width, d_ffn)
 
 
-def _head(listed: Mapping[str, Listed], release: Release) -> Finding:
+def _head(subject: Subject, release: Release) -> Finding:
     what = "output head"
-    head = next((listed[name] for name in _HEAD if name in listed), None)
+    head = next((subject.listed[name] for name in _HEAD if name in subject.listed), None)
     is_tied = bool(release.figures["tie_word_embeddings"])
+    if head is None and subject.config.get("tie_word_embeddings") is False:
+        is_tied = False  # the file's own config sends engines to look for one
     if head is not None:
         return passed(SECTION, what, f"stored apart as {head.type}, as copies of tied heads may be" if is_tied else head.type)
     if is_tied or release.kind in ("embedding", "reranker"):

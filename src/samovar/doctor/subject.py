@@ -1,5 +1,6 @@
 """What the doctor looks at: a model as far as it can be read. What cannot is a problem to report, and no reason to stop."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from samovar.formats.gguf_header import read_header
 from samovar.formats.hf_folder import CONFIG, HfCheckpoint
 from samovar.formats.json_object import read_json_object, read_limited
 from samovar.formats.mapped_file import MappedFile
+from samovar.formats.safetensors import tensors_of
 from samovar.tensors.dtypes import TYPE_BY_GGML_ID
 from samovar.tensors.stored import Tensor
 
@@ -195,7 +197,16 @@ def _broken_folder(path: Path, problem: str) -> Subject:
         tokenizer_json=tokenizer_json if tokenizer_json.is_file() else None,
         template=template if isinstance(template, str) else None,
         tensors={},
-        listed={},
+        listed=_listed_in_folder(path) if not any("quantization" in key for key in config) else {},
         files=(),
         problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def _listed_in_folder(path: Path) -> dict[str, Listed]:
+    """The tensors of the weight files that can be read, each by itself."""
+    listed: dict[str, Listed] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        with contextlib.suppress(SamovarError):  # `problems` says what is wrong with it
+            listed |= _listed(tensors_of(MappedFile(file), with_parts=True))
+    return listed
