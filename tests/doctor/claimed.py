@@ -71,7 +71,7 @@ def gguf_model(name: str, *, kind: str = "Q8_0", file_name: str | None = None) -
     }
     metadata["qwen3.attention.layer_norm_rms_epsilon" if architecture == "qwen3" else "unread"] = float(np.float32(1e-6))
     if claimed.kind == "embedding":
-        metadata["tokenizer.ggml.add_eos_token"] = True
+        metadata |= {"tokenizer.ggml.add_eos_token": True, "qwen3.pooling_type": 3}
     subject = Subject(
         path=Path(file_name or f"{name}-{kind}.gguf"),
         is_gguf=True,
@@ -156,7 +156,9 @@ _OPENED: dict[tuple[object, ...], OpenTokenizer] = {}
 
 def opened_once(subject: Subject) -> OpenTokenizer:
     """The tokenizer; that of the same metadata is built once for all tests."""
-    parts = {k: id(v) if isinstance(v, list) else v for k, v in subject.metadata.items() if k.startswith("tokenizer.ggml")}
+    parts = {
+        k: id(v) if isinstance(v, list) else repr(v) for k, v in subject.metadata.items() if k.startswith("tokenizer.ggml")
+    }
     key = (subject.tokenizer_json, *sorted(parts.items()))
     if key not in _OPENED:
         _OPENED[key] = open_tokenizer(subject)

@@ -276,3 +276,51 @@ def test_a_folder_without_generation_config_cannot_be_known():
 def test_a_wrong_key_of_a_folder_is_caught(key, value, what):
     made = folder_model(SMALL)
     assert failing(replace(made, config={**made.config, key: value})) == {f"config: {what}"}
+
+
+def test_sampling_defaults_that_are_not_the_releases_are_caught_where_those_are_known():
+    made = folder_model(SMALL)
+    changed = replace(made, generation_config={**made.generation_config, "temperature": 1.0})
+    assert failing(changed) == {"config: sampling"}
+    assert failing(with_metadata(gguf_model(SMALL), general__sampling__top_k=40)) == {"config: sampling"}
+    later = report_on(with_metadata(gguf_model("Qwen3-4B-Instruct-2507"), general__sampling__temp=1.0))
+    assert lines(later, Status.UNKNOWN) == {"config: sampling"}
+
+
+@pytest.mark.parametrize(("number", "status"), [(3, Status.PASS), (1, Status.FAIL), (None, Status.UNKNOWN)])
+def test_the_pooling_of_an_embedding_file_is_checked(number, status):
+    made = with_metadata(gguf_model("Qwen3-Embedding-8B"), qwen3__pooling_type=number)
+    assert finding(report_on(made, open_model=refuse), "pooling").status is status
+
+
+def test_a_bare_decoder_as_embedding_models_are_saved_has_all_its_tensors():
+    made = folder_model("Qwen3-Embedding-0.6B")
+    bare = {name.removeprefix("model."): entry for name, entry in made.listed.items()}
+    report = report_on(replace(made, listed=bare), open_model=refuse)
+    assert finding(report, "tensors").status is Status.PASS
+
+
+def test_the_figures_of_qwen3_next_are_read_from_both_formats():
+    from samovar.doctor.check_config import check_config
+    from tests.doctor.claimed import release
+
+    claimed = release("Qwen3-Next-80B-A3B-Instruct")
+    of_config = replace(folder_model(SMALL), config=dict(claimed.figures), generation_config={})
+    keys = {
+        "block_count": 48, "embedding_length": 2048, "attention.head_count": 16, "attention.head_count_kv": 2,
+        "attention.key_length": 256, "expert_count": 512, "expert_used_count": 10, "expert_feed_forward_length": 512,
+        "expert_shared_feed_forward_length": 512, "rope.freq_base": 1e7, "rope.dimension_count": 64, "context_length": 262_144,
+        "attention.layer_norm_rms_epsilon": 1e-6, "full_attention_interval": 4, "vocab_size": 151_936, "ssm.conv_kernel": 4,
+        "ssm.group_count": 16, "ssm.time_step_rank": 32, "ssm.state_size": 128, "ssm.inner_size": 4096,
+    }  # fmt: skip
+    metadata = {"general.architecture": "qwen3next", **{f"qwen3next.{key}": value for key, value in keys.items()}}
+    for made in (of_config, replace(gguf_model(SMALL), metadata=metadata, listed={})):
+        found = check_config(made, claimed)
+        assert {f.status for f in found} == {Status.PASS}, [f for f in found if f.status is not Status.PASS]
+        assert len(found) >= 20
+
+
+@pytest.mark.slow
+def test_a_template_without_end_is_stopped():
+    source = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"
+    assert failing(replace(gguf_model(SMALL), template=source)) == {"template: rendering"}

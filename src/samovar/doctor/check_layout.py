@@ -18,6 +18,7 @@ _EMBEDDING: Final = ("token_embd.weight", "model.embed_tokens.weight")
 _FLOATS: Final = frozenset({"F32", "F16", "BF16"})
 _AGAIN: Final = "quantise the model again, or get the file from its publisher"
 _OPTIONAL: Final = frozenset({"rope_freqs.weight", "cls.output.weight", "cls.weight"})
+_MAX_PARTS: Final = 1 << 17  # layers times experts; a damaged config may ask for any number
 _LAYERED: Final = ("qwen3", "qwen3_moe", "qwen2", "llama")
 
 
@@ -67,7 +68,10 @@ def expected_tensors(figures: Figures, *, is_gguf: bool) -> dict[str, tuple[int,
         return None
     try:
         shapes = dict(_outer(figures))
-        for i in range(_size(figures, "num_hidden_layers")):
+        n_layers = _size(figures, "num_hidden_layers")
+        if n_layers * (_size(figures, "num_experts") if "num_experts" in figures else 1) > _MAX_PARTS:
+            return None
+        for i in range(n_layers):
             for name, shape in _layer(figures, str(kind), is_stacked=is_gguf):
                 shapes[f"model.layers.{i}.{name}"] = shape
     except KeyError:
@@ -122,8 +126,6 @@ def _head(subject: Subject, release: Release) -> Finding:
     what = "output head"
     head = next((subject.listed[name] for name in _HEAD if name in subject.listed), None)
     is_tied = bool(release.figures["tie_word_embeddings"])
-    if head is None and subject.config.get("tie_word_embeddings") is False:
-        is_tied = False  # the file's own config sends engines to look for one
     if head is not None:
         return passed(SECTION, what, f"stored apart as {head.type}, as copies of tied heads may be" if is_tied else head.type)
     if is_tied or release.kind in ("embedding", "reranker"):

@@ -18,6 +18,7 @@ from samovar.tensors.dtypes import TYPE_BY_GGML_ID
 from samovar.tensors.stored import Tensor
 
 _MAX_TEMPLATE_BYTES: Final = 1 << 20
+_MAX_NAME: Final = 300  # characters
 Json: TypeAlias = Mapping[str, object]
 
 
@@ -118,8 +119,8 @@ def _gguf_names(path: Path, metadata: Json) -> tuple[tuple[str, str], ...]:
     keys = ("general.basename", "general.size_label", "general.finetune")
     parts = [value for key in keys if isinstance(value := metadata.get(key), str)]
     name = metadata.get("general.name")
-    stated = [("general.name", name)] if isinstance(name, str) else []
-    built = [("general.basename", "-".join(parts))] if parts else []
+    stated = [("general.name", name[:_MAX_NAME])] if isinstance(name, str) else []
+    built = [("general.basename", "-".join(parts)[:_MAX_NAME])] if parts else []
     return (*stated, *built, ("the file's name", path.name))
 
 
@@ -129,7 +130,10 @@ def _folder_names(path: Path, config: Json) -> tuple[tuple[str, str], ...]:
     repository = next((p.name for p in resolved.parents if p.name.startswith("models--")), None)
     name = repository.removeprefix("models--").replace("--", "/") if repository else resolved.name
     stated = config.get("_name_or_path")
-    return (*([("_name_or_path", stated)] if isinstance(stated, str) and stated else []), ("the folder's name", name))
+    return (
+        *([("_name_or_path", stated[:_MAX_NAME])] if isinstance(stated, str) and stated else []),
+        ("the folder's name", name),
+    )
 
 
 def _broken(path: Path, error: SamovarError) -> Subject:
