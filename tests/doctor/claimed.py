@@ -151,7 +151,7 @@ def no_model() -> object:
     raise AssertionError("a chat model is not to be opened")
 
 
-_OPENED: dict[tuple[object, ...], OpenTokenizer] = {}
+_OPENED: dict[tuple[object, ...], tuple[Subject, OpenTokenizer]] = {}  # subjects are kept, since ids stand for their lists
 
 
 def opened_once(subject: Subject) -> OpenTokenizer:
@@ -161,8 +161,8 @@ def opened_once(subject: Subject) -> OpenTokenizer:
     }
     key = (subject.tokenizer_json, *sorted(parts.items()))
     if key not in _OPENED:
-        _OPENED[key] = open_tokenizer(subject)
-    return _OPENED[key]
+        _OPENED[key] = (subject, open_tokenizer(subject))
+    return _OPENED[key][1]
 
 
 def report_on(subject: Subject, *, open_model: Callable[[], object] = no_model, asked: str | None = None) -> Report:

@@ -43,7 +43,16 @@ def finding(report, what: str):
     return next(f for f in report.findings if f.what == what)
 
 
-@pytest.mark.parametrize("name", [SMALL, SPARSE, UNTIED, "Qwen3-4B-Instruct-2507", "Qwen3-235B-A22B-Instruct-2507"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        SMALL,
+        SPARSE,
+        pytest.param(UNTIED, marks=pytest.mark.slow),
+        pytest.param("Qwen3-4B-Instruct-2507", marks=pytest.mark.slow),
+        pytest.param("Qwen3-235B-A22B-Instruct-2507", marks=pytest.mark.slow),
+    ],
+)
 def test_a_sound_gguf_file_passes(name):
     report = report_on(gguf_model(name))
     assert report.release.name == name
@@ -72,10 +81,12 @@ def test_a_wrong_figure_is_caught_by_its_own_line(what):
     assert failing(with_metadata(gguf_model(SMALL), **CONFIG_FAULTS[what])) == {f"config: {what}"}
 
 
+@pytest.mark.slow
 def test_a_wrong_number_of_experts_per_token_is_caught():
     assert failing(with_metadata(gguf_model(SPARSE), qwen3moe__expert_used_count=4)) == {"config: experts per token"}
 
 
+@pytest.mark.slow
 def test_a_resized_embedding_is_caught():
     made = with_listed(gguf_model(SMALL), "token_embd.weight", shape=(151_672, 1024))
     assert failing(made) == {"config: vocabulary rows"}
@@ -102,11 +113,13 @@ def test_markup_that_converters_flag_by_its_look_passes():
     assert failing(made) == set()
 
 
+@pytest.mark.slow
 def test_a_tool_tag_that_is_an_ordinary_piece_is_caught():
     made = with_metadata(gguf_model(SMALL), tokenizer__ggml__token_type=kinds(id151657=1))
     assert failing(made) == {"tokens: special flags", "tokenizer: hard texts"}
 
 
+@pytest.mark.slow
 def test_a_renamed_control_token_is_caught():
     made = with_metadata(gguf_model(SMALL), tokenizer__ggml__tokens=tokens(id151653="<|vision_stop|>"))
     assert failing(made) == {"tokens: control tokens", "tokenizer: hard texts"}
@@ -118,17 +131,20 @@ def test_a_swapped_vocabulary_is_caught():
     assert failing(made) == {"tokenizer: pieces and merges"}
 
 
+@pytest.mark.slow
 def test_a_missing_merge_is_caught():
     merges = list(vocabulary()["tokenizer.ggml.merges"])
     assert failing(with_metadata(gguf_model(SMALL), tokenizer__ggml__merges=merges[:-1])) == {"tokenizer: pieces and merges"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama-bpe", "default", "qwen35", None])
 def test_a_wrong_rule_for_words_is_caught_and_shown_by_texts(name):
     made = with_metadata(gguf_model(SMALL), tokenizer__ggml__pre=name)
     assert failing(made) == {"tokenizer: rule for words", "tokenizer: hard texts"}
 
 
+@pytest.mark.slow
 def test_an_embedding_file_that_appends_no_end_token_is_caught():
     made = gguf_model("Qwen3-Embedding-4B")
     broken = with_metadata(made, tokenizer__ggml__add_eos_token=False)
@@ -156,6 +172,7 @@ def test_a_template_with_one_more_newline_is_caught_and_the_place_shown():
     assert "+ \\n" in detail
 
 
+@pytest.mark.slow
 def test_a_newline_that_prints_nothing_is_no_fault():
     source = template("qwen3").replace("{%- if tools %}", "\n\n{%- if tools %}", 1)
     assert failing(replace(gguf_model(SMALL), template=source)) == set()
@@ -167,11 +184,13 @@ def test_the_template_of_another_release_is_named():
     assert "the template of Qwen3 Instruct-2507" in finding(report, "rendering").found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [None, "{% for %}", "{{ messages[9].content }}", "{{ 1 / 0 }}"])
 def test_a_template_that_is_absent_or_does_not_work_is_caught(source):
     assert failing(replace(gguf_model(SMALL), template=source)) == {"template: rendering"}
 
 
+@pytest.mark.slow
 def test_the_template_of_the_first_days_passes_with_a_word_on_null_content():
     early = template("qwen3").replace(
         "    {%- if message.content is string %}\n        {%- set content = message.content %}\n    {%- else %}\n"
@@ -195,17 +214,20 @@ def test_what_has_to_stay_in_floats_is_caught_where_it_is_quantised(name, change
     assert failing(with_listed(gguf_model(name), changed, type="Q8_0", bits=8.5)) == {f"weights: {what}"}
 
 
+@pytest.mark.slow
 def test_a_missing_head_is_caught_where_the_release_has_one():
     made = gguf_model(UNTIED)
     listed = {name: entry for name, entry in made.listed.items() if name != "output.weight"}
     assert failing(replace(made, listed=listed)) == {"weights: output head"}
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_tied_head_is_no_fault():
     made = gguf_model(SMALL)
     assert failing(replace(made, listed={**made.listed, "output.weight": made.listed["token_embd.weight"]})) == set()
 
 
+@pytest.mark.slow
 def test_missing_misshapen_and_strange_tensors_are_caught():
     made = gguf_model(SMALL)
     without = {name: entry for name, entry in made.listed.items() if name != "blk.27.attn_k_norm.weight"}
@@ -215,6 +237,7 @@ def test_missing_misshapen_and_strange_tensors_are_caught():
     assert failing(with_listed(made, "blk.0.attn_v.weight", shape=(512, 1024))) == {"weights: tensors"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -260,11 +283,13 @@ def test_a_folder_without_all_stop_ids_is_caught():
     assert failing(made) == {"tokens: stop ids"}
 
 
+@pytest.mark.slow
 def test_a_folder_without_generation_config_cannot_be_known():
     report = report_on(replace(folder_model(SMALL), generation_config={}))
     assert lines(report, Status.UNKNOWN) == {"tokens: stop ids"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "what"),
     [
@@ -278,6 +303,7 @@ def test_a_wrong_key_of_a_folder_is_caught(key, value, what):
     assert failing(replace(made, config={**made.config, key: value})) == {f"config: {what}"}
 
 
+@pytest.mark.slow
 def test_sampling_defaults_that_are_not_the_releases_are_caught_where_those_are_known():
     made = folder_model(SMALL)
     changed = replace(made, generation_config={**made.generation_config, "temperature": 1.0})
@@ -287,12 +313,14 @@ def test_sampling_defaults_that_are_not_the_releases_are_caught_where_those_are_
     assert lines(later, Status.UNKNOWN) == {"config: sampling"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(3, Status.PASS), (1, Status.FAIL), (None, Status.UNKNOWN)])
 def test_the_pooling_of_an_embedding_file_is_checked(number, status):
     made = with_metadata(gguf_model("Qwen3-Embedding-8B"), qwen3__pooling_type=number)
     assert finding(report_on(made, open_model=refuse), "pooling").status is status
 
 
+@pytest.mark.slow
 def test_a_bare_decoder_as_embedding_models_are_saved_has_all_its_tensors():
     made = folder_model("Qwen3-Embedding-0.6B")
     bare = {name.removeprefix("model."): entry for name, entry in made.listed.items()}
