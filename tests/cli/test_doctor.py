@@ -10,6 +10,7 @@ from samovar.formats.gguf import read_gguf
 from samovar.formats.gguf_writer import TensorPlan, write_gguf
 from tests.cli.fakes import samovar
 from tests.models.tiny_checkpoints import VARIANTS, random_model, write_folder
+from tests.models.tiny_gguf import write_gguf as write_tiny_gguf
 
 
 def report(*argv: str) -> tuple[int, dict]:
@@ -142,12 +143,22 @@ def test_a_folder_is_checked_and_a_damaged_one_too(tmp_path: Path) -> None:
     assert "config: figures" in lines(found, "unknown")
 
 
-def test_an_embedding_model_is_run_and_its_numbers_are_compared(tiny_model: Path, tmp_path: Path) -> None:
-    path = rewritten(tiny_model, tmp_path / "Qwen3-Embedding-0.6B.gguf")
+def test_an_embedding_model_is_run_and_its_numbers_are_compared(tmp_path: Path) -> None:
+    model = random_model(VARIANTS["qwen3-untied"], max_position_embeddings=1024)
+    path = write_tiny_gguf(model, tmp_path / "Qwen3-Embedding-0.6B.gguf", "Q8_0")
     code, found = report(str(path))
     assert code == 1
     (scores,) = [f for f in found["findings"] if f["section"] == "scores"]
-    assert scores["status"] in ("fail", "unknown")  # random weights, or a context that is too short
+    assert scores["status"] in ("fail", "unknown")  # random weights, and a vocabulary without the end token
+    assert "1024" not in scores["found"]
+
+
+def test_a_reranker_that_cannot_be_run_says_why(tmp_path: Path) -> None:
+    path = write_tiny_gguf(random_model(VARIANTS["qwen3-untied"]), tmp_path / "Qwen3-Reranker-0.6B.gguf", "Q8_0")
+    _, found = report(str(path))
+    (scores,) = [f for f in found["findings"] if f["section"] == "scores"]
+    assert scores["status"] == "unknown"
+    assert "does not run: " in scores["found"]
 
 
 def test_an_absent_model_and_an_unknown_release_are_one_line(tiny_model: Path) -> None:

@@ -12,7 +12,9 @@ from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams, one_line, printable
 from samovar.doctor.examine import Report, examine
 from samovar.doctor.finding import Finding, Status
+from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_store, resolve
+from samovar.models.loader import read_config
 
 if TYPE_CHECKING:
     from samovar.llm import LLM
@@ -54,7 +56,8 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     def open_model() -> "LLM":
         from samovar.llm import LLM  # most models are checked without being run
 
-        return LLM(path, isa=streams.isa, max_context=_CONTEXT)
+        longest = read_config(open_checkpoint(path)).max_context
+        return LLM(path, isa=streams.isa, max_context=min(_CONTEXT, longest))
 
     with ProgressBar(streams, "checking") as bar:
         report = examine(path, open_model=open_model, asked=args.release, is_full=args.full, progress=bar)
