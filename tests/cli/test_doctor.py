@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from samovar.formats.catalogue import CATALOGUE
 from samovar.formats.gguf import read_gguf
 from samovar.formats.gguf_writer import TensorPlan, write_gguf
 from tests.cli.fakes import samovar
 from tests.models.tiny_checkpoints import VARIANTS, random_model, write_folder
 from tests.models.tiny_gguf import write_gguf as write_tiny_gguf
+from tests.real_models import STORE
 
 
 def report(*argv: str) -> tuple[int, dict]:
@@ -176,6 +178,18 @@ def test_the_real_files_pass_every_line(fixture: str, request: pytest.FixtureReq
     assert code == 0
     assert lines(found, "pass") == {f"{f['section']}: {f['what']}" for f in found["findings"]}
     assert found["n_pass"] >= 29
+
+
+@pytest.mark.slow
+def test_the_larger_real_file_passes_with_a_word_on_the_fault_of_its_template() -> None:
+    path = STORE / "models" / CATALOGUE["qwen2.5-coder:1.5b"].file_name
+    if not path.exists():
+        pytest.skip("qwen2.5-coder:1.5b is not in the store; get it with: samovar pull qwen2.5-coder:1.5b")
+    code, found = report(str(path))
+    assert code == 0
+    assert found["n_unknown"] == 0
+    (rendering,) = [f for f in found["findings"] if f["section"] == "template"]
+    assert "doubled braces" in rendering["found"]
 
 
 @pytest.mark.slow

@@ -352,3 +352,36 @@ def test_the_figures_of_qwen3_next_are_read_from_both_formats():
 def test_a_template_without_end_is_stopped():
     source = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"
     assert failing(replace(gguf_model(SMALL), template=source)) == {"template: rendering"}
+
+
+def fp8_folder(**changes: object):
+    """A folder as the releases named FP8 are: matrices of layers in 8 bits, router, head and norms in BF16."""
+    made = folder_model(UNTIED)
+    listed = {
+        name: replace(entry, type="E4M3_G128", bits=8.25) if name.endswith("_proj.weight") else entry
+        for name, entry in made.listed.items()
+    }
+    config = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    return replace(made, listed=listed, quantisation="fp8, blocks of 128 x 128", quantisation_config={**config, **changes})
+
+
+def test_a_folder_in_fp8_as_it_is_published_passes():
+    report = report_on(fp8_folder())
+    assert lines(report, Status.FAIL) == set()
+    assert lines(report, Status.UNKNOWN) == set()
+
+
+def test_settings_that_are_not_the_publishers_are_told():
+    report = report_on(fp8_folder(weight_block_size=[64, 64]))
+    assert lines(report, Status.FAIL) == set()
+    assert lines(report, Status.UNKNOWN) == {"weights: settings"}
+
+
+def test_a_head_that_is_quantised_in_a_folder_is_caught():
+    made = fp8_folder()
+    assert failing(with_listed(made, "lm_head.weight", type="E4M3_G128", bits=8.25)) == {"weights: head in floats"}
+
+
+def test_a_folder_whose_name_says_another_method_is_caught():
+    made = replace(fp8_folder(), names=(("the folder's name", "Qwen3-8B-AWQ"),))
+    assert failing(made) == {"weights: quantisation"}

@@ -7,7 +7,13 @@ from typing import Final
 
 from samovar.doctor.figures import Figures, figures_of
 from samovar.doctor.finding import Finding, failed, passed, unknown
-from samovar.doctor.quantisation_names import QUANTISATIONS, Quantisation, quantisation_in, stated_quantisation
+from samovar.doctor.quantisation_names import (
+    PUBLISHED_SETTINGS,
+    QUANTISATIONS,
+    Quantisation,
+    quantisation_in,
+    stated_quantisation,
+)
 from samovar.doctor.releases import Release
 from samovar.doctor.subject import Listed, Subject
 from samovar.models.gguf_config import gguf_tensor_name
@@ -28,6 +34,10 @@ def check_layout(subject: Subject, release: Release) -> list[Finding]:
     if not listed:
         return [unknown(SECTION, "tensors", "none could be listed; see the lines on the file")]
     lines = [_tensors(subject), _head(subject, release), _types(subject)]
+    if subject.quantisation:
+        lines.append(_settings(subject))
+        heads = [n for n in _HEAD if n in listed]
+        lines.append(_floats(listed, "head in floats", heads, "each token would be chosen less exactly"))
     routers = [n for n in listed if n.endswith(("ffn_gate_inp.weight", "mlp.gate.weight"))]
     if routers or release.figures.get("num_experts"):
         lines.append(_floats(listed, "routers", routers, "experts would be chosen wrongly"))
@@ -166,6 +176,24 @@ def _types(subject: Subject) -> Finding:
     if problem := _problem(known, matrices, shares):
         return failed(SECTION, what, f"called {called}, {problem}; it holds {mix}", known.expected, _AGAIN)
     return passed(SECTION, what, f"{called}: {mix}")
+
+
+def _settings(subject: Subject) -> Finding:
+    """The settings of a quantised folder beside those of the publisher's own."""
+    what, found = "settings", subject.quantisation_config
+    wanted = PUBLISHED_SETTINGS.get(str(found.get("quant_method")).lower())
+    if wanted is None:
+        return unknown(SECTION, what, f"{found.get('quant_method')}, by which no release is published")
+    differing = [key for key, value in wanted.items() if found.get(key) != value]
+    if not differing:
+        return passed(SECTION, what, "as the publisher quantises")
+    return unknown(
+        SECTION,
+        what,
+        ", ".join(f"{key} {found.get(key)}" for key in differing),
+        expected=", ".join(f"{key} {wanted[key]}" for key in differing),
+        advice="the publisher's own files have other settings; so somebody else has quantised this one",
+    )
 
 
 def _shares(matrices: Mapping[str, Listed]) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """What the doctor looks at: a model as far as it can be read. What cannot is a problem to report, and no reason to stop."""
 
 import contextlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from samovar.errors import ModelNotFound, SamovarError
-from samovar.formats import Checkpoint, open_checkpoint
+from samovar.formats import open_checkpoint
 from samovar.formats.gguf import MAGIC, GgufCheckpoint
 from samovar.formats.gguf_header import read_header
 from samovar.formats.hf_folder import CONFIG, HfCheckpoint
@@ -36,7 +37,8 @@ class Subject:
     """A GGUF file or a Hugging Face folder. Parts that could not be read are empty, and `problems` says why.
 
     `names` are what the model is called, with the place of each name. `metadata` is GGUF's, `config` and its companions are
-    Hugging Face's. `tensors` can be read; `listed` is there for more of them, where a file is damaged.
+    Hugging Face's. `tensors` can be read; `listed` is there for more of them, where a file is damaged. `quantisation` is how
+    a folder's weights are quantised, in words, and `quantisation_config` as its config has it.
     """
 
     path: Path
@@ -52,8 +54,8 @@ class Subject:
     listed: Mapping[str, Listed]
     files: tuple[Path, ...]
     quantisation: str = ""
+    quantisation_config: Json = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    checkpoint: "Checkpoint | None" = None
 
 
 def look_at(path: Path) -> Subject:
@@ -87,7 +89,6 @@ def of_gguf(checkpoint: GgufCheckpoint) -> Subject:
         tensors=checkpoint.tensors,
         listed=_listed(checkpoint.tensors),
         files=tuple(file.path for file in checkpoint.files),
-        checkpoint=checkpoint,
     )
 
 
@@ -107,7 +108,7 @@ def of_folder(checkpoint: HfCheckpoint) -> Subject:
         listed=_listed(checkpoint.tensors),
         files=tuple(file.path for file in checkpoint.files),
         quantisation=checkpoint.quantisation.method if checkpoint.quantisation else "",
-        checkpoint=checkpoint,
+        quantisation_config=json.loads(checkpoint.quantisation.config) if checkpoint.quantisation else {},
     )
 
 
