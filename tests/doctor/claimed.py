@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from gguf.quants import quantize
 
-from samovar.doctor.check_layout import _expected
+from samovar.doctor.check_layout import expected_tensors
 from samovar.doctor.check_tokenizer import OpenTokenizer, open_tokenizer
 from samovar.doctor.examine import Report, examine_subject
 from samovar.doctor.finding import Status
@@ -71,7 +71,7 @@ def gguf_model(name: str, *, kind: str = "Q8_0", file_name: str | None = None) -
     }
     metadata["qwen3.attention.layer_norm_rms_epsilon" if architecture == "qwen3" else "unread"] = float(np.float32(1e-6))
     if claimed.kind == "embedding":
-        metadata["tokenizer.ggml.add_eos_token"] = True
+        metadata |= {"tokenizer.ggml.add_eos_token": True, "qwen3.pooling_type": 3}
     subject = Subject(
         path=Path(file_name or f"{name}-{kind}.gguf"),
         is_gguf=True,
@@ -112,7 +112,7 @@ def folder_model(name: str) -> Subject:
 
 def listing(subject: Subject, claimed: Release, kind: str) -> dict[str, Listed]:
     """All tensors of a release, matrices in one type, the rest in floats."""
-    shapes = _expected(claimed.figures, subject)
+    shapes = expected_tensors(claimed.figures, is_gguf=subject.is_gguf)
     assert shapes is not None
     if not claimed.figures["tie_word_embeddings"]:
         head = "output.weight" if subject.is_gguf else "lm_head.weight"
@@ -151,16 +151,18 @@ def no_model() -> object:
     raise AssertionError("a chat model is not to be opened")
 
 
-_OPENED: dict[tuple[object, ...], OpenTokenizer] = {}
+_OPENED: dict[tuple[object, ...], tuple[Subject, OpenTokenizer]] = {}  # subjects are kept, since ids stand for their lists
 
 
 def opened_once(subject: Subject) -> OpenTokenizer:
     """The tokenizer; that of the same metadata is built once for all tests."""
-    parts = {k: id(v) if isinstance(v, list) else v for k, v in subject.metadata.items() if k.startswith("tokenizer.ggml")}
+    parts = {
+        k: id(v) if isinstance(v, list) else repr(v) for k, v in subject.metadata.items() if k.startswith("tokenizer.ggml")
+    }
     key = (subject.tokenizer_json, *sorted(parts.items()))
     if key not in _OPENED:
-        _OPENED[key] = open_tokenizer(subject)
-    return _OPENED[key]
+        _OPENED[key] = (subject, open_tokenizer(subject))
+    return _OPENED[key][1]
 
 
 def report_on(subject: Subject, *, open_model: Callable[[], object] = no_model, asked: str | None = None) -> Report:

@@ -12,7 +12,9 @@ from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams, one_line, printable
 from samovar.doctor.examine import Report, examine
 from samovar.doctor.finding import Finding, Status
+from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_store, resolve
+from samovar.models.loader import read_config
 
 if TYPE_CHECKING:
     from samovar.llm import LLM
@@ -54,7 +56,8 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     def open_model() -> "LLM":
         from samovar.llm import LLM  # most models are checked without being run
 
-        return LLM(path, isa=streams.isa, max_context=_CONTEXT)
+        longest = read_config(open_checkpoint(path)).max_context
+        return LLM(path, isa=streams.isa, max_context=min(_CONTEXT, longest))
 
     with ProgressBar(streams, "checking") as bar:
         report = examine(path, open_model=open_model, asked=args.release, is_full=args.full, progress=bar)
@@ -101,7 +104,7 @@ def _print(report: Report, streams: Streams) -> None:
 def _lines(report: Report, marks: dict[Status, str], width: int | None) -> Iterator[_Line]:
     """The report for people, wrapped at `width` where there is one."""
     claimed = f"checked as {report.release.name}" if report.release else "no release to check it against"
-    yield f"{one_line(report.path.name)}: {claimed}", "bold"
+    yield from _wrapped(f"{one_line(report.path.name)}: {claimed}", "  ", width, "bold")
     column = max(len(finding.what) for finding in report.findings) + 2
     for section, findings in groupby(report.findings, lambda finding: finding.section):
         yield "", ""
@@ -109,7 +112,8 @@ def _lines(report: Report, marks: dict[Status, str], width: int | None) -> Itera
         for finding in findings:
             yield from _finding(finding, marks, column, width)
     yield "", ""
-    yield _summary(report), _STYLES[Status.FAIL if report.count(Status.FAIL) else Status.PASS]
+    style = _STYLES[Status.FAIL if report.count(Status.FAIL) else Status.PASS]
+    yield from _wrapped(_summary(report), "  ", width, style)
 
 
 def _finding(finding: Finding, marks: dict[Status, str], column: int, width: int | None) -> Iterator[_Line]:
@@ -120,8 +124,7 @@ def _finding(finding: Finding, marks: dict[Status, str], column: int, width: int
     if finding.expected:
         yield from _wrapped(f"{indent}expected: {one_line(finding.expected)}", indent, width, "")
     for line in finding.detail:
-        shown = printable(line.replace("\n", " "))
-        yield indent + (shown if width is None else shown[: max(20, width - len(indent))]), "cyan"
+        yield from _wrapped(indent + printable(line.replace("\n", " ")), indent + "  ", width, "cyan")
     if finding.advice:
         yield from _wrapped(f"{indent}> {one_line(finding.advice)}", indent + "  ", width, "dim" if not is_bad else "")
 

@@ -37,9 +37,7 @@ TITLES: Final = {
     "linear_value_head_dim": "linear value width",
 }
 # What GGUF has no key for: it follows from the tensors, or from the architecture.
-_UNSAID_BY_GGUF: Final = frozenset(
-    {"tie_word_embeddings", "norm_topk_prob", "partial_rotary_factor", "linear_value_head_dim", "linear_num_value_heads"}
-)
+_UNSAID_BY_GGUF: Final = frozenset({"tie_word_embeddings", "norm_topk_prob"})
 _ADVICE: Final = {
     "rope_theta": "positions would be wrong, worse with each thousand tokens: convert it again from the original config",
     "max_position_embeddings": "prompts would be cut or refused too early, or run past what the model was trained for; "
@@ -48,6 +46,9 @@ _ADVICE: Final = {
     "rms_norm_eps": "each layer would compute slightly wrong: convert it again from the original config",
     "norm_topk_prob": "each sparse layer would be scaled wrongly: convert it again from the original config",
 }
+_POOLING_NAMES: Final = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}  # llama.cpp's enum llama_pooling_type
+_POOLING: Final = {"embedding": (3, "last"), "reranker": (4, "rank")}
+_GGUF_SAMPLING: Final = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p"}
 _DEFAULT_ADVICE: Final = "these are not the release's weights, or the config was edited: get the file again from its publisher"
 
 
@@ -61,7 +62,7 @@ def check_config(subject: Subject, release: Release) -> list[Finding]:
         for key in release.figures
         if figures.get(key) is not None or not (subject.is_gguf and key in _UNSAID_BY_GGUF)
     ]
-    return [*lines, _scaling(subject), *_sliding(subject)]
+    return [*lines, _scaling(subject), *_sliding(subject), *_pooling(subject, release), *_sampling(subject, release)]
 
 
 def _line(subject: Subject, release: Release, key: str, found: object) -> Finding:
@@ -91,7 +92,7 @@ def _show(value: object) -> str:
         return str(value) if not isinstance(value, bool) else "yes" if value else "no"
     if isinstance(value, float) and not value.is_integer():
         return f"{value:.6g}"
-    return f"{int(value):,}" if math.isfinite(value) else str(value)
+    return f"{value:,.0f}"
 
 
 def _scaling(subject: Subject) -> Finding:
@@ -105,6 +106,40 @@ def _scaling(subject: Subject) -> Finding:
         "none",
         "fixed scaling makes answers to short prompts worse: take it out of the file, and let it be turned on by need",
     )
+
+
+def _pooling(subject: Subject, release: Release) -> list[Finding]:
+    """What a GGUF file says of making one vector or score of a text; other engines than this one go by it."""
+    if release.kind not in _POOLING or not subject.is_gguf:
+        return []
+    number, name = _POOLING[release.kind]
+    found = subject.metadata.get(f"{subject.metadata.get('general.architecture')}.pooling_type")
+    if found == number:
+        return [passed(SECTION, "pooling", name)]
+    if found is None:
+        advice = "llama.cpp has to be told: --pooling last, or rank"
+        return [unknown(SECTION, "pooling", "the file does not say", expected=name, advice=advice)]
+    shown = _POOLING_NAMES.get(found, str(found)) if isinstance(found, int) else str(found)
+    return [failed(SECTION, "pooling", shown, name, "vectors would be made of the wrong states: convert the model again")]
+
+
+def _sampling(subject: Subject, release: Release) -> list[Finding]:
+    """The sampling defaults that the file carries, if it carries some."""
+    stated = subject.generation_config
+    if subject.is_gguf:
+        stated = {ours: subject.metadata.get(f"general.sampling.{theirs}") for ours, theirs in _GGUF_SAMPLING.items()}
+    found = {key: stated[key] for key in release.sampling if stated.get(key) is not None}
+    if not found:
+        return []
+    shown = ", ".join(f"{key} {value}" for key, value in found.items())
+    wrong = {key for key, value in found.items() if not _same(value, release.sampling[key])}
+    if not wrong:
+        return [passed(SECTION, "sampling", shown)]
+    expected = ", ".join(f"{key} {value:g}" for key, value in release.sampling.items())
+    if "sampling" in release.unverified:
+        advice = "these are the values that the publisher advises; those in its files are not known for certain here"
+        return [unknown(SECTION, "sampling", shown, expected=expected, advice=advice)]
+    return [failed(SECTION, "sampling", shown, expected, "answers would be sampled in another way than advised: set them back")]
 
 
 def _sliding(subject: Subject) -> list[Finding]:

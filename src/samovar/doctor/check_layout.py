@@ -7,7 +7,13 @@ from typing import Final
 
 from samovar.doctor.figures import Figures, figures_of
 from samovar.doctor.finding import Finding, failed, passed, unknown
-from samovar.doctor.quantisation_names import QUANTISATIONS, Quantisation, quantisation_in, stated_quantisation
+from samovar.doctor.quantisation_names import (
+    PUBLISHED_SETTINGS,
+    QUANTISATIONS,
+    Quantisation,
+    quantisation_in,
+    stated_quantisation,
+)
 from samovar.doctor.releases import Release
 from samovar.doctor.subject import Listed, Subject
 from samovar.models.gguf_config import gguf_tensor_name
@@ -18,6 +24,7 @@ _EMBEDDING: Final = ("token_embd.weight", "model.embed_tokens.weight")
 _FLOATS: Final = frozenset({"F32", "F16", "BF16"})
 _AGAIN: Final = "quantise the model again, or get the file from its publisher"
 _OPTIONAL: Final = frozenset({"rope_freqs.weight", "cls.output.weight", "cls.weight"})
+_MAX_PARTS: Final = 1 << 17  # layers times experts; a damaged config may ask for any number
 _LAYERED: Final = ("qwen3", "qwen3_moe", "qwen2", "llama")
 
 
@@ -26,7 +33,11 @@ def check_layout(subject: Subject, release: Release) -> list[Finding]:
     listed = subject.listed
     if not listed:
         return [unknown(SECTION, "tensors", "none could be listed; see the lines on the file")]
-    lines = [_tensors(subject), _head(listed, release), _types(subject)]
+    lines = [_tensors(subject), _head(subject, release), _types(subject)]
+    if subject.quantisation:
+        lines.append(_settings(subject))
+        heads = [n for n in _HEAD if n in listed]
+        lines.append(_floats(listed, "head in floats", heads, "each token would be chosen less exactly"))
     routers = [n for n in listed if n.endswith(("ffn_gate_inp.weight", "mlp.gate.weight"))]
     if routers or release.figures.get("num_experts"):
         lines.append(_floats(listed, "routers", routers, "experts would be chosen wrongly"))
@@ -37,8 +48,8 @@ def check_layout(subject: Subject, release: Release) -> list[Finding]:
 def _tensors(subject: Subject) -> Finding:
     """Each tensor that the config asks for, in its shape, and none beside."""
     what, figures = "tensors", figures_of(subject)
-    expected = _expected(figures, subject)
-    if expected is None:
+    expected = expected_tensors(figures, is_gguf=subject.is_gguf)
+    if expected is None or any("experts.gate_up_proj" in name for name in subject.listed):
         return unknown(SECTION, what, f"{len(subject.listed):,}; which are expected of this architecture is not known here")
     found = {_plain(name): entry.shape for name, entry in subject.listed.items()}
     missing = [n for n in expected if n not in found]
@@ -60,20 +71,22 @@ def _plain(name: str) -> str:
     return f"model.{name}" if name.startswith(("layers.", "embed_tokens.", "norm.")) else name
 
 
-def _expected(figures: Figures, subject: Subject) -> dict[str, tuple[int, ...]] | None:
-    """Names and shapes, in the file's spelling; None where the figures do not tell."""
+def expected_tensors(figures: Figures, *, is_gguf: bool) -> dict[str, tuple[int, ...]] | None:
+    """Names and shapes of all tensors but the head; None where the figures do not tell."""
     kind = figures.get("model_type")
+    if kind not in _LAYERED:
+        return None
     try:
-        shapes = dict(_outer(figures)) | {
-            f"model.layers.{i}.{name}": shape
-            for i in range(_size(figures, "num_hidden_layers"))
-            for name, shape in _layer(figures, str(kind), is_stacked=subject.is_gguf)
-        }
+        shapes = dict(_outer(figures))
+        n_layers = _size(figures, "num_hidden_layers")
+        if n_layers * (_size(figures, "num_experts") if "num_experts" in figures else 1) > _MAX_PARTS:
+            return None
+        for i in range(n_layers):
+            for name, shape in _layer(figures, str(kind), is_stacked=is_gguf):
+                shapes[f"model.layers.{i}.{name}"] = shape
     except KeyError:
         return None
-    if kind not in _LAYERED or any("experts.gate_up_proj" in name for name in subject.listed):
-        return None
-    return {gguf_tensor_name(n): s for n, s in shapes.items()} if subject.is_gguf else shapes
+    return {gguf_tensor_name(n): s for n, s in shapes.items()} if is_gguf else shapes
 
 
 def _size(figures: Figures, key: str) -> int:
@@ -119,9 +132,9 @@ def _feed_forward(prefix: str, before: tuple[int, ...], width: int, d_ffn: int) 
     yield f"{prefix}.down_proj.weight", (*before, width, d_ffn)
 
 
-def _head(listed: Mapping[str, Listed], release: Release) -> Finding:
+def _head(subject: Subject, release: Release) -> Finding:
     what = "output head"
-    head = next((listed[name] for name in _HEAD if name in listed), None)
+    head = next((subject.listed[name] for name in _HEAD if name in subject.listed), None)
     is_tied = bool(release.figures["tie_word_embeddings"])
     if head is not None:
         return passed(SECTION, what, f"stored apart as {head.type}, as copies of tied heads may be" if is_tied else head.type)
@@ -163,6 +176,24 @@ def _types(subject: Subject) -> Finding:
     if problem := _problem(known, matrices, shares):
         return failed(SECTION, what, f"called {called}, {problem}; it holds {mix}", known.expected, _AGAIN)
     return passed(SECTION, what, f"{called}: {mix}")
+
+
+def _settings(subject: Subject) -> Finding:
+    """The settings of a quantised folder beside those of the publisher's own."""
+    what, found = "settings", subject.quantisation_config
+    wanted = PUBLISHED_SETTINGS.get(str(found.get("quant_method")).lower())
+    if wanted is None:
+        return unknown(SECTION, what, f"{found.get('quant_method')}, by which no release is published")
+    differing = [key for key, value in wanted.items() if found.get(key) != value]
+    if not differing:
+        return passed(SECTION, what, "as the publisher quantises")
+    return unknown(
+        SECTION,
+        what,
+        ", ".join(f"{key} {found.get(key)}" for key in differing),
+        expected=", ".join(f"{key} {wanted[key]}" for key in differing),
+        advice="the publisher's own files have other settings; so somebody else has quantised this one",
+    )
 
 
 def _shares(matrices: Mapping[str, Listed]) -> dict[str, float]:

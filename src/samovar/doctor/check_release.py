@@ -50,7 +50,8 @@ def check_release(subject: Subject, releases: Sequence[Release], asked: str | No
 
 
 def _places(named: Sequence[NamedRelease], best: NamedRelease) -> str:
-    return " and ".join(found.where for found in named if found.release is best.release)
+    *places, last = [found.where for found in named if found.release is best.release]
+    return f"{', '.join(places)} and {last}" if places else last
 
 
 def _agree(one: NamedRelease, best: NamedRelease) -> bool:

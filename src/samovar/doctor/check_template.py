@@ -1,5 +1,6 @@
 """A file's chat template against the known-good rendering of its release, conversation by conversation."""
 
+import time
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,6 +16,7 @@ from samovar.text.chat_template import ChatTemplate
 
 SECTION: Final = "template"
 _WHAT: Final = "rendering"
+_TIME_S: Final = 20  # for all conversations; a sound template takes a tenth of a second
 _GIVE: Final = "samovar serve --chat-template-file FILE, or LLM(chat_template=...)"
 _OWN: Final = f"use the template of the release's publisher: {_GIVE}"
 
@@ -39,7 +41,7 @@ def check_template(subject: Subject, opened: OpenTokenizer, release: Release) ->
         template = ChatTemplate(subject.template, special_tokens=special, control_tokens=control, origin=subject.path.name)
     except TemplateError as error:
         return [failed(SECTION, _WHAT, str(error), "a template that can be compiled", _OWN)]
-    printed = [_print(template, conversation) for conversation in conversations()]
+    printed = _print_all(template)
     if known is None:
         return [_without_known(release, printed)]
     wrong = _differences(known, printed)
@@ -54,6 +56,17 @@ def check_template(subject: Subject, opened: OpenTokenizer, release: Release) ->
         )
         return [passed(SECTION, _WHAT, f"as {known.title} prints them, but for {known.fault}", advice=advice)]
     return [_different(release, known, wrong, printed)]
+
+
+def _print_all(template: ChatTemplate) -> list[Printed]:
+    """The whole corpus, as far as the template comes in a reasonable time."""
+    deadline = time.monotonic() + _TIME_S
+    printed: list[Printed] = []
+    for conversation in conversations():
+        is_late = time.monotonic() > deadline
+        late = Printed(conversation=conversation, error=f"not tried: the template took more than {_TIME_S} s for others")
+        printed.append(late if is_late else _print(template, conversation))
+    return printed
 
 
 def _print(template: ChatTemplate, conversation: Conversation) -> Printed:

@@ -47,8 +47,10 @@ def open_tokenizer(subject: Subject) -> OpenTokenizer:
     return OpenTokenizer(raw=raw, tokenizer=tokenizer)
 
 
-def check_tokenizer(opened: OpenTokenizer, release: Release) -> list[Finding]:
+def check_tokenizer(subject: Subject, opened: OpenTokenizer, release: Release) -> list[Finding]:
     """The lines on pieces, words and hard texts."""
+    if opened.raw is None and subject.is_gguf and not subject.metadata:
+        return [unknown(SECTION, "vocabulary", "it could not be read: see the lines on the file")]
     if opened.raw is None:
         return [failed(SECTION, "vocabulary", opened.problem, "a tokenizer", _AGAIN)]
     table = TOKEN_TABLES[release.tokenizer]
@@ -107,12 +109,16 @@ def _hard_strings(opened: OpenTokenizer, name: str) -> Finding:
     for row in rows:
         found = opened.tokenizer.encode(str(row["text"]), add_bos=False)
         if found != row[name]:
-            wrong.append(f"{str(row['text'])!a}: {_short(found)}, expected {_short(row[name])}")
+            wrong.append(f"{_quoted(str(row['text']))}: {_short(found)}, expected {_short(row[name])}")
     if not wrong:
         return passed(SECTION, what, f"all {len(rows)} cut as published")
     more = [f"and {len(wrong) - _MAX_SHOWN} more"] if len(wrong) > _MAX_SHOWN else []
     found_text = f"{len(wrong)} of {len(rows)} cut in another way"
     return failed(SECTION, what, found_text, f"all {len(rows)} as published", _AGAIN, [*wrong[:_MAX_SHOWN], *more])
+
+
+def _quoted(text: str) -> str:
+    return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) + "'"
 
 
 def _short(ids: object) -> str:

@@ -52,8 +52,11 @@ def _flags(raw: RawVocabulary, table: TokenTable) -> Finding:
         expected = Role.SPECIAL if i in table.special else Role.TEXTUAL
         role = raw.role(i)
         looks_special = raw.marks_by_name and text.startswith("<|") and role is Role.SPECIAL
-        if role is not expected and not looks_special:
+        is_there = raw.pieces.get(i) == text  # else the line on control tokens speaks of it
+        if is_there and role is not expected and not looks_special:
             wrong.append(f"{_name(raw, i)}: {role.value}, expected {expected.value}")
+    if not any(raw.pieces.get(i) == text for i, text in table.control.items()):
+        return unknown(SECTION, what, "none of the tokens is there")
     if not wrong:
         return passed(SECTION, what, "as published")
     advice = "tags that are special vanish from answers, and ordinary ones are cut into pieces: " + _AGAIN

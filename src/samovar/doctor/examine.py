@@ -77,15 +77,14 @@ def examine_subject(
     if release is not None:
         findings += check_config(subject, release)
         opened = open_tokenizer(subject)
-        findings += check_tokenizer(opened, release)
+        findings += check_tokenizer(subject, opened, release)
         findings += check_tokens(subject, opened, release)
         findings += check_template(subject, opened, release)
         findings += check_layout(subject, release)
     steps.begin_at(n_hashed + _TEXT_BYTES, "weights")
-    if subject.tensors:
-        base = n_hashed + _TEXT_BYTES
-        seen = scan(subject.tensors, is_full=is_full, progress=lambda done, _total, what: steps.begin_at(base + done, what))
-        findings += check_scan(seen)
+    base = n_hashed + _TEXT_BYTES
+    seen = scan(subject.tensors, is_full=is_full, progress=lambda done, _total, what: steps.begin_at(base + done, what))
+    findings += check_scan(seen)
     if release is not None and not subject.problems:
         findings += check_scores(release, open_model)
     steps.finish()

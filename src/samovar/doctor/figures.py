@@ -63,7 +63,17 @@ def _of_gguf(subject: Subject) -> dict[str, object]:
     figures["model_type"] = _MODEL_TYPES.get(str(architecture), model_type_of(architecture))
     if figures["vocab_size"] is None and (embedding := subject.listed.get(_EMBEDDING)):
         figures["vocab_size"] = embedding.shape[0]
+    if figures["model_type"] == "qwen3_next":
+        figures["partial_rotary_factor"] = _ratio(metadata, "rope.dimension_count", "attention.key_length")
+        width = _ratio(metadata, "ssm.inner_size", "ssm.time_step_rank")
+        figures["linear_value_head_dim"] = width if width is None else int(width)
     return figures
+
+
+def _ratio(metadata: Mapping[str, object], upper: str, lower: str) -> float | None:
+    """One whole number of the architecture by another."""
+    first, second = (metadata.get(f"{metadata.get('general.architecture')}.{key}") for key in (upper, lower))
+    return first / second if isinstance(first, int) and isinstance(second, int) and second else None
 
 
 def _of_config(config: Mapping[str, object]) -> dict[str, object]:

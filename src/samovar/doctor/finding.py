@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
+
+_MAX_CHARACTERS: Final = 600  # of a text: files may hold names of megabytes
 
 
 class Status(Enum):
@@ -29,18 +32,28 @@ class Finding:
     detail: tuple[str, ...] = ()
 
 
+def _short(text: str) -> str:
+    return (text or "an empty text") if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}..."
+
+
 def passed(section: str, what: str, found: str, *, advice: str = "") -> Finding:
     """A line that is as it should be; `advice` is what there is to know all the same."""
-    return Finding(section=section, what=what, status=Status.PASS, found=found, advice=advice)
+    return Finding(section=section, what=what, status=Status.PASS, found=_short(found), advice=advice)
 
 
 def failed(section: str, what: str, found: str, expected: str, advice: str, detail: Sequence[str] = ()) -> Finding:
     """A line that is not as it should be."""
     return Finding(
-        section=section, what=what, status=Status.FAIL, found=found, expected=expected, advice=advice, detail=tuple(detail)
+        section=section,
+        what=what,
+        status=Status.FAIL,
+        found=_short(found),
+        expected=expected,
+        advice=advice,
+        detail=tuple(map(_short, detail)),
     )
 
 
 def unknown(section: str, what: str, found: str, *, expected: str = "", advice: str = "") -> Finding:
     """A line that nothing at hand can settle; `found` says why."""
-    return Finding(section=section, what=what, status=Status.UNKNOWN, found=found, expected=expected, advice=advice)
+    return Finding(section=section, what=what, status=Status.UNKNOWN, found=_short(found), expected=expected, advice=advice)

@@ -5,7 +5,7 @@ of 256 cannot take a K type, and get the next one of blocks of 32.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,6 +73,12 @@ _FILE_TYPES: Final = {
     22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS",
     31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE",
 }  # fmt: skip
+# The settings of the releases that Qwen publishes quantised. Others may choose others.
+PUBLISHED_SETTINGS: Final[Mapping[str, Mapping[str, object]]] = {
+    "fp8": {"fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
+    "awq": {"bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"},
+    "gptq": {"group_size": 128, "sym": True, "desc_act": False},
+}
 _METHODS: Final = (("fp8", "fp8"), ("awq", "awq"), ("gptq", "gptq"))
 
 

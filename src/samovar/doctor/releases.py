@@ -21,8 +21,9 @@ _LONG: Final = 262_144
 class Release:
     """One published model. `template` is a key of `known_templates`, `tokenizer` one of `token_tables`.
 
-    `aliases` are other names that files of it bear; `files` are the sha256 of whole files that are known to be the
-    publisher's, with their sizes in bytes; `similarities` are published cosine similarities, see `self_test`.
+    `aliases` are other names that files of it bear; `files` are the sha256 of whole files that are known to be sound, with
+    their sizes in bytes; `similarities` are published cosine similarities, see `self_test`; `sampling` has the defaults of a
+    generation_config.json.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Release:
     unverified: frozenset[str] = frozenset()
     files: Mapping[str, int] = field(default_factory=dict)
     similarities: tuple[tuple[float, ...], ...] = ()
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
 
 def _dense(layers: int, width: int, heads: int, kv_heads: int, ffn: int, *, tied: bool) -> dict[str, object]:
@@ -99,6 +101,9 @@ _NEXT: Final[Figures] = {
     "max_position_embeddings": _LONG,
 }
 _NEXT_UNVERIFIED: Final = frozenset({"vocab_size", "rms_norm_eps", "tie_word_embeddings", "norm_topk_prob", TEMPLATE})
+_PLAIN_SAMPLING: Final = {"temperature": 0.7, "top_k": 20, "top_p": 0.8}
+_THOUGHTFUL: Final = {"temperature": 0.6, "top_k": 20, "top_p": 0.95}
+_SAMPLING: Final = {"qwen3": _THOUGHTFUL, "qwen3-thinking-2507": _THOUGHTFUL}
 _CHAT_STOPS: Final = (151_645, 151_643)
 
 
@@ -111,7 +116,8 @@ def _qwen3(name: str, figures: Figures, template: str, unverified: frozenset[str
         tokenizer="qwen3",
         template=template,
         stop_ids=_CHAT_STOPS,
-        unverified=unverified,
+        unverified=unverified if template == "qwen3" else unverified | {"sampling"},
+        sampling=_SAMPLING.get(template, _PLAIN_SAMPLING),
     )
 
 

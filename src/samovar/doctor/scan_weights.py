@@ -25,14 +25,14 @@ _MIN_PER_TENSOR: Final = 64 << 10
 _HOLE_BYTES: Final = 64 << 10  # a longer run of zero bytes was never written
 _MAY_HAVE_ZEROS: Final = ("embd", "embed_tokens", "output.weight", "lm_head", ".bias")
 
-# By type: which bytes of a block are scales, and of which float type.
+# By type: which bytes of a block are scales, and of which float type. Blocks of other types are decoded.
 _SCALES: Final[Mapping[str, tuple[int, int, str]]] = {
     "Q4_0": (0, 2, "f16"), "Q4_1": (0, 4, "f16"), "Q5_0": (0, 2, "f16"), "Q5_1": (0, 4, "f16"), "Q8_0": (0, 2, "f16"),
     "Q2_K": (80, 84, "f16"), "Q3_K": (108, 110, "f16"), "Q4_K": (0, 4, "f16"), "Q5_K": (0, 4, "f16"), "Q6_K": (208, 210, "f16"),
-    "IQ4_NL": (0, 2, "f16"), "IQ4_XS": (0, 2, "f16"), "MXFP4": (0, 1, "e8m0"), "F16": (0, 2, "f16"), "BF16": (0, 2, "bf16"),
+    "IQ4_NL": (0, 2, "f16"), "IQ4_XS": (0, 2, "f16"), "F16": (0, 2, "f16"), "BF16": (0, 2, "bf16"),
     "F32": (0, 4, "f32"),
 }  # fmt: skip
-_EXPONENTS: Final = {"f16": ("<u2", 0x7C00), "bf16": ("<u2", 0x7F80), "f32": ("<u4", 0x7F800000), "e8m0": ("u1", 0xFF)}
+_EXPONENTS: Final = {"f16": ("<u2", 0x7C00), "bf16": ("<u2", 0x7F80), "f32": ("<u4", 0x7F800000)}
 
 
 @dataclass(slots=True)
@@ -132,5 +132,4 @@ def _bad_blocks(kind: TensorType, blocks: _U8) -> NDArray[np.bool_]:
         dtype, exponent = _EXPONENTS[floats]
         bits = np.ascontiguousarray(blocks[:, start:stop]).view(dtype)
         is_bad = np.equal(bits & np.array(exponent, bits.dtype), exponent)
-    found: NDArray[np.bool_] = is_bad.any(axis=1)
-    return found
+    return np.asarray(is_bad.any(axis=1))

@@ -1,21 +1,25 @@
 """What the doctor looks at: a model as far as it can be read. What cannot is a problem to report, and no reason to stop."""
 
+import contextlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from samovar.errors import ModelNotFound, SamovarError
-from samovar.formats import Checkpoint, open_checkpoint
+from samovar.formats import open_checkpoint
 from samovar.formats.gguf import MAGIC, GgufCheckpoint
 from samovar.formats.gguf_header import read_header
 from samovar.formats.hf_folder import CONFIG, HfCheckpoint
 from samovar.formats.json_object import read_json_object, read_limited
 from samovar.formats.mapped_file import MappedFile
+from samovar.formats.safetensors import tensors_of
 from samovar.tensors.dtypes import TYPE_BY_GGML_ID
 from samovar.tensors.stored import Tensor
 
 _MAX_TEMPLATE_BYTES: Final = 1 << 20
+_MAX_NAME: Final = 300  # characters
 Json: TypeAlias = Mapping[str, object]
 
 
@@ -33,7 +37,8 @@ class Subject:
     """A GGUF file or a Hugging Face folder. Parts that could not be read are empty, and `problems` says why.
 
     `names` are what the model is called, with the place of each name. `metadata` is GGUF's, `config` and its companions are
-    Hugging Face's. `tensors` can be read; `listed` is there for more of them, where a file is damaged.
+    Hugging Face's. `tensors` can be read; `listed` is there for more of them, where a file is damaged. `quantisation` is how
+    a folder's weights are quantised, in words, and `quantisation_config` as its config has it.
     """
 
     path: Path
@@ -49,8 +54,8 @@ class Subject:
     listed: Mapping[str, Listed]
     files: tuple[Path, ...]
     quantisation: str = ""
+    quantisation_config: Json = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    checkpoint: "Checkpoint | None" = None
 
 
 def look_at(path: Path) -> Subject:
@@ -84,7 +89,6 @@ def of_gguf(checkpoint: GgufCheckpoint) -> Subject:
         tensors=checkpoint.tensors,
         listed=_listed(checkpoint.tensors),
         files=tuple(file.path for file in checkpoint.files),
-        checkpoint=checkpoint,
     )
 
 
@@ -104,7 +108,7 @@ def of_folder(checkpoint: HfCheckpoint) -> Subject:
         listed=_listed(checkpoint.tensors),
         files=tuple(file.path for file in checkpoint.files),
         quantisation=checkpoint.quantisation.method if checkpoint.quantisation else "",
-        checkpoint=checkpoint,
+        quantisation_config=json.loads(checkpoint.quantisation.config) if checkpoint.quantisation else {},
     )
 
 
@@ -116,8 +120,8 @@ def _gguf_names(path: Path, metadata: Json) -> tuple[tuple[str, str], ...]:
     keys = ("general.basename", "general.size_label", "general.finetune")
     parts = [value for key in keys if isinstance(value := metadata.get(key), str)]
     name = metadata.get("general.name")
-    stated = [("general.name", name)] if isinstance(name, str) else []
-    built = [("general.basename", "-".join(parts))] if parts else []
+    stated = [("general.name", name[:_MAX_NAME])] if isinstance(name, str) else []
+    built = [("general.basename", "-".join(parts)[:_MAX_NAME])] if parts else []
     return (*stated, *built, ("the file's name", path.name))
 
 
@@ -127,7 +131,10 @@ def _folder_names(path: Path, config: Json) -> tuple[tuple[str, str], ...]:
     repository = next((p.name for p in resolved.parents if p.name.startswith("models--")), None)
     name = repository.removeprefix("models--").replace("--", "/") if repository else resolved.name
     stated = config.get("_name_or_path")
-    return (*([("_name_or_path", stated)] if isinstance(stated, str) and stated else []), ("the folder's name", name))
+    return (
+        *([("_name_or_path", stated[:_MAX_NAME])] if isinstance(stated, str) and stated else []),
+        ("the folder's name", name),
+    )
 
 
 def _broken(path: Path, error: SamovarError) -> Subject:
@@ -195,7 +202,16 @@ def _broken_folder(path: Path, problem: str) -> Subject:
         tokenizer_json=tokenizer_json if tokenizer_json.is_file() else None,
         template=template if isinstance(template, str) else None,
         tensors={},
-        listed={},
+        listed=_listed_in_folder(path) if not any("quantization" in key for key in config) else {},
         files=(),
         problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def _listed_in_folder(path: Path) -> dict[str, Listed]:
+    """The tensors of the weight files that can be read, each by itself."""
+    listed: dict[str, Listed] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        with contextlib.suppress(SamovarError):  # `problems` says what is wrong with it
+            listed |= _listed(tensors_of(MappedFile(file), with_parts=True))
+    return listed

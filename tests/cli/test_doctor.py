@@ -1,0 +1,203 @@
+"""`samovar doctor`: its report, its exit codes, and models that are too broken to open."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from samovar.formats.catalogue import CATALOGUE
+from samovar.formats.gguf import read_gguf
+from samovar.formats.gguf_writer import TensorPlan, write_gguf
+from tests.cli.fakes import samovar
+from tests.models.tiny_checkpoints import VARIANTS, random_model, write_folder
+from tests.models.tiny_gguf import write_gguf as write_tiny_gguf
+from tests.real_models import STORE
+
+
+def report(*argv: str) -> tuple[int, dict]:
+    ended = samovar("doctor", *argv, "--json")
+    return ended.code, json.loads(ended.out)
+
+
+def lines(found: dict, status: str) -> set[str]:
+    return {f"{f['section']}: {f['what']}" for f in found["findings"] if f["status"] == status}
+
+
+def rewritten(source: Path, target: Path, **changes: object) -> Path:
+    """A copy of a GGUF file with some metadata changed (dots as `__`), and a scale of one tensor with `bad_scale_of`."""
+    checkpoint = read_gguf(source)
+    bad = changes.pop("bad_scale_of", None)
+    metadata = {**checkpoint.metadata, **{key.replace("__", "."): value for key, value in changes.items()}}
+
+    def bytes_of(name: str) -> np.ndarray:
+        data = np.array(checkpoint.tensors[name].data)
+        if name == bad:
+            data[:2] = [0x00, 0x7C]
+        return data
+
+    plans = [
+        TensorPlan(name=name, type=t.type, shape=t.shape, fill=lambda name=name: bytes_of(name))
+        for name, t in checkpoint.tensors.items()
+    ]
+    write_gguf(target, metadata, plans)
+    return target
+
+
+def test_a_model_of_no_known_release_passes_what_can_be_checked(tiny_model: Path) -> None:
+    code, found = report(str(tiny_model))
+    assert code == 0
+    assert found["release"] is None
+    assert lines(found, "pass") == {"file: opens", "weights: scales", "weights: stretches"}
+    assert lines(found, "unknown") == {"release: claim", "file: sha256"}
+    text = samovar("doctor", str(tiny_model)).out
+    assert "--as NAME" in text
+    assert "3 pass, 0 fail, 2 cannot be known" in text
+
+
+def test_a_model_that_claims_what_it_is_not_fails_with_code_1(tiny_model: Path, tmp_path: Path) -> None:
+    path = rewritten(tiny_model, tmp_path / "Qwen3-0.6B-Q8_0.gguf")
+    code, found = report(str(path))
+    assert code == 1
+    assert found["release"] == "Qwen3-0.6B"
+    assert {"config: layers", "tokenizer: pieces and merges", "tokens: control tokens", "template: rendering"} <= lines(
+        found, "fail"
+    )
+    failing = [f for f in found["findings"] if f["status"] == "fail"]
+    assert all(f["advice"] for f in failing)
+    assert all(f["expected"] for f in failing)
+    assert found["n_fail"] == len(failing)
+
+
+def test_the_report_marks_lines_by_signs_and_says_what_to_do(tiny_model: Path, tmp_path: Path) -> None:
+    path = rewritten(tiny_model, tmp_path / "Qwen3-0.6B-Q8_0.gguf")
+    ended = samovar("doctor", str(path))
+    assert ended.code == 1
+    assert ended.err == ""
+    assert "\u2713 opens" in ended.out
+    assert "\u2717 layers" in ended.out
+    assert "? sha256" in ended.out
+    assert "expected: 28" in ended.out
+    assert "> these are not the release's weights" in ended.out
+    assert "\x1b" not in ended.out
+
+
+def test_a_terminal_gets_lines_that_fit(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    path = rewritten(tiny_model, tmp_path / "Qwen3-0.6B-Q8_0.gguf")
+    ended = samovar("doctor", str(path), is_terminal=True)
+    assert max(map(len, ended.out.splitlines())) <= 70 + len("\x1b[1;31m\x1b[0m")
+
+
+def test_what_a_file_says_cannot_move_the_cursor(tiny_model: Path, tmp_path: Path) -> None:
+    evil = "\x1b[2Jevil\x9b31m"
+    path = rewritten(
+        tiny_model, tmp_path / "qwen3-0.6b.gguf", tokenizer__ggml__pre=evil, general__name=evil, tokenizer__chat_template=evil
+    )
+    for argv in ((str(path),), (str(path), "--as", "Qwen3-8B")):
+        out = samovar("doctor", *argv).out
+        assert "\x1b" not in out
+        assert "\x9b" not in out
+
+
+def test_a_bad_scale_is_found_in_a_file(tiny_model: Path, tmp_path: Path) -> None:
+    path = rewritten(tiny_model, tmp_path / "bad.gguf", bad_scale_of="blk.1.ffn_up.weight")
+    code, found = report(str(path))
+    assert code == 1
+    assert lines(found, "fail") == {"weights: scales"}
+
+
+def test_a_truncated_file_is_still_checked_as_far_as_its_header_goes(tiny_model: Path, tmp_path: Path) -> None:
+    whole = rewritten(tiny_model, tmp_path / "Qwen3-0.6B.gguf", tokenizer__ggml__eos_token_id=1).read_bytes()
+    (tmp_path / "Qwen3-0.6B.gguf").write_bytes(whole[:-1000])
+    code, found = report(str(tmp_path / "Qwen3-0.6B.gguf"))
+    assert code == 1
+    assert {"file: opens", "config: layers", "tokens: stop ids"} <= lines(found, "fail")
+    assert "weights: scales" in lines(found, "unknown")
+    (opens,) = [f for f in found["findings"] if f["what"] == "opens"]
+    assert "cut short" in opens["found"]
+
+
+@pytest.mark.parametrize("content", [b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 64, b"hello", b"PK\x03\x04zip", b"\0" * 100])
+def test_a_file_that_does_not_open_is_a_report_and_no_crash(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "Qwen3-4B.gguf"
+    path.write_bytes(content)
+    code, found = report(str(path))
+    assert code == 1
+    assert lines(found, "fail") == {"file: opens"}
+    assert "tokenizer: vocabulary" in lines(found, "unknown")
+
+
+def test_a_folder_is_checked_and_a_damaged_one_too(tmp_path: Path) -> None:
+    folder = write_folder(random_model(VARIANTS["qwen3-untied"]), tmp_path / "Qwen3-0.6B", max_shard_size="100KB")
+    code, whole = report(str(folder))
+    assert code == 1
+    assert "file: opens" in lines(whole, "pass")
+    assert "weights: tensors" in lines(whole, "pass")
+    sorted(folder.glob("*.safetensors"))[1].unlink()
+    code, found = report(str(folder))
+    assert code == 1
+    assert {"file: opens", "weights: tensors"} <= lines(found, "fail")
+    assert "config: layers" in lines(found, "fail")
+    (folder / "config.json").write_text("{")
+    code, found = report(str(folder))
+    assert code == 1
+    assert "config: figures" in lines(found, "unknown")
+
+
+def test_an_embedding_model_is_run_and_its_numbers_are_compared(tmp_path: Path) -> None:
+    model = random_model(VARIANTS["qwen3-untied"], max_position_embeddings=1024)
+    path = write_tiny_gguf(model, tmp_path / "Qwen3-Embedding-0.6B.gguf", "Q8_0")
+    code, found = report(str(path))
+    assert code == 1
+    (scores,) = [f for f in found["findings"] if f["section"] == "scores"]
+    assert scores["status"] in ("fail", "unknown")  # random weights, and a vocabulary without the end token
+    assert "1024" not in scores["found"]
+
+
+def test_a_reranker_that_cannot_be_run_says_why(tmp_path: Path) -> None:
+    path = write_tiny_gguf(random_model(VARIANTS["qwen3-untied"]), tmp_path / "Qwen3-Reranker-0.6B.gguf", "Q8_0")
+    _, found = report(str(path))
+    (scores,) = [f for f in found["findings"] if f["section"] == "scores"]
+    assert scores["status"] == "unknown"
+    assert "does not run: " in scores["found"]
+
+
+def test_an_absent_model_and_an_unknown_release_are_one_line(tiny_model: Path) -> None:
+    for argv in (("nothing.gguf",), (str(tiny_model), "--as", "qwen9")):
+        ended = samovar("doctor", *argv)
+        assert ended.code == 1
+        assert ended.out == ""
+        assert ended.err.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fixture", ["smollm2", "qwen_coder"])
+def test_the_real_files_pass_every_line(fixture: str, request: pytest.FixtureRequest) -> None:
+    code, found = report(str(request.getfixturevalue(fixture)), "--full")
+    assert code == 0
+    assert lines(found, "pass") == {f"{f['section']}: {f['what']}" for f in found["findings"]}
+    assert found["n_pass"] >= 29
+
+
+@pytest.mark.slow
+def test_the_larger_real_file_passes_with_a_word_on_the_fault_of_its_template() -> None:
+    path = STORE / "models" / CATALOGUE["qwen2.5-coder:1.5b"].file_name
+    if not path.exists():
+        pytest.skip("qwen2.5-coder:1.5b is not in the store; get it with: samovar pull qwen2.5-coder:1.5b")
+    code, found = report(str(path))
+    assert code == 0
+    assert found["n_unknown"] == 0
+    (rendering,) = [f for f in found["findings"] if f["section"] == "template"]
+    assert "doubled braces" in rendering["found"]
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_of_a_known_file_is_caught_by_its_hash_alone(smollm2: Path, tmp_path: Path) -> None:
+    content = bytearray(smollm2.read_bytes())
+    content[60_000_001] ^= 1
+    path = tmp_path / smollm2.name
+    path.write_bytes(content)
+    code, found = report(str(path))
+    assert code == 1
+    assert lines(found, "fail") == {"file: sha256"}
