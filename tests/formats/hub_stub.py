@@ -253,6 +253,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         for key, value in {"ETag": etag, **(headers or {})}.items():
             self.send_header(key, value)
+        if path.endswith("/"):
+            self.send_header("Content-Type", "text/html")
         if wrong.is_chunked:
             self.send_header("Transfer-Encoding", "chunked")
         else:

@@ -7,6 +7,7 @@ pulls, `cache/` what is made of models at their first start (`formats.cache`).
 import errno
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -135,7 +136,7 @@ def pull(
 
 def _pull_entry(name: str, store: Path, progress: Progress, catalogue: Catalogue, options: "PullOptions") -> Path:
     """As `pull`, for a model whose parts are in packages. Raises OSError, too."""
-    from samovar.formats.pull import is_complete, pull_entry
+    from samovar.formats.pull import entry_record, is_complete, pull_entry, record_entry
 
     entry = catalogue[name]
     target = store / "models" / entry.file_name
@@ -144,7 +145,10 @@ def _pull_entry(name: str, store: Path, progress: Progress, catalogue: Catalogue
     if not is_complete(target, entry):
         if options.is_offline:
             raise ModelNotFound(_OFFLINE.format(name))
+        options.on_plan(entry_record(name, entry), len(entry.parts), entry.size_bytes)
         pull_entry(name, entry, target, store / "tmp", progress)
+    with suppress(OSError):  # in a store that is read-only, or full: the model itself is there
+        record_entry(name, entry, target)
     return target
 
 

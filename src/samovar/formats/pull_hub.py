@@ -54,7 +54,8 @@ LISTERS: Final[Mapping[Hub, Lister]] = {"huggingface": _huggingface, "modelscope
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullOptions:
     """How to pull. With `is_update` the source is asked even for a model that is there. `hub` is where names of the family are
-    looked for, `sha256` what a single file has to have. `listers` ask the hubs; `on_plan` is told what is going to be fetched.
+    looked for, `sha256` what a single file has to have. `listers` ask the hubs; `on_plan` is told
+    what is going to be fetched, in how many files and bytes.
     """
 
     is_offline: bool = False
@@ -64,7 +65,7 @@ class PullOptions:
     allows_http: bool = False
     transfer: TransferSettings = field(default_factory=TransferSettings)
     listers: Mapping[Hub, Lister] = field(default_factory=lambda: LISTERS)
-    on_plan: Callable[["Plan"], None] = lambda _: None
+    on_plan: Callable[[PullRecord, int, int], None] = lambda *_: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ def pull_reference(reference: Reference, asked: str, store: Path, options: PullO
     total = plan.size_bytes
     with pull_lock(store / "tmp" / f"{plan.folder_name}.lock", lambda: report(0, total, "waiting for another pull of it")):
         if not _is_there(target, plan):
-            options.on_plan(plan)
+            options.on_plan(plan.record, len(plan.files), plan.size_bytes)
             work.mkdir(exist_ok=True)
             _fetch(plan, work, target, options, report)
     return target
