@@ -31,6 +31,7 @@ _ADVICE: Final = {
     errno.EACCES: "permission denied; make it readable and writable (chmod u+rwx), or set SAMOVAR_HOME to a folder that is",
     errno.EPERM: "permission denied; make it readable and writable (chmod u+rwx), or set SAMOVAR_HOME to a folder that is",
     errno.EROFS: "the disk is read-only; set SAMOVAR_HOME to a folder that can be written",
+    errno.EXDEV: "models/ and tmp/ of the store have to be on one disk; set SAMOVAR_HOME to a folder that holds both",
     errno.EEXIST: "a file is where a folder has to be; move it away, or set SAMOVAR_HOME to another folder",
     errno.ENOTDIR: "a file is where a folder has to be; move it away, or set SAMOVAR_HOME to another folder",
     errno.EISDIR: "a folder is where a file has to be; move it away",
