@@ -109,7 +109,7 @@ def test_an_absent_modelscope_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     assert "pip install 'samovar[modelscope]'" in result.err
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_pull_that_is_ended_goes_on_and_is_right(hub: HubStub, store: Path, how: signal.Signals) -> None:
     data = hub.repos[REPO].files[FILE]
     hub.wrong.cuts, hub.wrong.retry_after = [len(data) // 2], "30"
@@ -137,6 +137,7 @@ def test_a_pull_that_is_ended_goes_on_and_is_right(hub: HubStub, store: Path, ho
         assert hub.bytes_asked()[0].headers["range"] == f"bytes={len(data) // 2}-{len(data) - 1}"
 
 
+@pytest.mark.slow
 def test_two_processes_pull_a_model_once(hub: HubStub, store: Path) -> None:
     hub.wrong.gate = threading.Event()
     processes = [child("pull", "qwen3:0.6b"), child("pull", f"{REPO}:q8_0")]

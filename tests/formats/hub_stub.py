@@ -3,6 +3,7 @@
 Large files ("LFS") are redirected to another host name (`localhost`), as the hubs do with their content networks.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -97,6 +98,12 @@ def hub_stub() -> Iterator[HubStub]:
         thread.join()
 
 
+@functools.cache
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@functools.cache
 def git_sha1(data: bytes) -> str:
     return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
 
@@ -165,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
             if with_blobs and not self.hub.wrong.lists_names_only:
                 about |= {"size": size, "blobId": git_sha1(data)}
                 if len(data) >= LFS_BYTES:
-                    about["lfs"] = {"size": size, "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 130}
+                    about["lfs"] = {"size": size, "sha256": sha256(data), "pointerSize": 130}
             siblings.append(about)
         tags = [f"license:{repo.licence}"] if repo.licence else []
         self._json({"id": name, "modelId": name, "sha": COMMIT, "tags": tags, "siblings": siblings, "private": False})
@@ -193,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "Name": path.rpartition("/")[2],
                 "Type": "blob",
                 "Size": self.hub.wrong.told_sizes.get(path, len(data)),
-                "Sha256": hashlib.sha256(data).hexdigest(),
+                "Sha256": sha256(data),
                 "Revision": COMMIT,
             }
             for path, data in repo.files.items()
@@ -213,10 +220,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif repo.needs_token and not self._has_token(repo):
             self._refuse(403, {"X-Error-Code": "GatedRepo"})
         elif len(data) >= LFS_BYTES:
-            sha256 = hashlib.sha256(data).hexdigest()
+            found = sha256(data)
             place = self.hub.wrong.redirects_to or f"http://localhost:{self.hub.port}/cdn/{name}|{path}"
-            linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data)), "X-Repo-Commit": COMMIT}
-            self._refuse(302, {**linked, "Location": place, "ETag": f'"{sha256}"'})
+            linked = {"X-Linked-Etag": f'"{found}"', "X-Linked-Size": str(len(data)), "X-Repo-Commit": COMMIT}
+            self._refuse(302, {**linked, "Location": place, "ETag": f'"{found}"'})
         else:
             self._bytes(path, data, {"ETag": f'"{git_sha1(data)}"', "X-Repo-Commit": COMMIT})
 
@@ -233,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         else:
             cut = None
-        etag = (headers or {}).get("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        etag = (headers or {}).get("ETag", f'"{sha256(data)}"')
         data = wrong.sent.get(path, data)
         if path in wrong.corrupts:
             data = bytes([data[0] ^ 1]) + data[1:]

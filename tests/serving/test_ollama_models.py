@@ -244,8 +244,9 @@ def test_a_fetch_that_fails_is_told_in_the_stream_and_in_a_plain_reply(fetching)
     _, made, _, _ = fetching
     with pytest.raises(ollama.ResponseError, match="other could not be fetched"):
         list(made.pull("other", stream=True))
-    with pytest.raises(ollama.ResponseError, match="other could not be fetched"):
+    with pytest.raises(ollama.ResponseError, match="other could not be fetched") as caught:
         made.pull("other")
+    assert caught.value.status_code == 502
 
 
 @pytest.mark.parametrize("streams", [True, False])

@@ -151,7 +151,7 @@ def _plan_of_hub(reference: HubReference, asked: str, tmp: Path, options: PullOp
     record = PullRecord(
         names=_names(reference, choice, asked),
         source=reference.hub,
-        origin=f"{listing.endpoint}/{reference.repo}",
+        origin=f"{listing.endpoint}/{'models/' if reference.hub == 'modelscope' else ''}{reference.repo}",
         revision=listing.revision,
         licence=listing.licence,
         pulled_at="",
