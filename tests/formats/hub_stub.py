@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -64,7 +65,7 @@ class Misbehaviour:
 class HubStub:
     """The server. `repos` maps names to repositories, `plain` paths to bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.repos: dict[str, Repo] = {}
         self.plain: dict[str, bytes] = {}
         self.wrong = Misbehaviour()
@@ -78,7 +79,9 @@ class HubStub:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.port = self.server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
+        if tls is not None:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
 
     def bytes_asked(self) -> list[Asked]:
         """The requests for bytes of large files."""
@@ -86,8 +89,8 @@ class HubStub:
 
 
 @contextmanager
-def hub_stub() -> Iterator[HubStub]:
-    stub = HubStub()
+def hub_stub(tls: ssl.SSLContext | None = None) -> Iterator[HubStub]:
+    stub = HubStub(tls)
     thread = threading.Thread(target=stub.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -133,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.startswith("/plain/"):
             data = self.hub.plain.get(path)
             self._refuse(404) if data is None else self._bytes(path, data)
+        elif path.startswith("/moved/"):
+            self._refuse(302, {"Location": f"{self.hub.wrong.redirects_to}{path.removeprefix('/moved')}"})
         elif found := MS_FILE.fullmatch(path):
             self._file(found[1], query["FilePath"][0])
         elif found := MS_FILES.fullmatch(path):

@@ -1,6 +1,10 @@
 """Pulling from plain addresses."""
 
 import hashlib
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +14,9 @@ from samovar.errors import DownloadError, ModelNotFound
 from samovar.formats.hub import pull, resolve
 from samovar.formats.pull_hub import PullOptions
 from samovar.formats.pull_record import PullRecord, read_record
+from samovar.formats.transfer import TransferSettings
 from tests.formats.hub_models import FILE, QUICK, REPO, SEGMENT, gguf_bytes, silent
-from tests.formats.hub_stub import HubStub
+from tests.formats.hub_stub import HubStub, hub_stub
 
 
 def test_an_address_is_pulled_in_parallel_and_found_by_its_name(
@@ -89,3 +94,47 @@ def test_a_redirect_in_a_circle_is_named(hub: HubStub, options: PullOptions, sto
 def test_an_address_that_does_not_exist_is_named(hub: HubStub, options: PullOptions, store: Path) -> None:
     with pytest.raises(DownloadError, match="answers 404, there is no such file"):
         pull(f"{hub.url}/plain/none.gguf", store, silent, options=options)
+
+
+@pytest.fixture
+def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStub]:
+    """A stub that speaks TLS, whose certificate the environment names."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    with hub_stub(tls) as stub:
+        yield stub
+
+
+def test_a_redirect_that_gives_up_encryption_is_refused(
+    secure: HubStub, hub: HubStub, options: PullOptions, store: Path, tmp_path: Path
+) -> None:
+    hub.plain["/plain/x.gguf"] = secure.plain["/plain/x.gguf"] = data = gguf_bytes(tmp_path)
+    secure.wrong.redirects_to = f"{hub.url}/plain"
+    with pytest.raises(DownloadError, match=r"redirects to http://.*, which is not encrypted; refused"):
+        pull(f"{secure.url}/moved/x.gguf", store, silent, options=options)
+    assert not hub.asked
+    secure.wrong.redirects_to = "/plain"
+    assert pull(f"{secure.url}/moved/x.gguf", store, silent, options=options).read_bytes() == data
+
+
+def test_a_server_that_cannot_prove_who_it_is_is_refused_at_once(
+    secure: HubStub, options: PullOptions, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(DownloadError, match=r"cannot prove who it is .*SSL_CERT_FILE"):
+        pull(f"{secure.url}/plain/x.gguf", store, silent, options=replace(options, transfer=TransferSettings()))
+    assert not secure.asked
+
+
+def test_a_server_that_is_not_there_is_named_at_once(hub: HubStub, options: PullOptions, store: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(DownloadError, match="check the address and the network"):
+        pull(f"http://127.0.0.1:{port}/x.gguf", store, silent, options=replace(options, transfer=TransferSettings()))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from samovar import __version__
 from samovar.errors import DownloadError, ModelNotFound
 from samovar.formats.remote import Listing, RemoteFile
 
@@ -39,7 +40,7 @@ def list_repo(
         lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT_S), what, api.endpoint, sleep
     )
     commit = info.sha or revision or "main"
-    headers = build_hf_headers()
+    headers = build_hf_headers(library_name="samovar", library_version=__version__)
     files = []
     for sibling in info.siblings or ():
         url = hf_hub_url(repo, sibling.rfilename, revision=commit, endpoint=api.endpoint)

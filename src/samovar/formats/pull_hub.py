@@ -24,7 +24,7 @@ from samovar.formats import open_checkpoint
 from samovar.formats.choose_files import Choice, choose_files, is_part
 from samovar.formats.family import FAMILY
 from samovar.formats.gguf import GgufCheckpoint
-from samovar.formats.http_fetch import HttpFetcher, TemporaryFailure
+from samovar.formats.http_fetch import HttpFetcher, TemporaryFailure, Unreachable
 from samovar.formats.model_reference import HubReference, Reference, UrlReference
 from samovar.formats.pull_lock import check_space, pull_lock, sync_folder
 from samovar.formats.pull_record import Checked, PullRecord, RecordedFile, is_intact, read_record, record_path, write_record
@@ -214,8 +214,8 @@ def _probed(url: str, plain: str, name: str, settings: TransferSettings) -> Remo
                         path=plain, local_path=name, url=url, size_bytes=body.total_bytes, validator=body.validator
                     )
             except TemporaryFailure as failure:
-                if n_failed == settings.n_tries:
-                    raise DownloadError(f"{failure}; tried {n_failed} times; check the address and the network") from None
+                if n_failed == settings.n_tries or isinstance(failure, Unreachable):
+                    raise DownloadError(f"{failure}; check the address and the network, or try again later") from None
                 time.sleep(settings.wait_s(n_failed, failure.wait_s))
         raise AssertionError
     finally:
