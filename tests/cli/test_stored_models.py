@@ -65,6 +65,8 @@ def test_models_are_listed_with_size_type_licence_date_and_path(pulled: Path, by
 def test_a_damaged_model_is_listed_as_one(by_hand: Path) -> None:
     by_hand.write_bytes(b"GGUF")
     assert "damaged" in samovar("list").out
+    by_hand.write_bytes(b"\x80\x02pickle")
+    assert "unsupported" in samovar("list").out
 
 
 def test_unfinished_pulls_are_told_of_and_removed(store: Path) -> None:

@@ -163,6 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _hf_info(self, name: str, revision: str | None, *, with_blobs: bool) -> None:
         if self._api_fails():
             return
+        name = next((own for own in self.hub.repos if own.lower() == name.lower()), name)
         repo = self.hub.repos.get(name)
         if repo is None or (repo.needs_token and not self._has_token(repo) and not repo.is_gated):
             self._refuse(401 if repo is None else 404, {"X-Error-Code": "RepoNotFound"})

@@ -183,3 +183,9 @@ def test_a_second_pull_waits_for_the_first_and_fetches_nothing(hub: HubStub, opt
     second.join(20)
     assert resolve("qwen3:0.6b", store).read_bytes() == hub.repos[REPO].files[FILE]
     assert len(hub.bytes_asked()) == -(-len(hub.repos[REPO].files[FILE]) // SEGMENT)
+
+
+def test_a_repository_goes_by_the_case_that_the_hub_gives_it(hub: HubStub, options: PullOptions, store: Path) -> None:
+    path = pull(REPO.lower(), store, silent, options=options)
+    assert path.parent.name.startswith("Qwen--Qwen3-0.6B-GGUF--")
+    assert resolve("qwen3:0.6b", store) == resolve(REPO, store) == resolve(REPO.lower(), store) == path

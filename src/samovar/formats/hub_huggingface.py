@@ -40,6 +40,7 @@ def list_repo(
         lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT_S), what, api.endpoint, sleep
     )
     commit = info.sha or revision or "main"
+    repo = info.id if info.id.lower() == repo.lower() else repo  # the hub takes any case, and has one of its own
     headers = build_hf_headers(library_name="samovar", library_version=__version__)
     files = []
     for sibling in info.siblings or ():

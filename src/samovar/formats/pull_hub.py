@@ -134,6 +134,7 @@ def _plan_of_hub(reference: HubReference, asked: str, tmp: Path, options: PullOp
         listing = options.listers[reference.hub](reference.repo, reference.revision)
     except ModelNotFound as error:
         raise ModelNotFound(f"{error}{_near(reference)}") from None
+    reference = replace(reference, repo=listing.repo)
     scratch = Path(tempfile.mkdtemp(prefix="index-", dir=tmp))
     try:
         choice = choose_files(
