@@ -119,10 +119,9 @@ def test_an_empty_store_names_the_command_that_fills_it() -> None:
 
 
 def test_a_model_that_cannot_be_fetched_says_what_can() -> None:
-    line = error_line("chat", "qwen3:0.6b", code=1, stdin=b"hello")
-    assert "qwen3:0.6b" in line
-    assert "smollm2:135m" in line
-    assert "smollm2:135m" in error_line("pull", "qwen3:0.6b", code=1)
+    assert "samovar pull qwen3:0.6b" in error_line("chat", "qwen3:0.6b", code=1, stdin=b"hello")
+    assert "smollm2:135m" in error_line("chat", "nonsense", code=1, stdin=b"hello")
+    assert "smollm2:135m" in error_line("pull", "nonsense", code=1)
 
 
 def test_escape_sequences_in_a_path_do_not_reach_the_terminal(tmp_path: Path) -> None:

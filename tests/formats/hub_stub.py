@@ -3,9 +3,11 @@
 Large files ("LFS") are redirected to another host name (`localhost`), as the hubs do with their content networks.
 """
 
+import functools
 import hashlib
 import json
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -63,7 +65,7 @@ class Misbehaviour:
 class HubStub:
     """The server. `repos` maps names to repositories, `plain` paths to bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.repos: dict[str, Repo] = {}
         self.plain: dict[str, bytes] = {}
         self.wrong = Misbehaviour()
@@ -77,7 +79,9 @@ class HubStub:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.port = self.server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
+        if tls is not None:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
 
     def bytes_asked(self) -> list[Asked]:
         """The requests for bytes of large files."""
@@ -85,8 +89,8 @@ class HubStub:
 
 
 @contextmanager
-def hub_stub() -> Iterator[HubStub]:
-    stub = HubStub()
+def hub_stub(tls: ssl.SSLContext | None = None) -> Iterator[HubStub]:
+    stub = HubStub(tls)
     thread = threading.Thread(target=stub.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -97,6 +101,12 @@ def hub_stub() -> Iterator[HubStub]:
         thread.join()
 
 
+@functools.cache
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@functools.cache
 def git_sha1(data: bytes) -> str:
     return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
 
@@ -126,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.startswith("/plain/"):
             data = self.hub.plain.get(path)
             self._refuse(404) if data is None else self._bytes(path, data)
+        elif path.startswith("/moved/"):
+            self._refuse(302, {"Location": f"{self.hub.wrong.redirects_to}{path.removeprefix('/moved')}"})
         elif found := MS_FILE.fullmatch(path):
             self._file(found[1], query["FilePath"][0])
         elif found := MS_FILES.fullmatch(path):
@@ -151,6 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _hf_info(self, name: str, revision: str | None, *, with_blobs: bool) -> None:
         if self._api_fails():
             return
+        name = next((own for own in self.hub.repos if own.lower() == name.lower()), name)
         repo = self.hub.repos.get(name)
         if repo is None or (repo.needs_token and not self._has_token(repo) and not repo.is_gated):
             self._refuse(401 if repo is None else 404, {"X-Error-Code": "RepoNotFound"})
@@ -165,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
             if with_blobs and not self.hub.wrong.lists_names_only:
                 about |= {"size": size, "blobId": git_sha1(data)}
                 if len(data) >= LFS_BYTES:
-                    about["lfs"] = {"size": size, "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 130}
+                    about["lfs"] = {"size": size, "sha256": sha256(data), "pointerSize": 130}
             siblings.append(about)
         tags = [f"license:{repo.licence}"] if repo.licence else []
         self._json({"id": name, "modelId": name, "sha": COMMIT, "tags": tags, "siblings": siblings, "private": False})
@@ -193,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "Name": path.rpartition("/")[2],
                 "Type": "blob",
                 "Size": self.hub.wrong.told_sizes.get(path, len(data)),
-                "Sha256": hashlib.sha256(data).hexdigest(),
+                "Sha256": sha256(data),
                 "Revision": COMMIT,
             }
             for path, data in repo.files.items()
@@ -213,10 +226,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif repo.needs_token and not self._has_token(repo):
             self._refuse(403, {"X-Error-Code": "GatedRepo"})
         elif len(data) >= LFS_BYTES:
-            sha256 = hashlib.sha256(data).hexdigest()
+            found = sha256(data)
             place = self.hub.wrong.redirects_to or f"http://localhost:{self.hub.port}/cdn/{name}|{path}"
-            linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data)), "X-Repo-Commit": COMMIT}
-            self._refuse(302, {**linked, "Location": place, "ETag": f'"{sha256}"'})
+            linked = {"X-Linked-Etag": f'"{found}"', "X-Linked-Size": str(len(data)), "X-Repo-Commit": COMMIT}
+            self._refuse(302, {**linked, "Location": place, "ETag": f'"{found}"'})
         else:
             self._bytes(path, data, {"ETag": f'"{git_sha1(data)}"', "X-Repo-Commit": COMMIT})
 
@@ -233,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         else:
             cut = None
-        etag = (headers or {}).get("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        etag = (headers or {}).get("ETag", f'"{sha256(data)}"')
         data = wrong.sent.get(path, data)
         if path in wrong.corrupts:
             data = bytes([data[0] ^ 1]) + data[1:]
@@ -253,6 +266,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         for key, value in {"ETag": etag, **(headers or {})}.items():
             self.send_header(key, value)
+        if path.endswith("/"):
+            self.send_header("Content-Type", "text/html")
         if wrong.is_chunked:
             self.send_header("Transfer-Encoding", "chunked")
         else:

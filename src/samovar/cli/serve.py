@@ -13,8 +13,9 @@ from samovar.cli.arguments import ModelArguments, Subparsers, add_model_options,
 from samovar.cli.loading import load_llm
 from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams, one_line
-from samovar.errors import BadRequest
-from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, resolve
+from samovar.errors import BadRequest, ModelNotFound
+from samovar.formats.catalogue import CATALOGUE
+from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, pull, resolve
 from samovar.llm import LLM
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ def _add_offer_options(group: "argparse._ArgumentGroup") -> None:
         default=[],
         metavar="NAME=FOLDER",
         help="a LoRA adapter, which requests name as their model; of one of several models NAME@MODEL=FOLDER; repeatable",
+    )
+    group.add_argument(
+        "--allow-pull",
+        action="store_true",
+        help="let admins have models of the catalogue fetched and served over HTTP (Ollama's /api/pull)",
     )
     group.add_argument(
         "--chat-template-file", type=Path, metavar="FILE", help="use this chat template in place of the model's own"
@@ -158,6 +164,7 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
             registry=Registry(offered),
             records=Records(args.records or default_store() / "records"),
             any_model_scores=args.any_model_scores,
+            fetch=partial(_fetched, args, model_settings, streams) if args.allow_pull else None,
         )
         settings = ListenSettings(drain_timeout_s=args.drain_timeout, trusted_proxies=args.trusted_proxy, tls=tls)
         names = server.registry.names()
@@ -221,21 +228,13 @@ def _guard(args: argparse.Namespace, streams: Streams) -> "Guard":
 
 def _offered(args: argparse.Namespace, settings: ModelArguments, streams: Streams) -> "dict[str, Offered]":
     """The models by name, none of them open. Raises BadRequest for a name that is given twice, or an adapter of no model."""
-    from samovar.llm.model_card import card_at
-    from samovar.serving.registry import Offered
-
     offered: dict[str, Offered] = {}
     for given in args.model or [EMBEDDED_DEFAULT]:
         name, path = _named(given)
         if name in offered:
             raise BadRequest(f"two models are named {name}; give each a name of its own, as in NAME=MODEL")
         keep_alive_s = None if args.keep_alive < 0 or len(args.model) < 2 else args.keep_alive
-        offered[name] = Offered(
-            name=name,
-            open_model=_opener(replace(settings, name=path), streams),
-            keep_alive_s=keep_alive_s,
-            read_card=lru_cache(partial(card_at, path)),
-        )
+        offered[name] = _offer(name, path, keep_alive_s, settings, streams)
     for given in args.adapter:
         target, equals, folder = given.partition("=")
         name, at, model = target.partition("@")
@@ -246,6 +245,31 @@ def _offered(args: argparse.Namespace, settings: ModelArguments, streams: Stream
             raise BadRequest(f"--adapter names {name} twice, or as a model; give it a name of its own")
         offered[model].adapters[name] = folder
     return offered
+
+
+def _offer(name: str, path: str, keep_alive_s: float | None, settings: ModelArguments, streams: Streams) -> "Offered":
+    """A model under a name, not open."""
+    from samovar.llm.model_card import card_at
+    from samovar.serving.registry import Offered
+
+    return Offered(
+        name=name,
+        open_model=_opener(replace(settings, name=path), streams),
+        keep_alive_s=keep_alive_s,
+        read_card=lru_cache(partial(card_at, path)),
+    )
+
+
+def _fetched(
+    args: argparse.Namespace, settings: ModelArguments, streams: Streams, name: str, report: Callable[[int, int, str], None]
+) -> "Offered":
+    """A model that a client asked for, in the store by then. Raises ModelNotFound for names outside the catalogue."""
+    from samovar.formats.family import FAMILY
+
+    if name not in CATALOGUE and name.lower() not in FAMILY:
+        raise ModelNotFound(f"{name} is no name of the catalogue, which are those that clients can have fetched")
+    path = pull(name, default_store(), report)
+    return _offer(name, str(path), None if args.keep_alive < 0 else args.keep_alive, settings, streams)
 
 
 def _greet(args: argparse.Namespace, streams: Streams, bound: socket.socket, names: list[str], guard: "Guard") -> None:

@@ -81,7 +81,7 @@ def _rows(summary: ModelSummary, kind: str, licence: str | None, sampling: Mappi
 def _source_rows(record: PullRecord | None) -> list[tuple[str, str]]:
     """Where it came from, and its hashes."""
     if record is None:
-        return [("source", "not recorded: it was put there by hand")]
+        return [("source", "not recorded")]
     rows = [
         ("source", record.origin),
         ("revision", record.revision or "none"),

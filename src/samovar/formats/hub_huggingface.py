@@ -7,13 +7,15 @@ and Xet is not needed for them.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from samovar import __version__
 from samovar.errors import DownloadError, ModelNotFound
 from samovar.formats.remote import Listing, RemoteFile
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi, ModelInfo
+    from huggingface_hub import ModelInfo
     from huggingface_hub.errors import HfHubHTTPError
 
 _T = TypeVar("_T")
@@ -33,9 +35,13 @@ def list_repo(
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     api = HfApi(endpoint=endpoint)
-    info = _asked(api, repo, revision, sleep)
+    what = f"{repo}@{revision}" if revision else repo
+    info = _patiently(
+        lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT_S), what, api.endpoint, sleep
+    )
     commit = info.sha or revision or "main"
-    headers = build_hf_headers()
+    repo = info.id if info.id.lower() == repo.lower() else repo  # the hub takes any case, and has one of its own
+    headers = build_hf_headers(library_name="samovar", library_version=__version__)
     files = []
     for sibling in info.siblings or ():
         url = hf_hub_url(repo, sibling.rfilename, revision=commit, endpoint=api.endpoint)
@@ -62,13 +68,11 @@ def list_repo(
     )
 
 
-def described(file: RemoteFile) -> RemoteFile:
+def described(file: RemoteFile, *, sleep: Callable[[float], None] = time.sleep) -> RemoteFile:
     """`file` with what the headers of its address say of it, for mirrors that list names alone. Raises DownloadError."""
-    from dataclasses import replace
-
     from huggingface_hub import get_hf_file_metadata
 
-    metadata = _explained(lambda: get_hf_file_metadata(file.url, timeout=_TIMEOUT_S), file.path, file.url)
+    metadata = _patiently(lambda: get_hf_file_metadata(file.url, timeout=_TIMEOUT_S), file.path, file.url, sleep)
     etag = metadata.etag or ""
     is_hex = all(c in "0123456789abcdef" for c in etag)
     return replace(
@@ -79,15 +83,11 @@ def described(file: RemoteFile) -> RemoteFile:
     )
 
 
-def _asked(api: "HfApi", repo: str, revision: str | None, sleep: Callable[[float], None]) -> "ModelInfo":
-    """What the hub says of a repository, asked again a few times where it is busy."""
+def _patiently(call: Callable[[], _T], what: str, endpoint: str, sleep: Callable[[float], None]) -> _T:
+    """The result of a call to the library, made again a few times where the hub is busy."""
     for wait_s in (*_WAITS_S, None):
         try:
-            return _explained(
-                lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT_S),
-                f"{repo}@{revision}" if revision else repo,
-                api.endpoint,
-            )
+            return _explained(call, what, endpoint)
         except _Busy as busy:
             if wait_s is None:
                 raise DownloadError(str(busy)) from None
@@ -107,6 +107,7 @@ def _explained(call: Callable[[], _T], what: str, endpoint: str) -> _T:
     """The result of a call to the library, with its exceptions in our words."""
     import httpx2
     from huggingface_hub.errors import (
+        FileMetadataError,
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
@@ -119,7 +120,9 @@ def _explained(call: Callable[[], _T], what: str, endpoint: str) -> _T:
     try:
         return call()
     except OfflineModeIsEnabled:
-        raise DownloadError(f"{what} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it: unset it") from None
+        raise DownloadError(
+            f"{what} is not on this machine, and HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids to fetch it"
+        ) from None
     except HFValidationError as error:
         raise ModelNotFound(f"{what}: no name of a repository: {error}") from None
     except RevisionNotFoundError:
@@ -130,13 +133,25 @@ def _explained(call: Callable[[], _T], what: str, endpoint: str) -> _T:
         raise ModelNotFound(f"{what}: {endpoint} has no such repository, or hides it from you; {_hidden()}") from None
     except HfHubHTTPError as error:
         raise _of_status(error, what, endpoint) from None
+    except httpx2.ConnectError as error:
+        raise DownloadError(_unreachable(what, endpoint, error)) from None
     except httpx2.HTTPError as error:
-        raise _Busy(
-            f"{what}: {endpoint} cannot be reached ({str(error) or type(error).__name__}); check the network, set HF_ENDPOINT "
-            f"to a mirror or HTTPS_PROXY to a proxy, or try ModelScope: samovar pull ms:{repo}"
-        ) from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # what came is not what the library can read
+        raise _Busy(_unreachable(what, endpoint, error)) from None
+    except (
+        FileMetadataError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ) as error:  # what came is not what the library can read
         raise DownloadError(f"{what}: the reply of {endpoint} is not that of a hub ({error}); check HF_ENDPOINT") from None
+
+
+def _unreachable(what: str, endpoint: str, error: Exception) -> str:
+    return (
+        f"{what}: {endpoint} cannot be reached ({str(error) or type(error).__name__}); check the network, set HF_ENDPOINT to a "
+        f"mirror or HTTPS_PROXY to a proxy, or try ModelScope: samovar pull ms:{what}"
+    )
 
 
 def _of_status(error: "HfHubHTTPError", what: str, endpoint: str) -> Exception:

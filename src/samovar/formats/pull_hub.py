@@ -24,7 +24,7 @@ from samovar.formats import open_checkpoint
 from samovar.formats.choose_files import Choice, choose_files, is_part
 from samovar.formats.family import FAMILY
 from samovar.formats.gguf import GgufCheckpoint
-from samovar.formats.http_fetch import HttpFetcher, TemporaryFailure
+from samovar.formats.http_fetch import HttpFetcher, TemporaryFailure, Unreachable
 from samovar.formats.model_reference import HubReference, Reference, UrlReference
 from samovar.formats.pull_lock import check_space, pull_lock, sync_folder
 from samovar.formats.pull_record import Checked, PullRecord, RecordedFile, is_intact, read_record, record_path, write_record
@@ -54,7 +54,8 @@ LISTERS: Final[Mapping[Hub, Lister]] = {"huggingface": _huggingface, "modelscope
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullOptions:
     """How to pull. With `is_update` the source is asked even for a model that is there. `hub` is where names of the family are
-    looked for, `sha256` what a single file has to have. `listers` ask the hubs; `on_plan` is told what is going to be fetched.
+    looked for, `sha256` what a single file has to have. `listers` ask the hubs; `on_plan` is told
+    what is going to be fetched, in how many files and bytes.
     """
 
     is_offline: bool = False
@@ -64,7 +65,7 @@ class PullOptions:
     allows_http: bool = False
     transfer: TransferSettings = field(default_factory=TransferSettings)
     listers: Mapping[Hub, Lister] = field(default_factory=lambda: LISTERS)
-    on_plan: Callable[["Plan"], None] = lambda _: None
+    on_plan: Callable[[PullRecord, int, int], None] = lambda *_: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ def pull_reference(reference: Reference, asked: str, store: Path, options: PullO
     total = plan.size_bytes
     with pull_lock(store / "tmp" / f"{plan.folder_name}.lock", lambda: report(0, total, "waiting for another pull of it")):
         if not _is_there(target, plan):
-            options.on_plan(plan)
+            options.on_plan(plan.record, len(plan.files), plan.size_bytes)
             work.mkdir(exist_ok=True)
             _fetch(plan, work, target, options, report)
     return target
@@ -133,6 +134,7 @@ def _plan_of_hub(reference: HubReference, asked: str, tmp: Path, options: PullOp
         listing = options.listers[reference.hub](reference.repo, reference.revision)
     except ModelNotFound as error:
         raise ModelNotFound(f"{error}{_near(reference)}") from None
+    reference = replace(reference, repo=listing.repo)
     scratch = Path(tempfile.mkdtemp(prefix="index-", dir=tmp))
     try:
         choice = choose_files(
@@ -150,7 +152,7 @@ def _plan_of_hub(reference: HubReference, asked: str, tmp: Path, options: PullOp
     record = PullRecord(
         names=_names(reference, choice, asked),
         source=reference.hub,
-        origin=f"{listing.endpoint}/{reference.repo}",
+        origin=f"{listing.endpoint}/{'models/' if reference.hub == 'modelscope' else ''}{reference.repo}",
         revision=listing.revision,
         licence=listing.licence,
         pulled_at="",
@@ -213,8 +215,8 @@ def _probed(url: str, plain: str, name: str, settings: TransferSettings) -> Remo
                         path=plain, local_path=name, url=url, size_bytes=body.total_bytes, validator=body.validator
                     )
             except TemporaryFailure as failure:
-                if n_failed == settings.n_tries:
-                    raise DownloadError(f"{failure}; tried {n_failed} times; check the address and the network") from None
+                if n_failed == settings.n_tries or isinstance(failure, Unreachable):
+                    raise DownloadError(f"{failure}; check the address and the network, or try again later") from None
                 time.sleep(settings.wait_s(n_failed, failure.wait_s))
         raise AssertionError
     finally:

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from samovar.errors import (
     BadRequest,
+    DownloadError,
     EngineFailed,
     ModelNotFound,
     OutOfMemory,
@@ -59,6 +60,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure(status=503, kind="server_error", message=message, code="overloaded", retry_s=error.wait_s)
     if isinstance(error, OutOfMemory):
         return Failure(status=503, kind="server_error", message=message, code="out_of_memory")
+    if isinstance(error, DownloadError):
+        return Failure(status=502, kind="server_error", message=message, code="download_failed")
     code = "engine_failed" if isinstance(error, EngineFailed) else "server_error"
     return Failure(status=500, kind="server_error", message=message, code=code)
 

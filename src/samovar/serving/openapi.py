@@ -14,7 +14,7 @@ from samovar.serving import (
     ollama_embed,
     ollama_generate,
     ollama_models,
-    ollama_routes,
+    ollama_pull,
     openai_batches,
     openai_chat,
     openai_completions,
@@ -50,7 +50,7 @@ BODIES: Final[Mapping[Handler, Body]] = {
     ollama_embed.embed: (ollama_embed.EmbedFields, ollama_embed.UNSUPPORTED),
     ollama_embed.embeddings: (ollama_embed.EmbeddingsFields, ollama_embed.UNSUPPORTED),
     ollama_models.show: (ollama_models.ShowFields, ollama_models.SHOW_UNSUPPORTED),
-    ollama_routes.pull: (ollama_routes.PullFields, ollama_routes.PULL_UNSUPPORTED),
+    ollama_pull.pull: (ollama_pull.PullFields, ollama_pull.UNSUPPORTED),
 }
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::\w+)?\}")
 

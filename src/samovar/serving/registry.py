@@ -11,6 +11,7 @@ from samovar.llm import LLM
 from samovar.llm.model_card import ModelCard
 
 Opener = Callable[[], LLM]
+Fetch = Callable[[str, Callable[[int, int, str], None]], "Offered"]  # name, told of bytes done, of all, and of what
 
 
 class UnknownModel(ModelNotFound):

@@ -21,7 +21,7 @@ from samovar.serving.limits import Limits
 from samovar.serving.metrics import Metrics
 from samovar.serving.record import record_of
 from samovar.serving.records import Records
-from samovar.serving.registry import Opened, Registry
+from samovar.serving.registry import Fetch, Opened, Registry
 
 Handler = Callable[["Server", Request], Awaitable[Response]]
 Table = Sequence[tuple[str, str, Handler]]  # method, path, handler
@@ -34,13 +34,15 @@ class Server:
     """The state behind all routes. `fingerprint` stands for the build: the same request and seed give the same tokens.
 
     `any_model_scores` lets models make vectors and scores that have no recipe for it. `records` is None where nothing is kept.
-    `endpoints` are the routes that take a POST, for batches of them.
+    `fetch` gets models that clients ask for, None where they may not. `endpoints` are the routes that take a POST, for batches of
+    them.
     """
 
     registry: Registry
     limits: Limits = field(default_factory=Limits)
     records: Records | None = None
     any_model_scores: bool = False
+    fetch: Fetch | None = None
     background: Background = field(default_factory=Background)
     endpoints: dict[str, Handler] = field(default_factory=dict)
     drain: Drain = field(default_factory=Drain)

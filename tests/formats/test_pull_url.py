@@ -1,0 +1,140 @@
+"""Pulling from plain addresses."""
+
+import hashlib
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from samovar.errors import DownloadError, ModelNotFound
+from samovar.formats.hub import pull, resolve
+from samovar.formats.pull_hub import PullOptions
+from samovar.formats.pull_record import PullRecord, read_record
+from samovar.formats.transfer import TransferSettings
+from tests.formats.hub_models import FILE, QUICK, REPO, SEGMENT, gguf_bytes, silent
+from tests.formats.hub_stub import HubStub, hub_stub
+
+
+def test_an_address_is_pulled_in_parallel_and_found_by_its_name(
+    hub: HubStub, options: PullOptions, store: Path, tmp_path: Path
+) -> None:
+    hub.plain["/plain/My Model-q4.gguf"] = data = gguf_bytes(tmp_path, **{"general.license": "mit"})
+    url = f"{hub.url}/plain/My%20Model-q4.gguf"
+    plans: list[tuple[PullRecord, int, int]] = []
+    path = pull(f"{url}?signature=abc", store, silent, options=replace(options, on_plan=lambda *plan: plans.append(plan)))
+    assert path.read_bytes() == data
+    assert len(hub.bytes_asked()) == 1 + -(-len(data) // SEGMENT)
+    assert plans[0][1:] == (1, len(data))
+    for name in ("My Model-q4", url, f"{url}?signature=other"):
+        assert resolve(name, store) == path
+    record = read_record(path.parent)
+    assert record is not None
+    assert (record.source, record.licence, record.files[0].checked) == ("url", "mit", "size")
+    assert "signature" not in (path.parent / "samovar.json").read_text()
+
+
+def test_an_address_is_held_against_the_given_sha256(hub: HubStub, options: PullOptions, store: Path, tmp_path: Path) -> None:
+    hub.plain["/plain/x.gguf"] = data = gguf_bytes(tmp_path)
+    with pytest.raises(DownloadError, match=f"and {'0' * 64} was promised"):
+        pull(f"{hub.url}/plain/x.gguf", store, silent, options=replace(options, sha256="0" * 64))
+    right = hashlib.sha256(data).hexdigest()
+    path = pull(f"{hub.url}/plain/x.gguf", store, silent, options=replace(options, sha256=right.upper()))
+    record = read_record(path.parent)
+    assert record is not None
+    assert (record.files[0].sha256, record.files[0].checked) == (right, "sha256")
+    with pytest.raises(DownloadError, match="64 hexadecimal digits"):
+        pull(f"{hub.url}/plain/y.gguf", store, silent, options=replace(options, sha256="abc"))
+
+
+def test_a_file_without_a_stated_size_comes_whole(hub: HubStub, options: PullOptions, store: Path, tmp_path: Path) -> None:
+    hub.plain["/plain/x.gguf"] = data = gguf_bytes(tmp_path)
+    hub.wrong.ignores_ranges = hub.wrong.is_chunked = True
+    assert pull(f"{hub.url}/plain/x.gguf", store, silent, options=options).read_bytes() == data
+
+
+def test_a_file_that_changes_between_two_pulls_is_not_mixed(
+    hub: HubStub, options: PullOptions, store: Path, tmp_path: Path
+) -> None:
+    hub.plain["/plain/x.gguf"] = gguf_bytes(tmp_path, 16_000)
+    hub.wrong.cuts = [1, 15_000, *[0] * 40]
+    with pytest.raises(DownloadError, match="tried 3 times"):
+        pull(f"{hub.url}/plain/x.gguf", store, silent, options=replace(options, transfer=replace(QUICK, n_streams=1)))
+    hub.wrong.cuts = []
+    values = gguf_bytes(tmp_path, 16_000, **{"general.name": "a"})
+    hub.plain["/plain/x.gguf"] = values
+    assert pull(f"{hub.url}/plain/x.gguf", store, silent, options=options).read_bytes() == values
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://example.org/x.gguf", "http is not encrypted"),
+        ("ftp://example.org/x.gguf", "ftp is not spoken here"),
+        ("https://example.org/x.safetensors", "a .gguf file is expected"),
+        ("https://example.org/x-00001-of-00002.gguf", "one part of several"),
+        ("https://user:secret@example.org/x.gguf", "a password in it is not taken"),
+        ("https://", "no address"),
+    ],
+)
+def test_addresses_that_are_not_fetched_say_why(store: Path, options: PullOptions, url: str, said: str) -> None:
+    with pytest.raises((DownloadError, ModelNotFound), match=said):
+        pull(url, store, silent, options=options)
+
+
+def test_a_redirect_in_a_circle_is_named(hub: HubStub, options: PullOptions, store: Path) -> None:
+    hub.wrong.redirects_to = f"{hub.url}/{REPO}/resolve/main/{FILE}"
+    with pytest.raises(DownloadError, match="redirects in a circle"):
+        pull("qwen3:0.6b", store, silent, options=options)
+
+
+def test_an_address_that_does_not_exist_is_named(hub: HubStub, options: PullOptions, store: Path) -> None:
+    with pytest.raises(DownloadError, match="answers 404, there is no such file"):
+        pull(f"{hub.url}/plain/none.gguf", store, silent, options=options)
+
+
+@pytest.fixture
+def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStub]:
+    """A stub that speaks TLS, whose certificate the environment names."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    with hub_stub(tls) as stub:
+        yield stub
+
+
+def test_a_redirect_that_gives_up_encryption_is_refused(
+    secure: HubStub, hub: HubStub, options: PullOptions, store: Path, tmp_path: Path
+) -> None:
+    hub.plain["/plain/x.gguf"] = secure.plain["/plain/x.gguf"] = data = gguf_bytes(tmp_path)
+    secure.wrong.redirects_to = f"{hub.url}/plain"
+    with pytest.raises(DownloadError, match=r"redirects to http://.*, which is not encrypted; refused"):
+        pull(f"{secure.url}/moved/x.gguf", store, silent, options=options)
+    assert not hub.asked
+    secure.wrong.redirects_to = "/plain"
+    assert pull(f"{secure.url}/moved/x.gguf", store, silent, options=options).read_bytes() == data
+
+
+def test_a_server_that_cannot_prove_who_it_is_is_refused_at_once(
+    secure: HubStub, options: PullOptions, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(DownloadError, match=r"cannot prove who it is .*SSL_CERT_FILE"):
+        pull(f"{secure.url}/plain/x.gguf", store, silent, options=replace(options, transfer=TransferSettings()))
+    assert not secure.asked
+
+
+def test_a_server_that_is_not_there_is_named_at_once(hub: HubStub, options: PullOptions, store: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(DownloadError, match="check the address and the network"):
+        pull(f"http://127.0.0.1:{port}/x.gguf", store, silent, options=replace(options, transfer=TransferSettings()))

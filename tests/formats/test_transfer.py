@@ -1,0 +1,150 @@
+"""Bytes on their way into a folder: any order of cuts ends in the right file, and notes are not believed blindly."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from samovar.errors import DownloadError
+from samovar.formats.growing_file import GrowingFile
+from samovar.formats.remote import RemoteFile
+from samovar.formats.transfer import Transfer, TransferSettings
+from tests.formats.hub_stub import HubStub, hub_stub, sha256
+
+SETTINGS = TransferSettings(n_streams=3, segment_bytes=4_000, n_tries=4, first_wait_s=0.0)
+DATA = random.Random(5).randbytes(30_001)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HubStub]:
+    with hub_stub() as stub:
+        stub.plain["/plain/x"] = DATA
+        yield stub
+
+
+@pytest.fixture(autouse=True)
+def well_behaved(server: HubStub) -> None:
+    server.wrong = type(server.wrong)()
+    server.asked.clear()
+
+
+def remote(server: HubStub, data: bytes = DATA) -> RemoteFile:
+    return RemoteFile(
+        path="x", local_path="sub/x", url=f"{server.url}/plain/x", size_bytes=len(data), sha256=sha256(data), validator=None
+    )
+
+
+def run(server: HubStub, folder: Path, settings: TransferSettings = SETTINGS) -> bytes:
+    hashes = Transfer([remote(server)], folder / "files", folder / "notes", settings).run(lambda *_: None)
+    assert hashes == {"sub/x": sha256(DATA)}
+    return (folder / "files" / "sub" / "x").read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("ignores_ranges", [False, True])
+def test_any_order_of_cuts_and_refusals_ends_in_the_right_bytes(
+    server: HubStub, tmp_path: Path, seed: int, ignores_ranges: bool
+) -> None:
+    chance = random.Random(seed)
+    server.wrong.ignores_ranges = ignores_ranges
+    for _ in range(20):
+        server.wrong.cuts = [chance.choice([0, 1, 500, 3_999, 4_000, 29_000]) for _ in range(chance.randrange(8))]
+        server.wrong.statuses = [chance.choice([429, 500, 503]) for _ in range(chance.randrange(4))]
+        try:
+            assert run(server, tmp_path) == DATA
+        except DownloadError as error:
+            assert "tried 4 times" in str(error)  # noqa: PT017 - the next run goes on from there
+            assert not (tmp_path / "files" / "sub" / "x").exists()
+            continue
+        break
+    server.wrong.cuts, server.wrong.statuses = [], []
+    assert run(server, tmp_path) == DATA
+
+
+def broken_off(server: HubStub, folder: Path) -> Path:
+    """A file of which a part has come; returns its note."""
+    server.wrong.cuts = [3_000]
+    one_try = TransferSettings(n_streams=1, segment_bytes=4_000, n_tries=1, first_wait_s=0.0)
+    with pytest.raises(DownloadError):
+        Transfer([remote(server)], folder / "files", folder / "notes", one_try).run(lambda *_: None)
+    server.wrong.cuts = []
+    server.asked.clear()
+    return folder / "notes" / "sub--x.json"
+
+
+def test_a_run_goes_on_at_the_byte_that_the_note_tells(server: HubStub, tmp_path: Path) -> None:
+    note = json.loads(broken_off(server, tmp_path).read_text())
+    assert note["segments"][0] == [0, 4_000, 3_000]
+    assert run(server, tmp_path) == DATA
+    assert "bytes=3000-3999" in {asked.headers["range"] for asked in server.asked}
+
+
+def _segments(change: list[list[int]]) -> dict[str, object]:
+    return {"segments": change}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"identity": 5}',
+        {"identity": "of other bytes"},
+        _segments([]),
+        _segments([[0, 30_001, 30_001]]),  # more than the file holds
+        _segments([[0, 30_001, -1]]),
+        _segments([[0, 10_000, 0], [20_000, 30_001, 0]]),  # a gap
+        _segments([[0, 20_000, 0], [10_000, 30_001, 0]]),  # an overlap
+        _segments([[0, 60_000, 0]]),
+        _segments([[0, -1, 0], [-1, 30_001, 0]]),
+    ],
+)
+def test_a_spoilt_note_is_not_believed(server: HubStub, tmp_path: Path, spoil: bytes | dict[str, object]) -> None:
+    note = broken_off(server, tmp_path)
+    note.write_bytes(spoil if isinstance(spoil, bytes) else json.dumps(json.loads(note.read_text()) | spoil).encode())
+    assert run(server, tmp_path) == DATA
+    assert {asked.headers["range"] for asked in server.asked} == {
+        f"bytes={a}-{min(a + 3_999, 30_000)}" for a in range(0, 30_001, 4_000)
+    }
+
+
+def test_a_finished_file_is_not_fetched_again_and_a_changed_one_is(server: HubStub, tmp_path: Path) -> None:
+    run(server, tmp_path)
+    server.asked.clear()
+    run(server, tmp_path)
+    assert not server.asked
+    (tmp_path / "files" / "sub" / "x").write_bytes(DATA[:-1])
+    assert run(server, tmp_path) == DATA
+
+
+def test_bytes_that_are_lost_after_the_note_was_written_are_found_by_the_hash(server: HubStub, tmp_path: Path) -> None:
+    broken_off(server, tmp_path)
+    part = tmp_path / "files" / "sub" / "x.part"
+    part.write_bytes(bytes(len(part.read_bytes())))
+    with pytest.raises(DownloadError, match="it was thrown away"):
+        run(server, tmp_path)
+    assert run(server, tmp_path) == DATA
+
+
+def test_an_empty_file_is_a_file(server: HubStub, tmp_path: Path) -> None:
+    file = RemoteFile(path="e", local_path="e", url=f"{server.url}/plain/e", size_bytes=0, sha256=sha256(b""))
+    Transfer([file], tmp_path / "files", tmp_path / "notes", SETTINGS).run(lambda *_: None)
+    assert (tmp_path / "files" / "e").read_bytes() == b""
+
+
+def test_a_source_that_says_nothing_of_the_content_leaves_no_note(tmp_path: Path) -> None:
+    file = GrowingFile(RemoteFile(path="x", local_path="x", url="u", size_bytes=5), tmp_path / "f", tmp_path / "n", 4)
+    file.part.write_bytes(b"12")
+    file.note()
+    assert not list((tmp_path / "n").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("n_failed", "asked", "expected"),
+    [(1, 0.0, 1.0), (2, 0.0, 2.0), (4, 0.0, 8.0), (9, 0.0, 60.0), (1, 7.0, 7.0), (1, 9e9, 60.0)],
+)
+def test_waits_double_and_follow_the_server_within_reason(n_failed: int, asked: float, expected: float) -> None:
+    assert TransferSettings().wait_s(n_failed, asked) == expected
