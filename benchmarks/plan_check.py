@@ -8,7 +8,6 @@ machine then matters less.
 """
 
 import argparse
-import importlib
 import statistics
 import tempfile
 import time
@@ -17,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
+from benchmarks.plan_costs import of_clock
 from samovar.engine.engine import Engine
 from samovar.formats import open_checkpoint
-from samovar.kernels.limits import Limits, measure_limits
 from samovar.llm import LLM
 from samovar.llm.random_model import SHAPES, write_random_model
 from samovar.llm.speed import bench_engine, random_prompts, timed_run
 from samovar.plan.costs import Machine
+from samovar.plan.machine import measure_machine
 from samovar.plan.planned_model import PlannedModel
 
 _SHAPES = (
@@ -32,7 +32,6 @@ _SHAPES = (
     "qwen3-30b-a3b:q8_0:2",
 )  # fmt: skip
 _SHORT, _PROMPT = 16, 512
-_BUFFER_BYTES = 512 << 20
 
 
 @dataclass(slots=True)
@@ -69,7 +68,10 @@ def check(name: str, options: argparse.Namespace, folder: Path) -> list[float]:
     n_threads = 1 if options.cpu else None
     llm = LLM(path, max_context=_SHORT, cache=False, speculation="off", weights=options.weights, n_threads=n_threads)
     vocab_size = shape.vocab_size
-    limits = CpuLimits(llm.ops.isa).measure if options.cpu else lambda: measure_limits(llm.ops.isa, llm.ops.n_threads)
+
+    def limits() -> Machine:
+        return measure_machine(llm.ops.isa, 1) if options.cpu else of_clock(llm.ops)
+
     engine = bench_engine(llm, n_streams=options.streams, n_tokens=longest)
     assert llm.model.packed_bytes == model.decoder.packed_bytes, name
     assert llm.model.read_bytes == model.decoder.read_bytes, name
@@ -128,28 +130,7 @@ def seconds(engine: Engine, prompts: list[list[int]], options: argparse.Namespac
     return time.process_time() - started - first_s
 
 
-class CpuLimits:
-    """`kernels.limits` in processor time, one thread."""
-
-    def __init__(self, isa: str) -> None:
-        self._native = importlib.import_module("samovar._native").Limits(isa, 1, _BUFFER_BYTES)
-        self._native.read_bytes_per_s()
-
-    def measure(self) -> Limits:
-        """Medians of a few."""
-        return Limits(
-            read_bytes_per_s=statistics.median(self._rate(self._native.read_bytes_per_s) for _ in range(5)),
-            int8_ops_per_s=statistics.median(self._rate(lambda: self._native.int8_ops_per_s(100_000)) for _ in range(5)),
-        )
-
-    def _rate(self, run: Callable[[], float]) -> float:
-        """What `run` returns by the clock, corrected by the share of it that this process had."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        rate = run()
-        return rate * (time.perf_counter() - wall) / (time.process_time() - cpu)
-
-
-def _machine(one: Limits, other: Limits) -> Machine:
+def _machine(one: Machine, other: Machine) -> Machine:
     return Machine(
         read_bytes_per_s=max(one.read_bytes_per_s, other.read_bytes_per_s),
         int8_ops_per_s=max(one.int8_ops_per_s, other.int8_ops_per_s),
