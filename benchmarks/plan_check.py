@@ -3,23 +3,27 @@
 Run: python -m benchmarks.plan_check [--shapes NAME:QUANT[:LAYERS] ...] [--rounds N]. Each shape is written with random weights,
 loaded, and measured by `samovar bench`'s own runs. The machine's limits are measured between all runs, since they change with
 what else it has to do: each prediction is made from the larger of those before and after its measurement. Ratios are those of
-measured to predicted rates.
+measured to predicted rates. With --cpu one thread is used, and its processor time counts for all of it: other work on the
+machine then matters less.
 """
 
 import argparse
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
+from benchmarks.plan_costs import of_clock
+from samovar.engine.engine import Engine
 from samovar.formats import open_checkpoint
-from samovar.kernels.limits import Limits, measure_limits
 from samovar.llm import LLM
 from samovar.llm.random_model import SHAPES, write_random_model
 from samovar.llm.speed import bench_engine, random_prompts, timed_run
 from samovar.plan.costs import Machine
+from samovar.plan.machine import measure_machine
 from samovar.plan.planned_model import PlannedModel
 
 _SHAPES = (
@@ -61,22 +65,27 @@ def check(name: str, options: argparse.Namespace, folder: Path) -> list[float]:
     write_random_model(path, shape, quant)
     model = PlannedModel.of(open_checkpoint(path), name=name, quant=quant, form=options.weights)
     longest = max(_PROMPT + 1, options.context + options.tokens)
-    llm = LLM(path, max_context=_SHORT, cache=False, speculation="off", weights=options.weights)
-    vocab_size, isa, n_threads = shape.vocab_size, llm.ops.isa, llm.ops.n_threads
+    n_threads = 1 if options.cpu else None
+    llm = LLM(path, max_context=_SHORT, cache=False, speculation="off", weights=options.weights, n_threads=n_threads)
+    vocab_size = shape.vocab_size
+
+    def limits() -> Machine:
+        return measure_machine(llm.ops.isa, 1) if options.cpu else of_clock(llm.ops)
+
     engine = bench_engine(llm, n_streams=options.streams, n_tokens=longest)
     assert llm.model.packed_bytes == model.decoder.packed_bytes, name
     assert llm.model.read_bytes == model.decoder.read_bytes, name
 
     def decode(n_streams: int, context: int) -> Callable[[int], float]:
         prompts = lambda seed: random_prompts(n_streams, context, seed, vocab_size)  # noqa: E731
-        return lambda seed: n_streams * (options.tokens - 1) / timed_run(engine, prompts(seed), options.tokens).rest_s
+        return lambda seed: n_streams * (options.tokens - 1) / seconds(engine, prompts(seed), options)
 
     middle = _SHORT + options.tokens // 2
     runs: list[tuple[str, Callable[[int], float], Callable[[Machine], float]]] = [
         ("decode", decode(1, _SHORT), lambda m: model.decode_tokens_per_s(m, context=middle)),
         (
             f"prefill {_PROMPT}",
-            lambda seed: _PROMPT / timed_run(engine, random_prompts(1, _PROMPT, seed, vocab_size), 1).first_s,
+            lambda seed: _PROMPT / seconds(engine, random_prompts(1, _PROMPT, seed, vocab_size), options, is_first=True),
             lambda m: model.prefill_tokens_per_s(m, _PROMPT),
         ),
         (
@@ -93,11 +102,11 @@ def check(name: str, options: argparse.Namespace, folder: Path) -> list[float]:
     found = {what: Found() for what, _, _ in runs}
     for _, run, _ in runs:
         run(-1)
-    before = measure_limits(isa, n_threads)
+    before = limits()
     for seed in range(options.rounds):
         for what, run, predict in runs:
             rate = run(seed)
-            after = measure_limits(isa, n_threads)
+            after = limits()
             found[what].add(rate, predict(_machine(before, after)))
             before = after
     llm.close()
@@ -106,7 +115,22 @@ def check(name: str, options: argparse.Namespace, folder: Path) -> list[float]:
     return [statistics.median(of_run.ratios) for of_run in found.values()]
 
 
-def _machine(one: Limits, other: Limits) -> Machine:
+def seconds(engine: Engine, prompts: list[list[int]], options: argparse.Namespace, *, is_first: bool = False) -> float:
+    """Of the first token, or of all that follow; in processor time the first run's is taken off the second's."""
+    if not options.cpu:
+        run = timed_run(engine, prompts, 1 if is_first else options.tokens)
+        return run.first_s if is_first else run.rest_s
+    started = time.process_time()
+    timed_run(engine, prompts, 1)
+    first_s = time.process_time() - started
+    if is_first:
+        return first_s
+    started = time.process_time()
+    timed_run(engine, prompts, options.tokens)
+    return time.process_time() - started - first_s
+
+
+def _machine(one: Machine, other: Machine) -> Machine:
     return Machine(
         read_bytes_per_s=max(one.read_bytes_per_s, other.read_bytes_per_s),
         int8_ops_per_s=max(one.int8_ops_per_s, other.int8_ops_per_s),
@@ -121,6 +145,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--context", type=int, default=2048)
+    parser.add_argument("--cpu", action="store_true", help="one thread, in processor time")
     parser.add_argument("--weights", choices=("stored", "int4"), default="stored")
     options = parser.parse_args()
     print(describe_machine())

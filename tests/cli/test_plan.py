@@ -7,8 +7,8 @@ import pytest
 
 from samovar.cli import plan
 from samovar.cli.main import run
-from samovar.kernels.limits import Limits
 from samovar.kernels.native import available_isas
+from samovar.plan.costs import Machine
 from tests.cli.fakes import Ended, streams
 
 pytestmark = pytest.mark.skipif(not available_isas(), reason="native kernels are not built")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not available_isas(), reason="native kernels are
 
 @pytest.fixture(autouse=True)
 def a_known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "measure_limits", lambda _isa, _n: Limits(read_bytes_per_s=30e9, int8_ops_per_s=0.9e12))
+    monkeypatch.setattr(plan, "measure_machine", lambda _isa, _n: Machine(read_bytes_per_s=30e9, int8_ops_per_s=0.9e12))
     monkeypatch.setattr(plan, "available_bytes", lambda: 20 << 30)
     monkeypatch.setattr(plan, "usable_cores", lambda: 2)
     monkeypatch.setattr(plan.os, "getloadavg", lambda: (0.1, 0.1, 0.1))
@@ -41,7 +41,7 @@ def test_the_family_is_a_table_with_one_proposal() -> None:
     lines = ended.out.splitlines()
     assert sum("qwen3-8b " in line for line in lines) == 5  # quantisations
     assert sum("qwen3-235b-a22b" in line for line in lines) == 1
-    assert "104 GiB short" in ended.out
+    assert "104 short" in ended.out
     assert "qwen3-coder-30b-a3b as qwen3-30b-a3b" in ended.out
     assert lines[-1].startswith("best that fits: qwen3-30b-a3b q4_k_m, the most parameters")
     assert "20.00 GiB free here" in ended.out
@@ -79,8 +79,8 @@ def test_a_file_is_planned_as_it_is_stored_and_within_its_own_context(tiny_model
     assert found["context"] == candidate["model_context"] < 4096
     assert found["best"] == {"model": tiny_model.name, "quant": "as stored"}
     longer = planned(str(tiny_model), "--context", "4096")
-    assert f"takes {candidate['model_context']:,} at most" in longer.out
-    assert "nothing fits" in longer.out
+    assert "too long" in longer.out
+    assert f"nothing fits: a context of 4,096 tokens is beyond the model's {candidate['model_context']:,}" in longer.out
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from samovar.cli.arguments import Subparsers, add_weights_option, size_bytes
@@ -17,11 +18,11 @@ from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_store, resolve
 from samovar.kernels import KV_DTYPES
 from samovar.kernels.cores import usable_cores
-from samovar.kernels.limits import Limits, measure_limits
 from samovar.kernels.native import native_ops
 from samovar.llm.memory import available_bytes, size
 from samovar.llm.random_model import QUANTS, SHAPES
 from samovar.plan.costs import Machine
+from samovar.plan.machine import measure_machine
 from samovar.plan.outlook import (
     FAMILY_QUANTS,
     MAX_USERS,
@@ -48,7 +49,7 @@ a second or two: how fast memory is read, and how many 8-bit products the cores 
 """
 _SYSTEM_SHARE = 0.05  # of another machine's memory, for its system and what else runs there
 _BUSY_SHARE = 0.5  # of the cores, by the system's load: more is other programs' work
-_MEASURINGS = 2  # the larger of the figures counts: other work makes them smaller, nothing makes them larger
+_WIDE = 100  # columns of a terminal from which the table has all of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +108,12 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         streams.stdout.write(json.dumps(_to_json(outlooks, place, wish)) + "\n")
         return 0
     console = streams.console(streams.stdout)
-    console.print(_table(outlooks, wish, best(outlooks, wish)))
+    console.print(_table(outlooks, wish, is_wide=console.width >= _WIDE))
     lines = [f"memory: {place.memory}", f"rates: {place.rates}"]
     lines += [f"same sizes: {', '.join(others)} as {name}" for name, others in same.items() if others]
     if place.is_busy:
         lines.append(
-            "other programs are busy here: the rates are what they leave; plan again when they rest, or give --bandwidth"
+            "other programs are busy here: the memory's bandwidth lacks what they take; give --bandwidth, or let them rest"
         )
     lines.append(advice(outlooks, wish, place.usable_bytes))
     console.print("\n".join(lines), soft_wrap=True)
@@ -167,49 +168,56 @@ def _within(wish: Wish, max_context: int, args: argparse.Namespace) -> Wish:
 def _place(args: argparse.Namespace, streams: Streams) -> _Place:
     n_here, free, load = usable_cores(), available_bytes(), os.getloadavg()[0]
     n_cores = args.cores or n_here
-    limits = _measured(streams, n_here)
+    here = _measured(streams, n_here)
     machine = Machine(
-        read_bytes_per_s=args.bandwidth or limits.read_bytes_per_s, int8_ops_per_s=limits.int8_ops_per_s * n_cores / n_here
+        read_bytes_per_s=args.bandwidth or here.read_bytes_per_s, int8_ops_per_s=here.int8_ops_per_s * n_cores / n_here
     )
     usable = free if args.memory is None else int(args.memory * (1 - _SYSTEM_SHARE))
     memory = f"{size(free)} free here" if args.memory is None else f"{size(usable)} of {size(args.memory)}, 5 % for the system"
     read = f"{machine.read_bytes_per_s / 1e9:.1f} GB/s read ({'as given' if args.bandwidth else 'measured'})"
     cores = f"{n_cores} cores" if n_cores == n_here else f"{n_cores} cores as fast as the {n_here} here"
     products = f"{machine.int8_ops_per_s / 1e12:.2f} TOPS of 8-bit products ({cores})"
-    is_busy = load > _BUSY_SHARE * n_here
+    is_busy = args.bandwidth is None and load > _BUSY_SHARE * n_here
     return _Place(machine=machine, usable_bytes=usable, memory=memory, rates=f"{read}, {products}", is_busy=is_busy)
 
 
-def _measured(streams: Streams, n_threads: int) -> Limits:
-    """This machine's limits; a line on a terminal says what is waited for."""
+def _measured(streams: Streams, n_threads: int) -> Machine:
+    """This machine; a line on a terminal says what is waited for."""
     isa = native_ops(streams.isa, 1).isa
     console = streams.console(streams.stderr)
     with console.status("measuring memory and cores") if console.is_terminal else contextlib.nullcontext():
-        found = [measure_limits(isa, n_threads) for _ in range(_MEASURINGS)]
-    return Limits(
-        read_bytes_per_s=max(limits.read_bytes_per_s for limits in found),
-        int8_ops_per_s=max(limits.int8_ops_per_s for limits in found),
-    )
+        return measure_machine(isa, n_threads)
 
 
-def _table(outlooks: Sequence[Outlook], wish: Wish, choice: Outlook | None) -> Table:
-    """A line a candidate; models of which nothing fits have one line for the smallest."""
-    users = "" if wish.n_users == 1 else f" x {wish.n_users} users"
+def _table(outlooks: Sequence[Outlook], wish: Wish, *, is_wide: bool) -> Table:
+    """A line a candidate; models of which nothing fits have one line for the smallest. A narrow one has fewer columns."""
+    users = "" if wish.n_users == 1 else f" for each of {wish.n_users} users"
     title = f"contexts of {wish.context:,} tokens{users}; tokens/s expected"
-    table = Table(title=title, title_justify="left")
-    for heading in ("model", "quant"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("bits", "weights", "memory", "fits", "longest", "decode", f"at {wish.context:,}"):
-        table.add_column(heading, justify="right", no_wrap=heading != "fits")
-    if wish.n_users > 1:
-        table.add_column(f"{wish.n_users} users", justify="right")
-    table.add_column(f"prefill {PROMPT_TOKENS}", justify="right")
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    choice, headings = best(outlooks, wish), _headings(wish, is_wide=is_wide)
+    table.add_column("model", overflow="fold", min_width=10)
+    table.add_column("quant", overflow="fold", min_width=6)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     for index, outlook in enumerate(outlooks):
-        if not _is_shown(outlook, outlooks):
-            continue
-        is_last = index + 1 == len(outlooks) or outlooks[index + 1].model != outlook.model
-        table.add_row(*_cells(outlook, wish), style="bold" if outlook is choice else None, end_section=is_last)
+        if _is_shown(outlook, outlooks):
+            is_last = index + 1 == len(outlooks) or outlooks[index + 1].model != outlook.model
+            style = "bold" if outlook is choice else None
+            table.add_row(*_cells(outlook, wish, is_wide=is_wide), style=style, end_section=is_last)
     return table
+
+
+def _headings(wish: Wish, *, is_wide: bool) -> list[str]:
+    """Of the columns with figures, as `_cells` fills them."""
+    has_all = is_wide or wish.n_users == 1
+    return [
+        *(["bits a\nweight", "weights\nGiB"] if is_wide else []),
+        *("memory\nGiB", "fits", "longest\ncontext"),
+        *(["decode\nat first"] if has_all else []),
+        f"decode\nat {wish.context:,}",
+        *([f"{wish.n_users} users\ntogether"] if wish.n_users > 1 else []),
+        *([f"prefill\nof {PROMPT_TOKENS}"] if has_all else []),
+    ]
 
 
 def _is_shown(outlook: Outlook, outlooks: Sequence[Outlook]) -> bool:
@@ -220,19 +228,21 @@ def _is_shown(outlook: Outlook, outlooks: Sequence[Outlook]) -> bool:
     return outlook is min(of_model, key=lambda other: other.memory_bytes)
 
 
-def _cells(outlook: Outlook, wish: Wish) -> list[str]:
-    if outlook.is_too_long:
-        fits = f"takes {outlook.model_context:,} at most"
-    else:
-        fits = "yes" if outlook.fits else f"{_gib(outlook.missing_bytes)} short"
-    cells = [outlook.model, outlook.quant, f"{outlook.bits_per_weight:.2f}", _gib(outlook.weight_bytes)]
+def _cells(outlook: Outlook, wish: Wish, *, is_wide: bool) -> list[str]:
+    missing = f"{_gib(outlook.missing_bytes)} short" if outlook.missing_bytes else "yes"
+    fits = "too long" if outlook.is_too_long else missing
+    cells = [outlook.model, outlook.quant]
+    cells += [f"{outlook.bits_per_weight:.2f}", _gib(outlook.weight_bytes)] if is_wide else []
     cells += [_gib(outlook.memory_bytes), fits, f"{outlook.most_context:,}" if outlook.most_context else "-"]
-    rates = [outlook.decode, outlook.decode_full, *([outlook.decode_users] if wish.n_users > 1 else []), outlook.prefill]
+    has_all = is_wide or wish.n_users == 1
+    rates = [outlook.decode] if has_all else []
+    rates += [outlook.decode_full, *([outlook.decode_users] if wish.n_users > 1 else [])]
+    rates += [outlook.prefill] if has_all else []
     return cells + [f"{rate:.3g}" if rate < 1000 else f"{rate:,.0f}" for rate in rates]
 
 
 def _gib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.2f} GiB" if n_bytes < 100 << 30 else f"{n_bytes / 2**30:.0f} GiB"
+    return f"{n_bytes / 2**30:.2f}" if n_bytes < 100 << 30 else f"{n_bytes / 2**30:.0f}"
 
 
 def _to_json(outlooks: Sequence[Outlook], place: _Place, wish: Wish) -> dict[str, object]:

@@ -31,6 +31,7 @@ The text is cut into windows, each computed by itself; of each, the first tokens
 reference is computed in the types of its file, its keys and values in float32; with --exact in float32 throughout, by the NumPy
 kernels, which takes longer. Charts need matplotlib: pip install 'samovar[chart]'.
 """
+_BESIDE = ("x reference", "mean KL", "KL, 99 %", "same first")
 _DEFAULT_TEXT = "Universal Declaration of Human Rights"
 
 
@@ -156,29 +157,34 @@ def _caption(found: Sequence[Quality], settings: Settings) -> str:
     """What was measured, in a line."""
     counts = sorted({quality.n_tokens for quality in found})
     tokens = " to ".join(f"{n:,}" for n in ([counts[0]] if len(counts) == 1 else [counts[0], counts[-1]]))
-    return f"{Path(settings.text_name).name}: {tokens} tokens scored, windows of {settings.window}, 95 % intervals"
+    return f"{Path(settings.text_name).name}: {tokens} tokens scored, windows of {settings.window}"
 
 
 def _table(found: Sequence[Quality], settings: Settings) -> Table:
     """A line a model, its interval in brackets."""
     reference = _reference_name(settings)
     title = _caption(found, settings) + (f"\nreference: {reference}" if reference else "")
-    caption = f"intervals: bootstrap over blocks of {BLOCK} neighbouring tokens, {N_DRAWS:,} draws"
+    caption = f"intervals of 95 %: bootstrap over blocks of {BLOCK} neighbouring tokens, {N_DRAWS:,} draws"
+    if reference:
+        caption += "\nx reference: perplexity over the reference's; KL in nats; same first: both put the same token first"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    table.add_column("model")
-    headings = ["size", "bits", "kv", "perplexity", "bits per byte"]
-    headings += ["perplexity ratio", "mean KL (nats)", "99 % of KL", "same first token"] if reference else []
+    table.add_column("model", overflow="fold", min_width=12)
+    headings = (
+        ["size", "bits", "kv", "perplexity", *_BESIDE] if reference else ["size", "bits", "kv", "perplexity", "bits/byte"]
+    )
     for heading in headings:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for quality in found:
         form = "" if quality.weights == "stored" else f"\n{quality.weights}"
         cells = [f"{Path(quality.model).name}{form}", f"{quality.packed_bytes / 2**20:,.0f} MiB"]
         cells += [f"{quality.bits_per_weight:.2f}", quality.kv_type]
-        cells += [_shown(quality.perplexity, "{:.3f}"), _shown(quality.bits_per_byte, "{:.4f}")]
-        if quality.beside is not None:
+        cells.append(_shown(quality.perplexity, "{:.4g}"))
+        if quality.beside is None:
+            cells.append(_shown(quality.bits_per_byte, "{:.3f}"))
+        else:
             beside = quality.beside
-            cells += [_shown(beside.perplexity_ratio, "{:.4f}"), _shown(beside.kl, "{:.5f}"), f"{beside.kl_99:.4f}"]
-            cells.append(_shown(beside.top_1, "{:.2%}"))
+            cells += [_shown(beside.perplexity_ratio, "{:.3f}"), _shown(beside.kl, "{:.3g}"), f"{beside.kl_99:.3g}"]
+            cells.append(_shown(beside.top_1, "{:.1%}"))
         table.add_row(*cells)
     return table
 
@@ -187,7 +193,7 @@ def _shown(estimate: Estimate, form: str) -> str:
     value = form.format(estimate.value)
     if estimate.low is None or estimate.high is None:
         return value
-    return f"{value}\n[{form.format(estimate.low)}, {form.format(estimate.high)}]"
+    return f"{value}\n{form.format(estimate.low)} to {form.format(estimate.high)}"
 
 
 def _to_json(found: Sequence[Quality], settings: Settings) -> dict[str, object]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUFFIXES: Final = (".svg", ".png")
+_LOG_FROM: Final = 8  # times the smallest value, the largest: below, a plain axis is easier to read
 _INK, _GREY, _BLUE = "#222222", "#d0d0d0", "#2563a8"
 
 
@@ -46,8 +47,10 @@ def draw(path: Path, qualities: Sequence[Quality], *, reference: str | None, tex
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    panels = _panels(qualities, reference)
+    panels = _panels(qualities)
+    about = f"{text}, 95 % intervals" + (f"; reference: {reference}" if reference else "")
     style: dict[Any, Any] = {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "samovar", "text.parse_math": False}
+    style["figure.constrained_layout.wspace"] = 0.08
     with mpl.rc_context(style):
         figure = Figure(figsize=(2.6 + 2.7 * len(panels), 1.25 + 0.55 * len(qualities)), layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -55,24 +58,25 @@ def draw(path: Path, qualities: Sequence[Quality], *, reference: str | None, tex
             _draw_panel(axis, panel)
         axes[0].set_yticks(range(len(qualities)), [_label(quality) for quality in qualities])
         axes[0].set_ylim(len(qualities) - 0.5, -0.5)
-        figure.suptitle(text, fontsize=9, color=_INK, x=0.01, ha="left")
+        figure.suptitle(about, fontsize=9, color=_INK, x=0.01, ha="left")
         try:
             figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror or error}; the chart was not written") from error
 
 
-def _panels(qualities: Sequence[Quality], reference: str | None) -> list[_Panel]:
-    panels = [_Panel("perplexity", "lower is better", [quality.perplexity for quality in qualities], form="{:.2f}")]
+def _panels(qualities: Sequence[Quality]) -> list[_Panel]:
     besides = [quality.beside for quality in qualities if quality.beside is not None]
     if len(besides) < len(qualities):
-        per_byte = [quality.bits_per_byte for quality in qualities]
-        return [*panels, _Panel("bits per byte", "lower is better", per_byte)]
+        return [
+            _Panel("perplexity", "lower is better", [quality.perplexity for quality in qualities], form="{:.2f}"),
+            _Panel("bits per byte", "lower is better", [quality.bits_per_byte for quality in qualities]),
+        ]
     shares = [_scaled(beside.top_1, 100) for beside in besides]
     return [
-        _Panel(f"KL divergence from {reference}", "nats, lower is nearer", [b.kl for b in besides], is_log=True, form="{:.2g}"),
+        _Panel("KL divergence", "nats, lower is nearer", [b.kl for b in besides], is_log=True, form="{:.2g}"),
         _Panel("same first token", "percent, higher is nearer", shares, form="{:.1f}"),
-        *panels,
+        _Panel("perplexity", "times the reference's", [beside.perplexity_ratio for beside in besides]),
     ]
 
 
@@ -89,9 +93,14 @@ def _label(quality: Quality) -> str:
 
 def _draw_panel(axis: "Axes", panel: _Panel) -> None:
     """Points with their intervals, and the figure beside each."""
-    is_log = panel.is_log and all(estimate.value > 0 for estimate in panel.values)
-    if is_log:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    values = [estimate.value for estimate in panel.values]
+    if panel.is_log and min(values) > 0 and max(values) > _LOG_FROM * min(values):
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
     for row, estimate in enumerate(panel.values):
         axis.axhline(row, color=_GREY, linewidth=0.6, zorder=0)
         if estimate.low is not None and estimate.high is not None:

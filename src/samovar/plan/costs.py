@@ -4,7 +4,7 @@ A product of R rows takes the longer of two times, smoothly joined: that in whic
 its weights are unpacked once for every 16 rows and multiplied R times. Both are counted in operations of the 8-bit unit
 (`kernels.limits`), of which a multiplication and an addition of registers would take 2. The figures below are medians from
 
-    python -m benchmarks.plan_costs
+    python -m benchmarks.plan_costs [--cpu]
 
 on 2 cores of a Zen 4 EPYC (AVX-512 with VNNI). Other instruction sets have other figures: AMX takes less for many rows.
 """
@@ -42,7 +42,7 @@ _KERNELS: Final = {
     "Q4_1": KernelCost(4.0, 3.3),
     "Q5_0": KernelCost(6.0, 3.4),
     "Q5_1": KernelCost(6.0, 3.5),
-    "Q8_0": KernelCost(3.0, 3.4, 0.95),
+    "Q8_0": KernelCost(3.0, 3.3, 0.88),
     "Q4_K": KernelCost(4.0, 3.4),
     "Q5_K": KernelCost(8.0, 3.5),
     "Q6_K": KernelCost(5.0, 3.9),
@@ -52,7 +52,7 @@ _KERNELS: Final = {
 }
 _BY_PREFIX: Final = (
     ("U4", KernelCost(4.0, 3.3)),
-    ("U8", KernelCost(3.0, 3.5, 0.95)),
+    ("U8", KernelCost(3.0, 3.5, 0.88)),
     ("E4M3", KernelCost(20.0, 8.8)),
     ("E5M2", KernelCost(20.0, 8.8)),
 )
@@ -60,8 +60,8 @@ _OTHER: Final = KernelCost(8.0, 4.0)  # types of 2 to 4 bits with tables
 
 # Operations for each multiplication or addition of attention; one row reads and converts what many rows share.
 _ATTEND_ONE: Final[dict[KvType, float]] = {"f32": 5.2, "f16": 7.5, "bf16": 7.5, "int8": 11.6}
-_ATTEND_MANY: Final[dict[KvType, float]] = {"f32": 5.9, "f16": 6.5, "bf16": 6.3, "int8": 7.0}
-_ATTEND_READ_SHARE: Final = 0.37
+_ATTEND_MANY: Final[dict[KvType, float]] = {"f32": 6.9, "f16": 7.0, "bf16": 7.0, "int8": 7.3}
+_ATTEND_READ_SHARE: Final[dict[KvType, float]] = {"f32": 0.40, "f16": 0.33, "bf16": 0.33, "int8": 0.30}
 
 _CALL_S: Final = 3e-6  # to wake the threads for an operation, and to wait for the last of them
 _VALUE_OPS: Final = 25.0  # for each value of an elementwise operation
@@ -101,7 +101,7 @@ def attention_s(
     n_bytes = 2 * n_read_tokens * (d_key * KV_DTYPES[kv_type].itemsize + (SCALE_BYTES if kv_type == "int8" else 0))
     cost = (_ATTEND_ONE if rows < 2 else _ATTEND_MANY)[kv_type]
     n_ops = 4 * n_pairs * d_query * cost
-    return joined(n_bytes / (_ATTEND_READ_SHARE * machine.read_bytes_per_s), n_ops / machine.int8_ops_per_s)
+    return joined(n_bytes / (_ATTEND_READ_SHARE[kv_type] * machine.read_bytes_per_s), n_ops / machine.int8_ops_per_s)
 
 
 def values_s(machine: Machine, n_values: float, *, is_rounding: bool = False) -> float:

@@ -135,7 +135,9 @@ def advice(outlooks: Sequence[Outlook], wish: Wish, usable_bytes: int) -> str:
     choice = best(outlooks, wish)
     if choice is None:
         return _nothing_fits(outlooks, wish, usable_bytes, whom)
-    if choice.decode_full >= wish.least_tokens_per_s:
+    if len(outlooks) == 1:
+        why = f"which fits {whom}"
+    elif choice.decode_full >= wish.least_tokens_per_s:
         quick = f"writes at least {wish.least_tokens_per_s:g} tokens/s"
         why = f"the most parameters, then the most bits, of what fits {whom} and {quick}"
     else:
