@@ -173,11 +173,7 @@ REFUSED = {
     "five axes": (raw.assemble((), (raw.tensor("w", (1, 1, 1, 1, 1)),), F32_DATA), FormatError, "has 5 axes"),
     "2^32 axes": (raw.assemble((), (raw.text("w") + b"\xff" * 24,), F32_DATA), FormatError, "4294967295 axes"),
     "empty axis": (raw.assemble((), (raw.tensor("w", (4, 0)),), F32_DATA), SamovarError, "none of them empty"),
-    "type IQ2_XXS": (
-        raw.assemble((), (raw.tensor("w", (256,), 16),), bytes(66)),
-        UnsupportedModel,
-        "'w' has type 16 (IQ2_XXS)",
-    ),
+    "type Q8_K": (raw.assemble((), (raw.tensor("w", (256,), 15),), bytes(292)), UnsupportedModel, "'w' has type 15 (Q8_K)"),
     "type 999": (raw.assemble((), (raw.tensor("w", (4,), 999),), bytes(66)), UnsupportedModel, "'w' has type 999 (unknown)"),
 }
 
