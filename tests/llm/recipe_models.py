@@ -139,7 +139,7 @@ def write_embedder_gguf(path: Path, *, name: str, pooling: int | None = 3, end_i
     """As llama.cpp's converter writes Qwen3-Embedding; `end_id` is what `add_eos_token` appends."""
 
     def describe(writer: gguf.GGUFWriter) -> None:
-        _describe_tokenizer(writer, 151_645 if end_id is None else end_id)
+        describe_tokenizer(writer, 151_645 if end_id is None else end_id)
         writer.add_add_eos_token(end_id is not None)
         if pooling is not None:
             writer.add_pooling_type(gguf.PoolingType(pooling))
@@ -153,7 +153,7 @@ def write_reranker_gguf(path: Path, *, labels: tuple[str, ...] = ("yes", "no"), 
     """As llama.cpp's converter writes Qwen3-Reranker: a classifier of the head's rows, in the order of the labels."""
 
     def describe(writer: gguf.GGUFWriter) -> None:
-        _describe_tokenizer(writer, 151_645)
+        describe_tokenizer(writer, 151_645)
         writer.add_pooling_type(gguf.PoolingType.RANK)
         if labels:
             writer.add_classifier_output_labels(list(labels))
@@ -165,7 +165,8 @@ def write_reranker_gguf(path: Path, *, labels: tuple[str, ...] = ("yes", "no"), 
     return write_gguf(model(), path, "F32", describe=describe, tensors={"cls.output.weight": rows.numpy()})
 
 
-def _describe_tokenizer(writer: gguf.GGUFWriter, eos_id: int) -> None:
+def describe_tokenizer(writer: gguf.GGUFWriter, eos_id: int) -> None:
+    """The keys of Qwen3's tokenizer, as llama.cpp's converter writes them."""
     told = qwen3_as_gguf()
     tokens, kinds = told["tokenizer.ggml.tokens"], told["tokenizer.ggml.token_type"]
     padding = range(len(tokens), VOCAB_SIZE)

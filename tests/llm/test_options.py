@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from samovar.errors import BadRequest, FormatError
-from samovar.llm.options import Defaults, own_defaults, sampling_params, stop_strings, unread_defaults
+from samovar.llm.options import Defaults, own_defaults, sampling_params, stop_strings, unread_defaults, unread_hints
 
 
 def params(defaults=None, **options):
@@ -50,6 +50,24 @@ def test_gguf_sampling_hints_are_read():
 )
 def test_without_a_file_the_family_decides(architecture, is_thinking, expected):
     assert Defaults(own={}, architecture=architecture).sampling(is_thinking=is_thinking) == expected
+
+
+def test_hints_are_the_numbers_that_people_wrote():
+    hints = {"general.sampling.temp": float(np.float32(0.6)), "general.sampling.top_p": float(np.float32(0.95))}
+    own = own_defaults({}, hints | {"general.sampling.top_k": 20}, "f")
+    assert own == {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
+    assert Defaults(own=own, architecture="qwen3").sampling(is_thinking=False)["temperature"] == 0.7
+    unread = {"general.sampling.mirostat": 2, "general.sampling.xtc_probability": 0.0, "general.name": "x"}
+    assert unread_hints(hints | unread) == ["general.sampling.mirostat"]
+
+
+def test_a_coder_without_a_file_has_its_penalty():
+    fast = {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
+    assert Defaults(own={}, architecture="qwen3_moe", is_coder=True).sampling(is_thinking=False) == {
+        **fast,
+        "repetition_penalty": 1.05,
+    }
+    assert Defaults(own=fast, architecture="qwen3_moe", is_coder=True).sampling(is_thinking=False) == fast
 
 
 def test_stop_ids_join_the_models_own():

@@ -18,25 +18,24 @@ from samovar.formats.hub import EMBEDDED_DEFAULT
 from samovar.kernels import KvType, Ops, WeightForm
 from samovar.llm.answer import Answer
 from samovar.llm.dialogue import read_dialogue
-from samovar.llm.fill_in import fill_in_prompt, fill_in_stop_ids
+from samovar.llm.fill_in import Repository, fill_in_prompt, fill_in_stop_ids
 from samovar.llm.local_model import LocalModel, Progress
 from samovar.llm.model_card import ModelCard
 from samovar.llm.model_settings import LongContextMode, ModelSettings
 from samovar.llm.model_text import Prompt, RenderSettings
 from samovar.llm.options import (
     ChatOptions,
-    Defaults,
     DialogueOptions,
     EmbedOptions,
     Options,
     asked_grammar,
     embed_ask,
-    own_defaults,
     requests,
     sampling_params,
     split_options,
     stop_strings,
     unread_defaults,
+    unread_hints,
 )
 from samovar.llm.prepared import Prepared, run_all
 from samovar.llm.recipe import EmbeddingRecipe
@@ -132,8 +131,7 @@ class LLM:
         self._client: EngineClient = self._opened.client
         self.path, self.max_context, self.kv_type = self._opened.path, self._opened.max_context, self._opened.kv_type
         self._text = self._opened.text
-        own = own_defaults(self._text.generation_config, self._text.metadata, str(self.path))
-        self._defaults = Defaults(own=own, architecture=self.config.architecture)
+        self._defaults = self.card.defaults
 
     @property
     def config(self) -> DecoderConfig:
@@ -174,8 +172,9 @@ class LLM:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know about how the model was loaded, a line each."""
         recipe, unread = self.card.recipe, unread_defaults(self._text.generation_config)
+        unread += unread_hints(self._text.metadata)
         lines = recipe.warnings if isinstance(recipe, EmbeddingRecipe) else ()
-        more = f"generation_config.json asks for {', '.join(unread)}, which this version does not do"
+        more = f"the model's sampling defaults ask for {', '.join(unread)}, which this version does not do"
         return (*self._opened.warnings, *lines, *((more,) if unread else ()))
 
     @property
@@ -268,18 +267,29 @@ class LLM:
         return run_all(self._client, [self.prepare_generate(text, **options) for text in prompt])
 
     def prepare_generate(
-        self, prompt: str | tuple[int, ...], *, suffix: str | None = None, task: Task = "generate", **options: Unpack[Options]
+        self,
+        prompt: str | tuple[int, ...],
+        *,
+        suffix: str | None = None,
+        repository: Repository | None = None,
+        task: Task = "generate",
+        **options: Unpack[Options],
     ) -> Prepared:
         """Check all about a text, or token ids, to continue, before any of it is computed. Raises as `generate` does.
 
-        With a `suffix` the answer is what stands between the two, for models that were trained to fill in. `task` "prefill"
+        With a `suffix` the answer is what stands between the two, for models that were trained to fill in; `repository` is what
+        they are told of other files. `task` "prefill"
         computes the prompt alone, for its `prompt_logprobs`.
         """
         self.card.check_writes_text()
         if not isinstance(prompt, str | tuple):
             raise BadRequest(f"prompt is {prompt!r}; expected a text", param="prompt")
+        if repository is not None and suffix is None:
+            raise BadRequest(
+                "repository is given without suffix; give both, with a suffix of '' at a file's end", param="suffix"
+            )
         if suffix is not None:
-            prompt_ids = fill_in_prompt(self.tokenizer, prompt, suffix)
+            prompt_ids = fill_in_prompt(self.tokenizer, prompt, suffix, repository)
             ends = [] if options.get("ignore_eos") else fill_in_stop_ids(self.tokenizer)
             options["stop_token_ids"] = [*(options.get("stop_token_ids") or ()), *ends]
         else:
@@ -290,6 +300,19 @@ class LLM:
             for request in requests(options, prompt_ids, params, None, grammar=asked_grammar(options), task=task)
         ]
         return Prepared(self._client, answers)
+
+    def fill_in(self, prefix: str, suffix: str, *, repository: Repository | None = None, **options: Unpack[Options]) -> Result:
+        """What stands between two texts, from a model for code; `repository` tells it of other files.
+
+        Control tokens in the texts are ordinary text. Raises BadRequest for a model that was not trained to fill in.
+        """
+        return self.prepare_generate(prefix, suffix=suffix, repository=repository, **options).run()
+
+    def stream_fill_in(
+        self, prefix: str, suffix: str, *, repository: Repository | None = None, **options: Unpack[Options]
+    ) -> Stream:
+        """As `fill_in`, piece by piece."""
+        return self.prepare_generate(prefix, suffix=suffix, repository=repository, **options).stream()
 
     def stream_generate(self, prompt: str, **options: Unpack[Options]) -> Stream:
         """As `generate`, piece by piece."""

@@ -99,11 +99,16 @@ class ModelCard:
         }
         return tuple(name for name, is_there in found.items() if is_there)
 
+    @cached_property
+    def defaults(self) -> Defaults:
+        """Where sampling values come from that a request does not give. Raises FormatError for some out of range."""
+        own = own_defaults(self.text.generation_config, self.text.metadata, self.text.origin)
+        return Defaults(own=own, architecture=self.config.architecture, is_coder=self.text.is_coder)
+
     @property
     def sampling(self) -> Mapping[str, float]:
         """The sampling values used where a request gives none."""
-        own = own_defaults(self.text.generation_config, self.text.metadata, self.text.origin)
-        return Defaults(own=own, architecture=self.config.architecture).sampling(is_thinking=self.thinks)
+        return self.defaults.sampling(is_thinking=self.thinks)
 
 
 def quantization_of(checkpoint: Checkpoint) -> str:

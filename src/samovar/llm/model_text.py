@@ -70,6 +70,11 @@ class ModelText:
         )
 
     @property
+    def is_coder(self) -> bool:
+        """Whether the template has Qwen3-Coder's form of calls. Qwen3.5 has it too, under architectures of its own."""
+        return "<function=" in (self.template_source or "")
+
+    @property
     def has_thinking_switch(self) -> bool:
         """Whether the template can be told to think or not to. Raises as `template` does."""
         return "enable_thinking" in self.template.source

@@ -152,10 +152,12 @@ def split_options(options: ChatOptions) -> tuple[DialogueOptions, Options]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """A model's own sampling defaults, and its architecture, which decides where it has none."""
+    """A model's own sampling defaults, and its architecture, which decides where it has none. `is_coder` adds Qwen3-Coder's
+    penalty."""
 
     own: Mapping[str, float]
     architecture: str
+    is_coder: bool = False
 
     def sampling(self, *, is_thinking: bool) -> dict[str, float]:
         """The values used where the caller gives none."""
@@ -164,7 +166,8 @@ class Defaults:
         if self.own and not is_hybrid_at_rest:  # a hybrid's generation_config.json speaks of its thinking mode alone
             return {"temperature": 1.0, "top_p": 1.0} | dict(self.own)
         if is_qwen3:
-            return dict(_QWEN3_THINKING if is_thinking else _QWEN3_FAST)
+            coder = {"repetition_penalty": 1.05} if self.is_coder else {}
+            return dict(_QWEN3_THINKING if is_thinking else _QWEN3_FAST) | coder
         return dict(_PLAIN_DEFAULTS)
 
 
@@ -175,7 +178,7 @@ def own_defaults(generation_config: Mapping[str, object], metadata: Mapping[str,
     value out of range; `where` names the checkpoint.
     """
     found = {name: generation_config.get(name) for name in SAMPLING_FIELDS}
-    found |= {name: metadata[key] for key, name in _GGUF_KEYS.items() if key in metadata}
+    found |= {name: _as_written(metadata[key]) for key, name in _GGUF_KEYS.items() if key in metadata}
     own = {name: value for name, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)}
     if generation_config.get("do_sample") is False:
         own["temperature"] = 0.0
@@ -184,6 +187,18 @@ def own_defaults(generation_config: Mapping[str, object], metadata: Mapping[str,
     except BadRequest as error:
         raise FormatError(f"{where}: its sampling defaults are unsound: {error}") from error
     return own
+
+
+def _as_written(value: object) -> object:
+    """A number of a GGUF file as people wrote it: 32 bits make 0.6000000238 of 0.6."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def unread_hints(metadata: Mapping[str, object]) -> list[str]:
+    """Keys of GGUF metadata that say something of sampling and that nothing here honours."""
+    return sorted(
+        key for key, value in metadata.items() if key.startswith("general.sampling.") and key not in _GGUF_KEYS and value
+    )
 
 
 def unread_defaults(generation_config: Mapping[str, object]) -> list[str]:
