@@ -2,15 +2,15 @@
 
 The text is source code of Python's standard library, cut to the length asked for, with a line `# The secret number of the red
 samovar is 48213.` (a colour and a number of its own) at each depth. It is computed once; each line is then asked for. So every
-question has the others as distractors. A length beyond the native context takes YaRN (`models.long_context`); with
-`--without-yarn` it is computed with the model's own rotation, which shows what YaRN is for.
+question has the others as distractors. A length beyond the native context takes YaRN (`models.long_context`). `--factor` takes
+the factor given at every length: 1 beyond the native context shows what YaRN is for, 2 or 4 within it what it costs.
 
 With several types of keys and values, the last positions are compared: KL is sum(p * log(p / q)) over the vocabulary, p by the
 first type.
 
 Examples:
   python -m benchmarks.needle --model qwen2.5-coder:0.5b --lengths 4096 16384 --kv-types bf16 int8
-  python -m benchmarks.needle --lengths 36864 --kv-types int8 --without-yarn
+  python -m benchmarks.needle --lengths 36864 --kv-types int8 --factor 1
 """
 
 import argparse
@@ -19,7 +19,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from samovar.engine.request import Request, SamplingParams
 from samovar.engine.sequence import Sequence as EngineSequence
 from samovar.kernels import KV_DTYPES, PAGE_TOKENS, KvType
 from samovar.llm.memory import kv_page_bytes, size
+from samovar.models.long_context import FACTORS, LongContext
 
 COLOURS = ("red", "blue", "green", "yellow", "white", "black", "orange", "purple", "silver")
 DEPTHS = (0.02, 0.25, 0.5, 0.75, 0.98)
@@ -147,6 +148,14 @@ def table_row(kv_type: KvType, found: Found, first: Found) -> str:
     return f"| {found.n_prompt:,} | {rotation} | {kv_type} | {memory} | {hits} | {n_found} | {found.prefill_s:.0f} | {kl} |"
 
 
+def held_to(llm: LLM, factor: int) -> LongContext | None:
+    """What makes an engine take one factor for every request."""
+    long = llm.config.long_context
+    if long is None or factor == 1:
+        return None
+    return replace(long, native=0, ropes={of: rope for of, rope in long.ropes.items() if of in (1, factor)})
+
+
 def main() -> int:
     """Print a row for each length and type."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,7 +164,7 @@ def main() -> int:
     parser.add_argument("--kv-types", nargs="+", choices=tuple(KV_DTYPES), default=["bf16", "int8"])
     parser.add_argument("--depths", type=float, nargs="+", default=list(DEPTHS), metavar="X", help="0 (start) to 1 (end)")
     parser.add_argument("--threads", type=int, metavar="N")
-    parser.add_argument("--without-yarn", action="store_true", help="the model's own rotation at every length")
+    parser.add_argument("--factor", type=int, choices=(1, *FACTORS), help="YaRN's factor, or 1 for the model's own rotation")
     args = parser.parse_args()
     if len(args.depths) > len(COLOURS):
         parser.error(f"{len(args.depths)} depths; expected at most {len(COLOURS)}")
@@ -169,8 +178,8 @@ def main() -> int:
         first = None
         for kv_type in args.kv_types:
             llm = LLM(args.model, kv_type=kv_type, max_context=n_tokens, max_streams=1, n_threads=args.threads)
-            if args.without_yarn:
-                llm._engine.long_context = None
+            if args.factor is not None:
+                llm._engine.long_context = held_to(llm, args.factor)
             found = look(llm, hide(llm, n_tokens, args.depths), compares=len(args.kv_types) > 1)
             first = first or found
             print(table_row(kv_type, found, first), flush=True)

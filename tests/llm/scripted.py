@@ -69,7 +69,7 @@ class ModelMaker:
         text = self.text(TEMPLATES[kind]() if kind in TEMPLATES else kind)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(llm_module, "read_model_text", lambda *_: text)
-            return LLM(self._folder, **{"n_threads": 1, "cache": False} | options)
+            return LLM(self._folder, **{"n_threads": 1, "cache": False, "long_context": "off"} | options)
 
 
 @contextmanager

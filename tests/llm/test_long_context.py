@@ -100,15 +100,14 @@ def test_texts_beyond_the_native_context_have_vectors_and_likelihoods(llm: LLM) 
 
 
 def test_a_second_turn_finds_what_was_prepared_for_it_with_the_factor_that_it_takes(thinking_llm: LLM) -> None:
-    turns: list[dict[str, object]] = [{"role": "user", "content": "tea"}]
-    while len(thinking_llm.render_chat(turns).ids) < NATIVE - 60:
-        turns[0]["content"] = f"{turns[0]['content']}!"
-    first = thinking_llm.chat(turns, max_tokens=60, temperature=0, ignore_eos=True)
+    turns: list[dict[str, object]] = [{"role": "user", "content": "Tea?"}]
+    asked = {"max_tokens": 80, "temperature": 0, "thinking": False}
+    first = thinking_llm.chat(turns, **asked, ignore_eos=True)
     thinking_llm.settle()
     turns += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "And the tea?"}]
-    second = thinking_llm.chat(turns, max_tokens=60, temperature=0)
-    assert (first.usage.yarn_factor, second.usage.yarn_factor) == (1, 2)
-    assert second.usage.n_cached > 40
+    second = thinking_llm.chat(turns, **asked)
+    assert first.usage.yarn_factor == 1 < second.usage.yarn_factor
+    assert second.usage.n_cached > 80
     thinking_llm.settle()
 
 

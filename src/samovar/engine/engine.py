@@ -304,7 +304,8 @@ class Engine:
         if not sequence.n_preempted:
             sequence.n_cached, sequence.parting = match.n_tokens, match.parting
             other = self.cache.other_factor(sequence.realm, ids)
-            sequence.other_factor = other if other is not None and other.n_tokens > match.n_tokens else None
+            is_told = other is not None and other.n_tokens >= match.n_tokens + PAGE_TOKENS  # less is how all prompts begin
+            sequence.other_factor = other if is_told else None
             if request.task == "generate":
                 force(sequence, sequence.control.begin())
 
