@@ -123,7 +123,9 @@ def terminal(*argv: str, environ: dict[str, str]) -> Iterator[Terminal]:
 
 def test_a_dialogue_on_a_terminal_answers_takes_commands_and_ends(tiny_model: Path, tmp_path: Path) -> None:
     environ = {"SAMOVAR_ISA": "numpy", "SAMOVAR_HOME": str(tmp_path / "store")}
-    with terminal("chat", str(tiny_model), "--max-tokens", "8", "--seed", "1", environ=environ) as person:
+    with terminal(
+        "chat", str(tiny_model), "--max-tokens", "8", "--long-context", "off", "--seed", "1", environ=environ
+    ) as person:
         person.wait_for("lists the commands")
         person.wait_for(">>>")
         person.type("/stats\r")

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.models.tiny_checkpoints import VARIANTS, random_model
+from tests.models.tiny_gguf import write_gguf
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -18,8 +21,9 @@ def test_ask_prints_what_the_answer_cost(tiny_model: Path, capsys: pytest.Captur
     assert re.search(r"\d+ tokens read, \d+ written", capsys.readouterr().out)
 
 
-def test_stream_keeps_the_first_turn_for_the_second(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_example("stream", tiny_model)
+def test_stream_keeps_the_first_turn_for_the_second(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = random_model(VARIANTS["qwen3-untied"], max_position_embeddings=512)  # both turns within the native context
+    run_example("stream", write_gguf(model, tmp_path / "wide.gguf", "Q8_0"))
     first, second = re.findall(r"\((\d+) of \d+ prompt tokens were kept", capsys.readouterr().out)
     assert int(first) == 0
     assert int(second) > 20

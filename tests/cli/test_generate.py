@@ -41,7 +41,7 @@ def test_json_reports_the_whole_result(tiny_model: Path, llm: LLM) -> None:
     usage = report["usage"]
     assert 0 <= usage.pop("n_accepted") <= usage.pop("n_drafted")  # how many are guessed depends on the clock
     n_prompt = len(llm.tokenizer.encode("The tea"))
-    assert usage == {"n_prompt": n_prompt, "n_completion": 9, "n_thinking": 0, "n_cached": 0}
+    assert usage == {"n_prompt": n_prompt, "n_completion": 9, "n_thinking": 0, "n_cached": 0, "yarn_factor": 1}
     assert set(report["timing"]) == {"prefill_s", "decode_s"}
 
 
@@ -88,17 +88,19 @@ def test_a_stop_string_ends_the_text(tiny_model: Path, llm: LLM) -> None:
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_the_counts(tiny_model: Path) -> None:
-    ended = samovar("generate", str(tiny_model), "-p", "tea " * 500, *GREEDY)
-    assert ended.code == 1
-    assert "context holds 128" in ended.err
-    assert ended.out == ""
+    for options, n_context in (((), 512), (("--long-context", "off"), 128)):
+        ended = samovar("generate", str(tiny_model), "-p", "tea " * 600, *GREEDY, *options)
+        assert ended.code == 1
+        assert f"context holds {n_context}" in ended.err
+        assert ended.out == ""
 
 
 def test_a_context_beyond_the_models_is_refused(tiny_model: Path) -> None:
-    ended = samovar("generate", str(tiny_model), "-p", "tea", "--ctx-size", "4096")
-    assert ended.code == 1
-    assert "4096" in ended.err
-    assert "128" in ended.err
+    for options, n_context in (((), 512), (("--long-context", "off"), 128)):
+        ended = samovar("generate", str(tiny_model), "-p", "tea", "--ctx-size", "513", *options)
+        assert ended.code == 1
+        assert "513" in ended.err
+        assert f"1 to {n_context}" in ended.err
 
 
 def test_the_slow_kernels_are_announced_in_one_line(tiny_model: Path) -> None:

@@ -23,13 +23,13 @@ EXPERTS = {
 }  # fmt: skip
 
 
-def random_decoder(name: str, ops: Ops) -> Decoder:
+def random_decoder(name: str, ops: Ops, max_context: int = 4096) -> Decoder:
     """Biases wherever the architecture may have them; query and key norms where it has those."""
     config = ARCHITECTURES[name].read_config(
         {
             "model_type": name, "vocab_size": VOCAB, "hidden_size": WIDTH, "intermediate_size": D_FFN,
             "num_hidden_layers": N_LAYERS, "num_attention_heads": N_HEADS, "num_key_value_heads": N_KV_HEADS,
-            "head_dim": D_HEAD, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+            "head_dim": D_HEAD, "max_position_embeddings": max_context, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
             "tie_word_embeddings": True,
             **({"attention_bias": True, "mlp_bias": True} if name == "llama" else {}),
             **(EXPERTS if name == "qwen3_moe" else {}),

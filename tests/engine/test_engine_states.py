@@ -134,7 +134,7 @@ class Requests(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, len(MENU) - 1), n_keep=st.integers(0, 70))
     def forget(self, which, n_keep):
-        self.engine.cache.forget((MENU[which].tenant, ""), MENU[which].prompt_ids, n_keep)
+        self.engine.cache.forget((MENU[which].tenant, "", 1), MENU[which].prompt_ids, n_keep)
 
     @precondition(lambda self: self.engine.scheduler.running)
     @rule(at=st.integers(0, 20))

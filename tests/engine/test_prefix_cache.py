@@ -14,7 +14,7 @@ from samovar.engine.prefix_cache import Break, PrefixCache
 from samovar.kernels import PAGE_TOKENS
 from tests.engine.page_checks import check_pages
 
-A, B = ("a", ""), ("b", "")
+A, B = ("a", "", 1), ("b", "", 1)
 
 
 def new_cache(n_pages=16, **options):

@@ -10,12 +10,12 @@ from tests.engine.fakes import VOCAB, generate, ids_of, request, tiny_engine
 
 SYSTEM = [(7 * i) % 90 + 1 for i in range(2 * PAGE_TOKENS + 5)]
 PROMPTS: list[tuple[Realm, list[int]]] = [
-    (("", ""), SYSTEM),
-    (("", ""), [*SYSTEM, *range(40)]),  # goes on from a page that is not full
-    (("", ""), [*SYSTEM[:PAGE_TOKENS], *range(60, 90)]),  # branches after a page
-    (("", ""), [*SYSTEM[: PAGE_TOKENS + 9], 3, 4]),  # branches within one
-    (("ann", ""), SYSTEM),
-    (("bob", ""), [5, 6, 7]),
+    (("", "", 1), SYSTEM),
+    (("", "", 1), [*SYSTEM, *range(40)]),  # goes on from a page that is not full
+    (("", "", 1), [*SYSTEM[:PAGE_TOKENS], *range(60, 90)]),  # branches after a page
+    (("", "", 1), [*SYSTEM[: PAGE_TOKENS + 9], 3, 4]),  # branches within one
+    (("ann", "", 1), SYSTEM),
+    (("bob", "", 1), [5, 6, 7]),
 ]
 
 
@@ -59,7 +59,7 @@ def test_what_was_saved_is_there_again_bit_for_bit_and_serves_as_before(kv_type)
     old, new = filled(kv_type=kv_type), tiny_engine(n_pages=64, kv_type=kv_type)
     wanted = texts(old)
     assert any(len(path[-1]) < PAGE_TOKENS for _, path in wanted)
-    assert {realm for realm, _ in wanted} == {("", ""), ("ann", ""), ("bob", "")}
+    assert {realm for realm, _ in wanted} == {("", "", 1), ("ann", "", 1), ("bob", "", 1)}
     assert put(new, collect(old.cache)) == sum(len(path[-1]) for _, path in wanted)
     assert texts(new) == wanted
     assert (new.pool.n_idle, new.cache.n_available) == (len(wanted), 64)
@@ -72,14 +72,14 @@ def test_what_was_saved_is_there_again_bit_for_bit_and_serves_as_before(kv_type)
 def test_tenants_do_not_meet_in_what_was_saved():
     new = tiny_engine(n_pages=64)
     put(new, collect(filled().cache))
-    assert ask(new, ("ann", ""), SYSTEM).n_cached == len(SYSTEM) - 1
-    assert ask(new, ("carl", ""), SYSTEM).n_cached == 0
-    assert ask(new, ("bob", ""), SYSTEM).n_cached == 0
+    assert ask(new, ("ann", "", 1), SYSTEM).n_cached == len(SYSTEM) - 1
+    assert ask(new, ("carl", "", 1), SYSTEM).n_cached == 0
+    assert ask(new, ("bob", "", 1), SYSTEM).n_cached == 0
 
 
 def test_what_was_computed_with_an_adapter_is_left_out():
     engine = filled()
-    node, pages = engine.cache.root(("", "lora")), []
+    node, pages = engine.cache.root(("", "lora", 1)), []
     engine.cache.grow(pages, 3)
     engine.cache.put_away(node, [1, 2, 3], pages, 3)
     meta, sections = collect(engine.cache)
@@ -107,7 +107,7 @@ def test_too_few_pages_take_what_fits_with_all_that_precedes_it(n_pages):
     assert all(wanted[key] == parts for key, parts in found.items())
     assert all((realm, path[:-1]) in found for realm, path in found if len(path) > 1)
     prompt = next(([*path[0]] for _, path in found), [])[: PAGE_TOKENS - 2]
-    assert ids_of(ask(new, ("", ""), prompt, 2)) == ids_of(ask(tiny_engine(), ("", ""), prompt, 2))
+    assert ids_of(ask(new, ("", "", 1), prompt, 2)) == ids_of(ask(tiny_engine(), ("", "", 1), prompt, 2))
 
 
 def test_what_is_there_already_takes_no_second_page_and_is_not_counted():
@@ -127,10 +127,10 @@ def test_pages_in_use_are_saved_as_far_as_they_are_full_and_restoring_harms_no_r
     put(busy, collect(filled().cache))
     while busy.has_work:
         busy.step()
-    assert ids_of(sequence) == ids_of(ask(tiny_engine(n_pages=64), ("", ""), [*SYSTEM, *range(30)], 20))
+    assert ids_of(sequence) == ids_of(ask(tiny_engine(n_pages=64), ("", "", 1), [*SYSTEM, *range(30)], 20))
     new = tiny_engine(n_pages=64)
     put(new, saved)
-    assert ask(new, ("", ""), [*SYSTEM, *range(30)]).n_cached == 3 * PAGE_TOKENS
+    assert ask(new, ("", "", 1), [*SYSTEM, *range(30)]).n_cached == 3 * PAGE_TOKENS
 
 
 def test_a_cache_that_is_off_takes_nothing():
@@ -180,7 +180,7 @@ def test_a_page_below_one_that_is_not_full_is_never_taken_up():
     meta, sections = collect(filled().cache)
     nodes = meta["nodes"]
     partial = next(i for i, node in enumerate(nodes) if len(node["ids"]) < PAGE_TOKENS)
-    nodes.append({"tenant": "", "parent": partial, "ids": [1, 2]})
+    nodes.append({"tenant": "", "factor": 1, "parent": partial, "ids": [1, 2]})
     grown = {name: np.concatenate([data, data[: len(data) // (len(nodes) - 1)]]) for name, data in sections.items()}
     new = tiny_engine(n_pages=64)
     put(new, (meta, grown))

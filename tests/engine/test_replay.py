@@ -172,14 +172,14 @@ def test_a_number_that_points_nowhere_is_refused_at_each_run(fault: str) -> None
     angles = Angles(model, 64)
     angles.reach(63)
     step = RecordedStep.record(model, RecordingOps(ops, Slabs()), pool, angles, batch, logits_V)
-    step.run(batch)
+    step.run(batch, batch.positions_T)
     numbers = getattr(batch, fault) if hasattr(batch, fault) else getattr(batch.spans, fault)
     for wrong in (-1, 1 << 30):
         kept, numbers.flat[-1] = numbers.flat[-1], wrong
         with pytest.raises(ValueError, match=r"outside|no such page|page table|cover the rows"):
-            step.run(batch)
+            step.run(batch, batch.positions_T)
         numbers.flat[-1] = kept
-    step.run(batch)
+    step.run(batch, batch.positions_T)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -137,12 +137,12 @@ def test_bad_requests_are_refused_by_name(tiny_llm):
         tiny_llm.chat([])
     with pytest.raises(BadRequest, match="temprature"):
         tiny_llm.chat(QUESTION, temprature=1)
-    with pytest.raises(PromptTooLong, match="128"):
+    with pytest.raises(PromptTooLong, match="512"):
         tiny_llm.generate("The water in the samovar is hot. " * 200)
     with pytest.raises(BadRequest, match="n_threads"):
         LLM(tiny_llm.path, n_threads=0)
-    with pytest.raises(BadRequest, match="1 to 128"):
-        LLM(tiny_llm.path, max_context=129)
+    with pytest.raises(BadRequest, match="1 to 512"):
+        LLM(tiny_llm.path, max_context=513)
 
 
 @pytest.mark.parametrize(

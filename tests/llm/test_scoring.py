@@ -237,10 +237,10 @@ def test_what_cannot_be_scored_is_refused_by_name(tiny_llm, call, param):
 
 
 def test_a_text_beyond_the_context_is_refused_and_the_others_of_its_list_stop(tiny_llm):
-    with pytest.raises(PromptTooLong, match="128"):
-        tiny_llm.embed(["a", "tea " * 200, "b"])
-    with pytest.raises(PromptTooLong, match="128"):
-        tiny_llm.log_likelihoods([("a", "b"), ("tea " * 200, "a")])
+    with pytest.raises(PromptTooLong, match="512"):
+        tiny_llm.embed(["a", "tea " * 600, "b"])
+    with pytest.raises(PromptTooLong, match="512"):
+        tiny_llm.log_likelihoods([("a", "b"), ("tea " * 600, "a")])
     tiny_llm.settle()
     assert tiny_llm._engine.cache.n_available == tiny_llm._engine.pool.n_pages
 

@@ -80,7 +80,7 @@ def ends():
         Check(3, REQUEST),
         Cancel(1),
         StopThinking(2),
-        Forget(("ann", "one"), (1, 2, 3), 1),
+        Forget(("ann", "one", 2), (1, 2, 3), 1),
         Call(5, "load_adapter", ("a", "b")),
     ],
 )
@@ -142,7 +142,7 @@ def test_text_that_is_no_unicode_is_refused_and_nothing_is_sent(ends):
 def test_many_threads_may_send_side_by_side(ends):
     def send(start):
         for i in range(start, start + 200):
-            ends[1].send(Forget(("", ""), tuple(range(i)), i))
+            ends[1].send(Forget(("", "", 1), tuple(range(i)), i))
 
     threads = [threading.Thread(target=send, args=(1000 * n,)) for n in range(4)]
     for thread in threads:

@@ -70,7 +70,9 @@ def test_experts_as_transformers_5_keeps_them_in_memory_give_the_same_logits(
     assert difference(LLM(folder, isa=isa).logits(ids), witness_logits(model, ids)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["qwen3-tied-8-to-1", "qwen3-moe-8-of-13", "qwen2-8-to-1", "llama3", "mistral", "mistral-window", "gemma3"])
+@pytest.mark.parametrize(
+    "name", ["qwen3-tied-8-to-1", "qwen3-moe-8-of-13", "qwen2-8-to-1", "llama3", "mistral", "mistral-window", "gemma3"]
+)
 def test_bf16_logits_are_as_near_to_f32_as_those_of_transformers(
     name: str, isa: str | None, tiny_checkpoints: TinyCheckpoints
 ) -> None:
@@ -111,7 +113,9 @@ def test_a_sharded_checkpoint_gives_the_same_logits(tmp_path: Path, tiny_checkpo
     assert difference(LLM(folder).logits(ids), witness_logits(model, ids)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["qwen3-tied-8-to-1", "qwen3-moe", "qwen3-yarn", "qwen2-8-to-1", "llama3", "mistral", "mistral-window", "gemma3"])
+@pytest.mark.parametrize(
+    "name", ["qwen3-tied-8-to-1", "qwen3-moe", "qwen3-yarn", "qwen2-8-to-1", "llama3", "mistral", "mistral-window", "gemma3"]
+)
 def test_greedy_decoding_gives_the_tokens_of_transformers(
     name: str, isa: str | None, tiny_checkpoints: TinyCheckpoints
 ) -> None:
@@ -143,6 +147,9 @@ def test_greedy_decoding_gives_the_tokens_of_transformers(
         "mistral-window",
         "gemma3",
         "gemma3-scaled",
+        "phi3",
+        "phi3-long",
+        "phi3-partial",
     ],
 )
 def test_a_gguf_file_gives_the_logits_of_its_weights(name: str, type_name: str, tmp_path: Path) -> None:

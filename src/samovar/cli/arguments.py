@@ -12,6 +12,7 @@ from typing import NoReturn, TypeAlias, cast, get_args
 from samovar.engine.request import SamplingParams
 from samovar.errors import BadRequest, SamovarError
 from samovar.kernels import KV_DTYPES, KvType, WeightForm
+from samovar.llm.model_settings import LongContextMode
 from samovar.llm.options import Options
 from samovar.llm.setup import MAX_THREADS
 from samovar.llm.speculation import SpeculationMode, check_speculation
@@ -36,6 +37,7 @@ class ModelArguments:
     max_streams: int = 64
     max_waiting: int = 1024
     chat_template: str | None = None
+    long_context: LongContextMode = "auto"
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,6 +61,13 @@ def add_model_options(parser: argparse.ArgumentParser, *, many: bool = False) ->
     group = parser.add_argument_group("engine")
     group.add_argument("--threads", type=int, metavar="N", help="compute threads (default: the cores this process may use)")
     group.add_argument("--ctx-size", type=int, metavar="N", help="most tokens of prompt and answer together")
+    group.add_argument(
+        "--long-context",
+        choices=get_args(LongContextMode),
+        default="auto",
+        help="let requests that do not fit into the native context go beyond it by YaRN, where the model is made for it (auto, "
+        "the default), or keep all within it (off)",
+    )
     group.add_argument(
         "--memory",
         type=size_bytes,
@@ -139,6 +148,7 @@ def read_model_arguments(args: argparse.Namespace) -> ModelArguments:
         weights=args.weights,
         cache=not args.no_cache,
         memory=args.memory,
+        long_context=args.long_context,
     )
 
 

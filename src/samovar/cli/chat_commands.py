@@ -125,7 +125,8 @@ def _stats(argument: str, session: ChatSession) -> Outcome:
         usage, timing = result.usage, result.timing
         read_rate = _rate(usage.n_prompt - usage.n_cached, timing.prefill_s)
         lines += [
-            f"context    {usage.n_prompt + usage.n_completion:,} of {llm.max_context:,} tokens",
+            f"context    {usage.n_prompt + usage.n_completion:,} of {llm.max_context:,} tokens"
+            + (f", with YaRN factor {usage.yarn_factor}" if usage.yarn_factor > 1 else ""),
             f"prompt     {usage.n_prompt:,} tokens, {usage.n_cached:,} of them kept from before; {read_rate}",
             f"answer     {usage.n_completion:,} tokens, {usage.n_thinking:,} of them thoughts; "
             + _rate(usage.n_completion - 1, timing.decode_s),

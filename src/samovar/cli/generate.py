@@ -129,6 +129,7 @@ def _report(result: Result, model: str) -> dict[str, object]:
             "n_cached": usage.n_cached,
             "n_drafted": usage.n_drafted,
             "n_accepted": usage.n_accepted,
+            "yarn_factor": usage.yarn_factor,
         },
         "seed": result.seed,
         "timing": {"prefill_s": timing.prefill_s, "decode_s": timing.decode_s},

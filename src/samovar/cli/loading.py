@@ -25,6 +25,7 @@ def load_llm(arguments: ModelArguments, streams: Streams, progress: ProgressBar,
         max_streams=arguments.max_streams,
         max_waiting=arguments.max_waiting,
         chat_template=arguments.chat_template,
+        long_context=arguments.long_context,
         process=process,
         progress=progress,
     )

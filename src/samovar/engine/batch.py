@@ -40,6 +40,7 @@ class Batch:
 
     `adapters` names the adapter of each sequence in the order of `spans`; it is empty where none has one. Sequences with the
     same adapter are neighbours there, whatever the order of the slices; `output_rows` and `last_rows` follow the slices.
+    `factors_T` are the YaRN factors of the tokens; None where all are 1.
     """
 
     ids_T: NDArray[np.int64]
@@ -47,6 +48,7 @@ class Batch:
     slots_T: NDArray[np.int64]
     spans: Spans
     output_rows: NDArray[np.int64]
+    factors_T: NDArray[np.int64] | None = None
     adapters: tuple[str | None, ...] = ()
     order: tuple[int, ...] = ()
     """With adapters, the slices' numbers in the order of `spans`."""
@@ -93,9 +95,17 @@ def build_batch(slices: list[Slice]) -> Batch:
         slots_T=np.array(slots, np.int64),
         spans=Spans(row_starts=np.array(row_starts, np.int32), positions=np.array(starts, np.int32), page_tables_SP=table_SP),
         output_rows=np.array([row for rows in outputs for row in rows], np.int64),
+        factors_T=_factors(slices),
         adapters=tuple([s.sequence.request.adapter for s in slices]) if order else (),
         order=order,
     )
+
+
+def _factors(slices: list[Slice]) -> NDArray[np.int64] | None:
+    factors = [piece.sequence.factor for piece in slices]
+    if factors.count(1) == len(factors):
+        return None
+    return np.repeat(np.array(factors, np.int64), [len(piece.token_ids) for piece in slices])
 
 
 def _by_adapter(slices: list[Slice]) -> tuple[int, ...]:

@@ -33,7 +33,8 @@ class DraftModel:
         own = replace(
             request, grammar=None, thinking=None, adapter=None, stops_loops=False, logprobs=None, prompt_logprobs=None
         )
-        return ModelDrafter(self, Sequence(request=own, token_ids=list(own.prompt_ids)))
+        factor, n_context = self.engine.factor_of(own), self.engine.context_of(own)
+        return ModelDrafter(self, Sequence(request=own, token_ids=list(own.prompt_ids), factor=factor), n_context)
 
     def measure(self, seconds: float) -> None:
         """A token took `seconds`."""
@@ -43,10 +44,14 @@ class DraftModel:
 
 @dataclass(slots=True)
 class ModelDrafter:
-    """The drafter of one sequence. It follows with a sequence of its own, which its guesses are part of until disproved."""
+    """The drafter of one sequence. It follows with a sequence of its own, which its guesses are part of until disproved.
+
+    It guesses within the first `n_context` tokens.
+    """
 
     model: DraftModel
     sequence: Sequence
+    n_context: int
     priors: tuple[float, ...] = (0.7,)
     _n_sure: int = 0  # leading tokens that both sequences are known to share
 
@@ -58,14 +63,14 @@ class ModelDrafter:
     def look(self, token_ids: list[int]) -> int | None:
         """There is one kind of guess; None where the smaller model's vocabulary or context does not reach."""
         engine = self.model.engine
-        return 0 if len(token_ids) < engine.max_context and max(token_ids[self._n_sure :]) < engine.vocab_size else None
+        return 0 if len(token_ids) < self.n_context and max(token_ids[self._n_sure :]) < engine.vocab_size else None
 
     def propose(self, token_ids: list[int], n_most: int) -> tuple[int, ...]:
         """Catch up with `token_ids`, and go on from there. () where too few pages are free."""
         engine, sequence = self.model.engine, self.sequence
         self._follow(token_ids)
         room = (len(sequence.pages) + engine.cache.n_available) * PAGE_TOKENS - len(token_ids)
-        n_most = min(n_most, room + 1, engine.max_context - len(token_ids), 2 if not self.token_s else n_most)
+        n_most = min(n_most, room + 1, self.n_context - len(token_ids), 2 if not self.token_s else n_most)
         sampling = sequence.request.sampling
         drafts: list[int] = []
         while len(drafts) < n_most:

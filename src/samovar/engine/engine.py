@@ -8,7 +8,7 @@ it.
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from samovar.engine.thinking import Control, ThinkingTokens
 from samovar.engine.throughput import Throughput
 from samovar.errors import BadRequest, OutOfMemory, Overloaded, SamovarError
 from samovar.kernels import PAGE_TOKENS, Ops
+from samovar.models.long_context import LongContext
 from samovar.models.lora import LoraAdapter
 from samovar.text.grammar_spec import GrammarSpec
 
@@ -52,6 +53,10 @@ class Limits:
 class Engine:
     """Token ids in, token ids out. `max_context` bounds prompt and answer together.
 
+    With a `long_context`, a request goes beyond the native length where its prompt and the answer that it asks for by
+    `max_tokens` do not fit into it, with the smallest YaRN factor that covers them. Without `max_tokens` the prompt alone
+    decides, with one token to follow, and the answer ends where that factor does.
+
     Each sequence is given drafters by `start_drafters`; they change how soon its tokens come, and not which. `thinking_tokens`
     is what has to be known of a vocabulary for thoughts to be watched.
     """
@@ -66,6 +71,7 @@ class Engine:
     thinking_tokens: ThinkingTokens | None = None
     compile_grammar: Callable[[GrammarSpec], Grammar] | None = None
     keeps_prefixes: bool = True
+    long_context: LongContext | None = None
     cost: StepCost = field(default_factory=StepCost)
     clock: Callable[[], float] = time.monotonic
     throughput: Throughput = field(default_factory=Throughput)
@@ -131,7 +137,7 @@ class Engine:
     ) -> Sequence:
         """As `submit`, for a request that was checked, however full the queue is. Of too much idle work, the oldest is
         cancelled."""
-        now = self.clock()
+        now, max_tokens = self.clock(), self._max_tokens(request)
         idle = [s for s in self.scheduler.waiting if s.rank == IDLE_RANK] if is_idle_work else []
         if len(idle) >= MAX_IDLE:
             self.cancel(idle[0])
@@ -143,9 +149,10 @@ class Engine:
             deadline=None if request.deadline_s is None else now + request.deadline_s,
             leader=leader,
             speculation=Speculation(tuple(start(request) for start in self.start_drafters)),
-            max_tokens=self._max_tokens(request),
+            max_tokens=max_tokens,
+            factor=self.factor_of(request),
             matcher=matcher,
-            control=Control.start(request, self.thinking_tokens, self._max_tokens(request)),
+            control=Control.start(request, self.thinking_tokens, max_tokens),
         )
         self.scheduler.add(sequence)
         return sequence
@@ -214,7 +221,8 @@ class Engine:
         """Logits [T, V] after every token. Raises as `submit` does, and OutOfMemory where running requests leave no room."""
         request = Request(prompt_ids=token_ids, sampling=SamplingParams())
         self.check(request, n_to_come=0)
-        sequence = Sequence(request=request, token_ids=list(token_ids))
+        factor = self.factor_of(replace(request, task="prefill"))
+        sequence = Sequence(request=request, token_ids=list(token_ids), factor=factor)
         out_TV = np.empty((len(token_ids), self.vocab_size), np.float32)
         try:
             for start in range(0, len(token_ids), self.limits.max_step_tokens):
@@ -228,7 +236,7 @@ class Engine:
 
     def check(self, request: Request, n_to_come: int = 1) -> None:
         """Raises PromptTooLong or BadRequest for a request that this model cannot serve. Any thread may call it."""
-        check_request(request, self.max_context, self.vocab_size, n_to_come)
+        check_request(request, self.context_of(request), self.vocab_size, n_to_come)
         self.check_adapter(request)
 
     def check_adapter(self, request: Request) -> None:
@@ -258,8 +266,22 @@ class Engine:
         """Tokens that a request may generate."""
         if request.task != "generate":
             return 0
-        most = self.max_context - len(request.prompt_ids)
+        most = self.context_of(request) - len(request.prompt_ids)
         return most if request.sampling.max_tokens is None else min(most, request.sampling.max_tokens)
+
+    def factor_of(self, request: Request) -> int:
+        """The YaRN factor that a request is computed with; 1 is the model's own rotation."""
+        if self.long_context is None:
+            return 1
+        n_to_come = request.sampling.max_tokens or int(request.task == "generate")
+        n_wanted = min(len(request.prompt_ids) + n_to_come, request.max_context or self.max_context, self.max_context)
+        return self.long_context.factor_for(n_wanted)
+
+    def context_of(self, request: Request) -> int:
+        """Tokens that a request's prompt and answer may have together."""
+        asked = request.max_context or self.max_context
+        reach = self.max_context if self.long_context is None else self.long_context.reach(self.factor_of(request))
+        return min(self.max_context, asked, reach)
 
     def _expire(self) -> None:
         """End the requests whose time is up."""
@@ -281,6 +303,8 @@ class Engine:
         sequence.n_shared = len(match.nodes) * PAGE_TOKENS
         if not sequence.n_preempted:
             sequence.n_cached, sequence.parting = match.n_tokens, match.parting
+            other = self.cache.other_factor(sequence.realm, ids)
+            sequence.other_factor = other if other is not None and other.n_tokens > match.n_tokens else None
             if request.task == "generate":
                 force(sequence, sequence.control.begin())
 
@@ -324,6 +348,8 @@ class Engine:
                 n_drafted=sequence.speculation.n_drafted,
                 n_accepted=sequence.speculation.n_accepted,
                 n_preempted=n_preempted,
+                yarn_factor=sequence.factor,
+                other_factor=sequence.other_factor,
                 is_grammar_complete=None if sequence.matcher is None else sequence.matcher.is_accepting,
                 prompt_logprobs=tuple(sequence.prompt_logprobs),
                 logits=sequence.logits,

@@ -1,9 +1,9 @@
 """What was computed once and may serve again: a tree over token ids whose nodes are pages.
 
 A node is a page of PAGE_TOKENS tokens below the node of the tokens before it; a leaf may have fewer. A path from a root spells
-a text, so a page is found by all tokens that precede it. Texts of different realms (tenants, adapters) have roots of their own
-and never meet, so that the time an answer takes tells nothing about another tenant's prompts. Where pages run short, the leaves
-not used for longest go first. (RadixAttention, Zheng et al., 2024, arXiv 2312.07104, with a page as the unit.)
+a text, so a page is found by all tokens that precede it. Texts of different realms (tenants, adapters, rotations) have roots of
+their own and never meet, so that the time an answer takes tells nothing about another tenant's prompts. Where pages run short,
+the leaves not used for longest go first. (RadixAttention, Zheng et al., 2024, arXiv 2312.07104, with a page as the unit.)
 
 Every sequence uses the pages of all nodes on its path, so a node whose page nobody uses has no descendant in use.
 """
@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from samovar.engine.page_pool import PagePool, n_pages_for
 from samovar.kernels import PAGE_TOKENS
 
-Realm = tuple[str, str]
-"""Tenant and adapter: what has to agree, beside the tokens, for keys and values to be shared."""
+Realm = tuple[str, str, int]
+"""Tenant, adapter and YaRN factor: what has to agree, beside the tokens, for keys and values to be shared."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +47,14 @@ class Break:
     position: int
     cached: int
     asked: int
+
+
+@dataclass(frozen=True, slots=True)
+class OtherFactor:
+    """So many tokens at the start of a text are cached with another YaRN factor, and of no use."""
+
+    factor: int
+    n_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +107,13 @@ class PrefixCache:
             if (n_same := n_common(child.ids, rest)) > n:
                 partial, n = child, n_same
         return Match(tuple(nodes), partial, min(n, max(0, n_most - start)), self._parting(node, partial, n, rest, start))
+
+    def other_factor(self, realm: Realm, ids: Sequence[int]) -> OtherFactor | None:
+        """The most that is cached of `ids` with another factor than the realm's; None for nothing."""
+        tenant, adapter, factor = realm
+        others = [root[2] for root in self._roots if root[:2] == (tenant, adapter) and root[2] != factor]
+        found = [OtherFactor(other, self.match((tenant, adapter, other), ids).n_tokens) for other in others]
+        return max((other for other in found if other.n_tokens), key=lambda other: other.n_tokens, default=None)
 
     def take_up(self, realm: Realm, ids: Sequence[int], pages: list[int]) -> tuple[Match, Node]:
         """Give an empty list of pages all that is cached of `ids`; the page that agrees in part is copied, where one is

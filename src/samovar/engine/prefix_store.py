@@ -3,7 +3,7 @@
 Texts of adapters are left out: another session may know other weights by the same name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,25 @@ def collect(cache: PrefixCache) -> tuple[dict[str, object], dict[str, _Bytes]]:
     """All pages of the cache as (plain data for JSON, named bytes), parents before children."""
     places: dict[Node, int] = {}
     nodes: list[dict[str, object]] = []
-    for (tenant, adapter), path in cache.paths():
+    for (tenant, adapter, factor), path in cache.paths():
         if not adapter:
             node, parent = path[-1], path[-2] if len(path) > 1 else None
             places[node] = len(places)
-            nodes.append({"tenant": tenant, "parent": -1 if parent is None else places[parent], "ids": list(node.ids)})
+            place = {"tenant": tenant, "factor": factor, "parent": -1 if parent is None else places[parent]}
+            nodes.append({**place, "ids": list(node.ids)})
     pages = np.array([node.page for node in places], np.int64)
     return {"nodes": nodes}, {name: _gather(array, pages) for name, array in _arrays(cache.pool).items()}
 
 
-def restore(cache: PrefixCache, meta: Mapping[str, object], sections: Mapping[str, _Bytes], vocab_size: int) -> int:
-    """Put pages back into the cache, as far as pages are free; the tokens of those that were. Raises ValueError for unsound
-    data."""
+def restore(
+    cache: PrefixCache,
+    meta: Mapping[str, object],
+    sections: Mapping[str, _Bytes],
+    vocab_size: int,
+    factors: Collection[int] = (1,),
+) -> int:
+    """Put pages back into the cache, as far as pages are free; the tokens of those that were. Those of other YaRN factors than
+    `factors` stay away. Raises ValueError for unsound data."""
     nodes = meta["nodes"]
     if not isinstance(nodes, list):
         raise ValueError("nodes is no list")
@@ -39,11 +46,12 @@ def restore(cache: PrefixCache, meta: Mapping[str, object], sections: Mapping[st
     placed: list[Node | None] = []
     n_tokens = 0
     for index, entry in enumerate(nodes):
-        tenant, parent_index, ids = entry["tenant"], entry["parent"], entry["ids"]
-        _check(tenant, parent_index, ids, index, vocab_size)
-        parent = cache.root((tenant, "")) if parent_index < 0 else placed[parent_index]
+        tenant, factor, parent_index, ids = entry["tenant"], entry["factor"], entry["parent"], entry["ids"]
+        _check(tenant, factor, parent_index, ids, index, vocab_size)
+        is_known = factor in factors
+        parent = (cache.root((tenant, "", factor)) if is_known else None) if parent_index < 0 else placed[parent_index]
         if parent is None or (parent_index >= 0 and len(parent.ids) < PAGE_TOKENS):
-            placed.append(None)  # there was no page for what precedes it
+            placed.append(None)  # there was no page for what precedes it, or nobody asks for it
             continue
         if (node := parent.find(tuple(ids))) is None and (node := cache.adopt(parent, tuple(ids))) is not None:
             n_tokens += len(ids)
@@ -74,8 +82,8 @@ def _view(data: _Bytes, like: NDArray[np.generic], n_pages: int) -> NDArray[np.g
     return data.view(like.dtype).reshape(shape)
 
 
-def _check(tenant: object, parent: object, ids: object, index: int, vocab_size: int) -> None:
-    if not isinstance(tenant, str) or not isinstance(parent, int) or not -1 <= parent < index:
+def _check(tenant: object, factor: object, parent: object, ids: object, index: int, vocab_size: int) -> None:
+    if not isinstance(tenant, str) or type(factor) is not int or not isinstance(parent, int) or not -1 <= parent < index:
         raise ValueError(f"node {index} has no place")
     if not isinstance(ids, list) or not 1 <= len(ids) <= PAGE_TOKENS:
         raise ValueError(f"node {index} has no tokens")

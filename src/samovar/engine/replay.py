@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from samovar.engine.batch import Batch
 from samovar.engine.page_pool import PagePool
@@ -37,7 +38,7 @@ _Shape = tuple[int, int, int, tuple[AdaptedRows, ...]]
 
 
 class Angles:
-    """Cosines and sines [C, R] of the rotation at each position that a pool of pages has room for.
+    """Cosines and sines [C, R] of the rotation at each position that a pool of pages has room for, by YaRN's factor in turn.
 
     They are computed in blocks, as far as steps have come, and stay in place: recorded steps take their rows from them. `local`
     are those of layers with a window, in models that rotate those by other angles.
@@ -45,28 +46,51 @@ class Angles:
 
     def __init__(self, model: Decoder, n_positions: int) -> None:
         self._model = model
-        n_pairs = len(model.config.rope.inv_freq_R)
-        self.cos_CR, self.sin_CR = (np.empty((n_positions, n_pairs), np.float32) for _ in range(2))
+        n_pairs, long = len(model.config.rope.inv_freq_R), model.config.long_context
+        sizes = {1: n_positions}
+        if long is not None:
+            sizes |= {factor: min(n_positions, long.reach(factor)) for factor in long.ropes if factor != 1}
+        self._sections: dict[int, slice] = {}
+        for factor, size in sizes.items():
+            start = sum(sizes[other] for other in self._sections)
+            self._sections[factor] = slice(start, start + size)
+        self._n_known = dict.fromkeys(sizes, 0)
+        self.cos_CR, self.sin_CR = (np.empty((sum(sizes.values()), n_pairs), np.float32) for _ in range(2))
         other = model.config.local_rope
         self.local = None if other is None else other.tables(np.zeros(n_positions, np.int64))
-        self._n_known = 0
 
-    def reach(self, position: int) -> None:
+    def reach(self, position: int, factor: int = 1) -> None:
         """Have the angles up to `position`, as far as there is room."""
-        while self._n_known <= position and self._n_known < len(self.cos_CR):
-            block = slice(self._n_known, min(self._n_known + _BLOCK_POSITIONS, len(self.cos_CR)))
-            self.cos_CR[block], self.sin_CR[block] = self._model.angles(np.arange(block.start, block.stop))
-            if self.local is not None and (found := self._model.local_angles(np.arange(block.start, block.stop))) is not None:
+        section = self._sections[factor]
+        while (n_known := self._n_known[factor]) <= position and n_known < section.stop - section.start:
+            n_next = min(n_known + _BLOCK_POSITIONS, section.stop - section.start)
+            block = slice(section.start + n_known, section.start + n_next)
+            factors_T = None if factor == 1 else np.full(n_next - n_known, factor)
+            self.cos_CR[block], self.sin_CR[block] = self._model.angles(np.arange(n_known, n_next), factors_T)
+            if self.local is not None and (found := self._model.local_angles(np.arange(n_known, n_next))) is not None:
                 self.local[0][block], self.local[1][block] = found
-            self._n_known = block.stop
+            self._n_known[factor] = n_next
+
+    def rows(self, batch: Batch) -> NDArray[np.int64]:
+        """The rows [T] of a step's tokens, whose angles are there from here on."""
+        if batch.factors_T is None:
+            self.reach(max(batch.positions_T.tolist()))
+            return batch.positions_T
+        positions, factors = batch.positions_T.tolist(), batch.factors_T.tolist()
+        for position, factor in zip(positions, factors, strict=True):
+            self.reach(position, factor)
+            assert position < self._n_known[factor], (position, factor)
+        starts = [self._sections[factor].start for factor in factors]
+        return batch.positions_T + np.array(starts, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedStep:
-    """A pass through the model and its input buffers."""
+    """A pass through the model and its input buffers; `angle_rows_T` are rows of the tables of `Angles`."""
 
     ops: RecordingOps
     batch: Batch
+    angle_rows_T: NDArray[np.int64]
 
     @classmethod
     def record(
@@ -89,22 +113,24 @@ class RecordedStep:
             ids_T=like.ids_T.copy(), positions_T=like.positions_T.copy(), slots_T=like.slots_T.copy(), spans=spans,
             output_rows=like.output_rows.copy(),
         )  # fmt: skip
-        cos_TR, sin_TR = (ops.take_rows(table, batch.positions_T) for table in (angles.cos_CR, angles.sin_CR))
+        angle_rows_T = batch.positions_T.copy()
+        cos_TR, sin_TR = (ops.take_rows(table, angle_rows_T) for table in (angles.cos_CR, angles.sin_CR))
         local = None
         if angles.local is not None:
-            local = ops.take_rows(angles.local[0], batch.positions_T), ops.take_rows(angles.local[1], batch.positions_T)
+            local = ops.take_rows(angles.local[0], angle_rows_T), ops.take_rows(angles.local[1], angle_rows_T)
         step = Step(ops, PagedAttend(ops, pool, batch), cos_TR, sin_TR, adapted, local)
         x_SD = model.hidden(batch.ids_T, batch.output_rows, step)
         if len(x_SD):
             ops.place_next(results_N)
             model.logits(x_SD, ops)
-        return cls(ops, batch)
+        return cls(ops, batch, angle_rows_T)
 
-    def run(self, batch: Batch) -> None:
+    def run(self, batch: Batch, angle_rows_T: NDArray[np.int64]) -> None:
         """Compute another step of this shape. Its angles must be there."""
         mine, spans = self.batch, batch.spans
         mine.ids_T[:] = batch.ids_T
         mine.positions_T[:] = batch.positions_T
+        self.angle_rows_T[:] = angle_rows_T
         mine.slots_T[:] = batch.slots_T
         mine.output_rows[:] = batch.output_rows
         mine.spans.row_starts[:] = spans.row_starts
@@ -165,8 +191,7 @@ class Replays:
         if (step := steps.get(piece)) is None:
             ops = RecordingOps(self._ops, self.slabs)
             step = steps[piece] = RecordedStep.record(self._model, ops, self._pool, self._angles, batch, results_N, adapted)
-        self._angles.reach(max(batch.positions_T.tolist()))
-        step.run(batch)
+        step.run(batch, self._angles.rows(batch))
         return results_N[: n_outputs * vocab_size].reshape(n_outputs, vocab_size)
 
     def forget(self, adapter: LoraAdapter) -> None:

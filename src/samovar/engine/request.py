@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.engine.prefix_cache import Break
+from samovar.engine.prefix_cache import Break, OtherFactor
 from samovar.errors import BadRequest, PromptTooLong, SamovarError
 from samovar.text.grammar_spec import GrammarSpec
 
@@ -124,7 +124,7 @@ class Request:
     `prompt_logprobs_from` on. `logit_ids` are tokens whose logits after the prompt are wanted. Requests of one `tenant` share
     what was computed for their prompts, and nothing with others. Those of higher `priority` go first; `deadline_s` bounds the
     time from submission to the end. `adapter` names a LoRA adapter that is loaded. `stops_loops` ends what goes round in
-    circles.
+    circles. `max_context` bounds prompt and answer together.
     """
 
     prompt_ids: tuple[int, ...]
@@ -141,6 +141,7 @@ class Request:
     priority: int = 0
     deadline_s: float | None = None
     stops_loops: bool = True
+    max_context: int | None = None
 
     def __post_init__(self) -> None:
         """Check what does not depend on the model."""
@@ -162,6 +163,8 @@ class Request:
         _check_name("tenant", self.tenant)
         if self.adapter is not None:
             _check_name("adapter", self.adapter)
+        if self.max_context is not None:
+            _check_whole("max_context", self.max_context, 1, 1 << 31)
         _check_whole("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         if self.deadline_s is not None:
             _check_number("deadline_s", self.deadline_s, 0, 1e9, excludes_low=True)
@@ -187,7 +190,8 @@ class Ending:
 
     `n_cached` of the prompt's tokens were not computed again; `parting` says where the prompt parted from what was cached.
     `n_thinking` counts the tokens of the thoughts without their tags. `is_grammar_complete` says whether the answer matches its
-    grammar as a whole, where there is one.
+    grammar as a whole, where there is one. `yarn_factor` is 1 for the model's own rotation; `other_factor` is what was cached
+    with another one.
     """
 
     reason: FinishReason
@@ -199,6 +203,8 @@ class Ending:
     n_drafted: int = 0
     n_accepted: int = 0
     n_preempted: int = 0
+    yarn_factor: int = 1
+    other_factor: OtherFactor | None = None
     is_grammar_complete: bool | None = None
     prompt_logprobs: tuple[Logprob, ...] = ()
     logits: tuple[float, ...] = ()

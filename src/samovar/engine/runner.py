@@ -27,6 +27,7 @@ class Model(Protocol):
         attend: PagedAttend,
         rows_S: NDArray[np.int64],
         adapted: tuple[AdaptedRows, ...] = (),
+        factors_T: NDArray[np.int64] | None = None,
         /,
     ) -> F32: ...
 
@@ -64,13 +65,14 @@ class Runner:
         if self.replays is not None and (logits_SV := self.replays.logits(batch, adapted)) is not None:
             return logits_SV
         attend = PagedAttend(self.ops, self.pool, batch)
-        return self.model(batch.ids_T, batch.positions_T, attend, batch.output_rows, adapted)
+        factors = () if batch.factors_T is None else (batch.factors_T,)
+        return self.model(batch.ids_T, batch.positions_T, attend, batch.output_rows, adapted, *factors)
 
     def hidden(self, slices: list[Slice]) -> F32:
         """Compute the slices; the normalised state [S, D] after the last token of each. For decoders alone."""
         assert isinstance(self.model, Decoder)
         batch = build_batch(slices)
-        angles, attend = self.model.angles(batch.positions_T), PagedAttend(self.ops, self.pool, batch)
+        angles, attend = self.model.angles(batch.positions_T, batch.factors_T), PagedAttend(self.ops, self.pool, batch)
         step = Step(self.ops, attend, *angles, self._adapted(batch), self.model.local_angles(batch.positions_T))
         return self.model.normalised(self.model.hidden(batch.ids_T, batch.last_rows, step))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.engine.prefix_cache import Break, Node, Realm
+from samovar.engine.prefix_cache import Break, Node, OtherFactor, Realm
 from samovar.engine.request import FinishReason, Grammar, Logprob, Request
 from samovar.engine.speculate import Speculation
 from samovar.engine.thinking import Control
@@ -22,7 +22,7 @@ class Sequence:
     tokens were computed by earlier requests. `counts` follow `token_ids` as far as penalties have asked for them. `speculation`
     guesses ahead, `matcher` follows the answer where it has a grammar, `control` watches thoughts and loops. `leader` has the
     same prompt, whose pages this one waits for. Tokens up to `n_reported` were told to the caller; `logprobs` are those of the
-    others.
+    others. `factor` is that of YaRN (`models.long_context`), the same from the first token to the last.
     """
 
     request: Request
@@ -36,6 +36,8 @@ class Sequence:
     n_shared: int = 0
     n_preempted: int = 0
     parting: Break | None = None
+    factor: int = 1
+    other_factor: OtherFactor | None = None
     pages: list[int] = field(default_factory=list)
     node: Node | None = None
     finish_reason: FinishReason | None = None
@@ -58,7 +60,7 @@ class Sequence:
     @property
     def realm(self) -> Realm:
         """Where in the prefix cache it looks and is kept."""
-        return self.request.tenant, self.request.adapter or ""
+        return self.request.tenant, self.request.adapter or "", self.factor
 
     @property
     def n_prompt(self) -> int:

@@ -176,9 +176,7 @@ class NativeOps:
         width x stays as it is."""
         out_TN = self._new(len(x_TD), weight.n_out)
         packed: tuple[NativeLinear, ...] = (weight,)  # type: ignore[assignment]  # the binding refuses what it did not pack
-        self._target.linears(
-            x_TD, packed, (bias_N,), (out_TN,), residual_TN, None, 0.0, gate_TD, activation == "gelu_tanh"
-        )
+        self._target.linears(x_TD, packed, (bias_N,), (out_TN,), residual_TN, None, 0.0, gate_TD, activation == "gelu_tanh")
         return out_TN
 
     def linears(

@@ -110,6 +110,7 @@ class Answer:
                 n_cached=ending.n_cached,
                 n_drafted=ending.n_drafted,
                 n_accepted=ending.n_accepted,
+                yarn_factor=ending.yarn_factor,
             ),
             timing=Timing(prefill_s=self._first - self._started, decode_s=self._last - self._first),
             seed=request.sampling.seed,
@@ -119,9 +120,18 @@ class Answer:
             error=None if self.error is None else str(self.error),
             logprobs=None if request.logprobs is None else tuple(self._logprobs),
             prompt_logprobs=None if request.prompt_logprobs is None else ending.prompt_logprobs,
-            cache_miss_reason=self._explain(ending.parting) if ending.parting is not None else None,
+            cache_miss_reason=self._miss_reason(ending),
             tool_calls=tuple(ToolCall(name=name, arguments="".join(pieces)) for name, pieces in self._calls),
         )
+
+    def _miss_reason(self, ending: Ending) -> str | None:
+        if ending.other_factor is not None:
+            other = ending.other_factor
+            return (
+                f"the first {other.n_tokens} tokens of the prompt are cached with {_rotation(other.factor)}; with the answer "
+                f"that was asked for, this request takes {_rotation(ending.yarn_factor)}, whose keys are kept apart"
+            )
+        return self._explain(ending.parting) if ending.parting is not None else None
 
     def _push_token(self, token_id: int, logprob: Logprob | None, *, has_text: bool) -> list[Delta]:
         self._token_ids.append(token_id)
@@ -170,6 +180,10 @@ class Answer:
             else:
                 (self._reasoning if delta.field == "reasoning" else self._content).append(delta.text)
         return deltas
+
+
+def _rotation(factor: int) -> str:
+    return "the rotation of the native context" if factor == 1 else f"YaRN factor {factor}"
 
 
 def _content(text: str) -> list[Delta]:

@@ -81,16 +81,22 @@ class Dialogue:
             return
         if result.finish_reason not in ("stop", "length", "cancelled"):
             return
-        engine.aside(lambda: self._prepare(engine, answer.request, text, answer.text_ids))
+        factor = result.usage.yarn_factor
+        engine.aside(lambda: self._prepare(engine, answer.request, text, answer.text_ids, factor))
 
-    def _prepare(self, engine: EngineClient, request: Request, answer: str, dead: tuple[int, ...]) -> None:
+    def _prepare(self, engine: EngineClient, request: Request, answer: str, dead: tuple[int, ...], factor: int) -> None:
         with contextlib.suppress(SamovarError):  # a template that takes no further turn, or one too long for the context
             ids = next_turn_ids(self.text, self.messages, self.settings, answer)
-            realm = (request.tenant, request.adapter or "")
+            realm = (request.tenant, request.adapter or "", factor)
             engine.forget(realm, dead, n_common(ids, dead))
             engine.submit(
                 Request(
-                    prompt_ids=ids, sampling=SamplingParams(), task="prefill", tenant=request.tenant, adapter=request.adapter
+                    prompt_ids=ids,
+                    sampling=SamplingParams(max_tokens=request.sampling.max_tokens),  # what the next turn will ask for, too
+                    task="prefill",
+                    tenant=request.tenant,
+                    adapter=request.adapter,
+                    max_context=request.max_context,
                 ),
                 _ignore,
                 is_idle_work=True,

@@ -21,7 +21,7 @@ from samovar.llm.dialogue import read_dialogue
 from samovar.llm.fill_in import fill_in_prompt, fill_in_stop_ids
 from samovar.llm.local_model import LocalModel, Progress
 from samovar.llm.model_card import ModelCard
-from samovar.llm.model_settings import ModelSettings
+from samovar.llm.model_settings import LongContextMode, ModelSettings
 from samovar.llm.model_text import Prompt, RenderSettings
 from samovar.llm.options import (
     ChatOptions,
@@ -79,24 +79,26 @@ class LLM:
         max_waiting: int = 1024,
         prefix_cache: bool = True,
         chat_template: str | None = None,
+        long_context: LongContextMode = "auto",
         process: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """Load a GGUF file, a Hugging Face folder, or a name in the model store; None is the embedded default.
 
-        `n_threads` defaults to the usable cores, `max_context` (tokens) to the model's own as far as memory goes, `kv_type` to
-        f32 for f32 weights, else bf16; int8 halves their memory. `isa` forces an instruction set, `numpy`
-        the reference. `weights="int4"` rounds all linear layers but the output head to 4 bits (`kernels.int4`), a draft's too:
+        `n_threads` defaults to the usable cores, `max_context` (tokens) to the most that the model takes and memory holds,
+        `kv_type` to f32 for f32 weights, else bf16; int8 halves their memory. `isa` forces an instruction set, `numpy` the
+        reference. `weights="int4"` rounds all linear layers but the output head to 4 bits (`kernels.int4`), a draft's too:
         smaller, quicker, less exact. `draft` is a smaller model with the same vocabulary, which guesses ahead; `speculation`
         says what may (see `SpeculationMode`). Neither changes an answer, only how soon it comes. `memory` (bytes) bounds
         weights, keys and values and what else there is; without it, keys and values take what a few full contexts need, at most
         half of the free memory. `max_streams` requests run together and `max_waiting` wait; more are refused. `prefix_cache`
         lets prompts that begin alike share what was computed. `chat_template` is Jinja source that is used in place of the
-        model's own. With `process` the model runs in a process of its own, which
-        comes back by itself after a crash. Packed weights are kept in the store's cache and mapped at the next start, unless
-        `cache` is False. Where they are not there, they are packed in the background, while the first prompt is computed as far
-        as they have come. `progress(done_bytes, total_bytes, tensor)` is called from the thread that does so. Raises a
-        SamovarError for whatever is wrong with the path, the file, or these values.
+        model's own. `long_context` lets requests beyond the native length go on with YaRN, where the model is made for it. With
+        `process` the model runs in a process of its own, which comes back by itself after a crash. Packed weights are kept in
+        the store's cache and mapped at the next start, unless `cache` is False. Where they are not there, they are packed in
+        the background, while the first prompt is computed as far as they have come. `progress(done_bytes, total_bytes, tensor)`
+        is called from the thread that does so. Raises a SamovarError for whatever is wrong with the path, the file, or these
+        values.
         """
         settings = ModelSettings(
             path=str(EMBEDDED_DEFAULT if path_or_name is None else path_or_name),
@@ -113,6 +115,7 @@ class LLM:
             max_waiting=max_waiting,
             prefix_cache=prefix_cache,
             chat_template=chat_template,
+            long_context=long_context,
         )
         check_switches(cache=cache, prefix_cache=prefix_cache, process=process)
         self._opened: LocalModel | RemoteModel

@@ -56,6 +56,7 @@ class LocalModel:
             self.text: ModelText = with_template(read_model_text(checkpoint, self._cache), settings.chat_template)
             self.card = read_card(checkpoint, self.model.config, self.text)
             self.kv_type: KvType = settings.kv_type or kv_type_for(self.model.embedding.type.name)
+            self._long_context = self.model.config.long_context if settings.long_context == "auto" else None
             pool = self._make_pool(settings, Budget(settings.memory, free_bytes, self.model.packed_bytes))
             self.draft: LocalModel | None = None
             self.engine = Engine(
@@ -69,6 +70,7 @@ class LocalModel:
                 thinking_tokens=thinking_tokens(self.text.tokenizer),
                 compile_grammar=lambda spec: self._grammars.compile(spec),
                 keeps_prefixes=settings.prefix_cache,
+                long_context=self._long_context,
             )
         self.client = EngineThread(self.engine)
         self._checkpoint, self._weights = checkpoint, settings.weights
@@ -135,8 +137,9 @@ class LocalModel:
                 f"{folder}: there are no prefixes for this model with weights and keys of these types; save some first"
             )
         vocab_size = self.config.vocab_size
+        factors = (1,) if self._long_context is None else tuple(self._long_context.ropes)
         try:
-            return self.client.call(lambda engine: restore(engine.cache, file.meta, file.sections, vocab_size))
+            return self.client.call(lambda engine: restore(engine.cache, file.meta, file.sections, vocab_size, factors))
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{folder}: the saved prefixes are unsound ({error}); remove the file") from error
 
@@ -158,7 +161,8 @@ class LocalModel:
     def _make_pool(self, settings: ModelSettings, budget: Budget) -> PagePool:
         """Room for the keys and values of as many tokens as are asked for, or fit."""
         config = self.model.config
-        self.max_context, n_pages = budget.choose(config, self.kv_type, settings.max_context, settings.max_streams)
+        longest = config.max_context if self._long_context is None else self._long_context.longest
+        self.max_context, n_pages = budget.choose(config, self.kv_type, settings.max_context, settings.max_streams, longest)
         self._is_context_cut = settings.max_context is None and self.max_context < config.max_context
         return PagePool(
             self.kv_type, n_pages=n_pages, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head
@@ -178,6 +182,7 @@ class LocalModel:
                 isa=settings.isa,
                 cache=settings.cache,
                 speculation="off",
+                long_context=settings.long_context,
             )
             self.draft = LocalModel(own, progress)
             check_same_vocabulary(self.text.tokenizer, self.draft.text.tokenizer, self.draft.path)

@@ -70,20 +70,28 @@ class Budget:
             return max(0, self.free - self.packed)
         return max(0, self.asked - self.packed - other)
 
-    def choose(self, config: DecoderConfig, kv_type: KvType, max_context: int | None, max_streams: int) -> tuple[int, int]:
+    def choose(
+        self,
+        config: DecoderConfig,
+        kv_type: KvType,
+        max_context: int | None,
+        max_streams: int,
+        longest: int | None = None,
+    ) -> tuple[int, int]:
         """Tokens of context, and pages in the pool.
 
-        The context is what was asked, else the model's own, as far as there is room. The pool holds a few full contexts, one
-        for each stream at most; all that a budget leaves, where one was given. Raises BadRequest for a context beyond the
-        model's own, OutOfMemory for what does not fit.
+        The context is what was asked, else the `longest` that the model takes (default: its native one), as far as there is
+        room. The pool holds that, or a few native contexts, one for each stream at most; all that a budget leaves, where one
+        was given. Raises BadRequest for a context beyond the longest, OutOfMemory for what does not fit.
         """
+        longest = longest or config.max_context
         per_page = kv_page_bytes(config, kv_type)
         other = other_bytes(config.vocab_size, max_streams) + expert_bytes(config)
         for_pages = self.for_pages(other)
         n_fitting = for_pages // per_page
-        if max_context is not None and not 1 <= max_context <= config.max_context:
+        if max_context is not None and not 1 <= max_context <= longest:
             raise BadRequest(
-                f"a context of {max_context} tokens was asked for; this model takes 1 to {config.max_context}",
+                f"a context of {max_context} tokens was asked for; this model takes 1 to {longest}",
                 param="max_context",
             )
         if self.asked is not None and self.asked > self.free:
@@ -103,8 +111,8 @@ class Budget:
                 f"{n_fitting * PAGE_TOKENS} tokens would fit"
             )
         if self.asked is not None:
-            return min(max_context or config.max_context, n_fitting * PAGE_TOKENS), n_fitting
+            return min(max_context or longest, n_fitting * PAGE_TOKENS), n_fitting
         n_easy = int(for_pages * _DEFAULT_SHARE) // per_page
-        context = max_context or max(PAGE_TOKENS, min(config.max_context, n_easy * PAGE_TOKENS))
-        n_context = n_pages_for(context)
-        return context, max(n_context, min(n_context * min(max_streams, _FULL_CONTEXTS), n_easy))
+        context = max_context or max(PAGE_TOKENS, min(longest, n_easy * PAGE_TOKENS))
+        n_usual = n_pages_for(min(context, config.max_context))
+        return context, max(n_pages_for(context), min(n_usual * min(max_streams, _FULL_CONTEXTS), n_easy))

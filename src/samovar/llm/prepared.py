@@ -49,13 +49,10 @@ class Prepared:
 
     def bound(self, n_context: int) -> None:
         """Let prompt and answer have that many tokens together at most. Raises PromptTooLong where there is no room."""
-        room = n_context - self.n_prompt
-        if room < 1:
+        if self.n_prompt >= n_context:
             raise PromptTooLong(self.n_prompt, n_context)
         for answer in self.answers:
-            asked = answer.request.sampling.max_tokens
-            sampling = replace(answer.request.sampling, max_tokens=room if asked is None else min(asked, room))
-            answer.request = replace(answer.request, sampling=sampling)
+            answer.request = replace(answer.request, max_context=n_context)
 
     def run(self) -> Result:
         """Generate all answers. Raises the error that ended one."""

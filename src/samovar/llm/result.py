@@ -11,6 +11,8 @@ class Usage:
     """Tokens. `n_thinking` is part of `n_completion`, `n_cached` part of `n_prompt`.
 
     `n_drafted` were guessed ahead while decoding; `n_accepted` of those were right, and are part of `n_completion`.
+    `yarn_factor` is 1 where the prompt and what was asked for fit into the native context; 2 or 4 beyond it
+    (`models.long_context`).
     """
 
     n_prompt: int
@@ -19,6 +21,7 @@ class Usage:
     n_cached: int
     n_drafted: int = 0
     n_accepted: int = 0
+    yarn_factor: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +49,8 @@ class Result:
     runs; `stop` is the stop string that ended the answer, `error` what did where the reason is "error". `is_grammar_complete`
     says whether the answer matches its grammar as a whole, where there is one. `logprobs` has one entry a token, None for one
     that was put there and not chosen; `prompt_logprobs` one for each token of the prompt but the first. Where a prompt begins
-    like a cached one and then parts from it, `cache_miss_reason` says where. `seed` is the one that was used, so that the
-    answer can be had again. `alternatives` are the other answers where several were asked for.
+    like a cached one and then parts from it, or was cached with another YaRN factor, `cache_miss_reason` says so. `seed` is the
+    one that was used, so that the answer can be had again. `alternatives` are the other answers where several were asked for.
     """
 
     text: str

@@ -42,7 +42,9 @@ def bench_engine(llm: LLM, *, n_streams: int, n_tokens: int) -> Engine:
     n_pages = n_streams * n_pages_for(n_tokens)
     pool = PagePool(llm.kv_type, n_pages=n_pages, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head)
     limits = Limits(max_running=max(64, n_streams))
-    return Engine(llm.model, llm.ops, pool, config.vocab_size, min(n_tokens, config.max_context), limits, keeps_prefixes=False)
+    long = config.long_context
+    n_context = min(n_tokens, config.max_context if long is None else long.longest)
+    return Engine(llm.model, llm.ops, pool, config.vocab_size, n_context, limits, keeps_prefixes=False, long_context=long)
 
 
 def timed_run(engine: Engine, prompts_ST: Sequence[Sequence[int]], n_tokens: int) -> Run:

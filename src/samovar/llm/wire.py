@@ -55,7 +55,7 @@ class StopThinking(msgspec.Struct, tag=True, frozen=True):
 class Forget(msgspec.Struct, tag=True, frozen=True):
     """Drop what is cached of a text beyond `n_keep` tokens."""
 
-    realm: tuple[str, str]
+    realm: tuple[str, str, int]
     ids: tuple[int, ...]
     n_keep: int
 

@@ -34,8 +34,8 @@ class Attend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What every layer of one pass shares. `adapted` names the rows that adapters change; most passes have none. `local` are the
-    cosines and sines of layers with a window, in models that rotate those by other angles."""
+    """What every layer of one pass shares. `adapted` names the rows that adapters change; most passes have none. `local` are
+    the cosines and sines of layers with a window, in models that rotate those by other angles."""
 
     ops: Ops
     attend: Attend
@@ -203,14 +203,20 @@ class Decoder:
         attend: Attend,
         rows_S: NDArray[np.int64],
         adapted: tuple[AdaptedRows, ...] = (),
+        factors_T: NDArray[np.int64] | None = None,
     ) -> F32:
-        """Logits [S, V] after the tokens at `rows_S` of this pass; `positions_T` are positions in their sequences."""
-        step = Step(self.ops, attend, *self.angles(positions_T), adapted, self.local_angles(positions_T))
+        """Logits [S, V] after the tokens at `rows_S` of this pass; `positions_T` are positions in their sequences, `factors_T`
+        as in `angles`."""
+        step = Step(self.ops, attend, *self.angles(positions_T, factors_T), adapted, self.local_angles(positions_T))
         return self.logits(self.hidden(ids_T, rows_S, step), self.ops)
 
-    def angles(self, positions_T: NDArray[np.int64]) -> tuple[F32, F32]:
-        """Cosines and sines [T, R] of the rotation at these positions."""
-        return self.config.rope.tables(positions_T)
+    def angles(self, positions_T: NDArray[np.int64], factors_T: NDArray[np.int64] | None = None) -> tuple[F32, F32]:
+        """Cosines and sines [T, R] of the rotation at these positions, by each one's YaRN factor (`models.long_context`); all 1
+        where none are given."""
+        if factors_T is None:
+            return self.config.rope.tables(positions_T)
+        assert self.config.long_context is not None
+        return self.config.long_context.tables(positions_T, factors_T)
 
     def local_angles(self, positions_T: NDArray[np.int64]) -> tuple[F32, F32] | None:
         """Those of layers with a window, where they are others."""

@@ -3,14 +3,16 @@
 GGUF metadata is first brought into the same form by `samovar.models.gguf_config`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.models.config_reader import HARMLESS_KEYS, ConfigReader
+from samovar.models.long_context import LongContext, read_long_context
 from samovar.models.rope import Rope, read_rope
 from samovar.models.windows import Sliding, read_windows
 
 __all__ = ["HARMLESS_KEYS", "ConfigReader", "DecoderConfig", "ExpertsConfig", "read_decoder_config", "read_rope_keys"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertsConfig:
@@ -33,6 +35,7 @@ class DecoderConfig:
     `windows` are those of the layers, see `models.windows`; () where all layers see all positions. `local_rope` is that of the
     layers with a window, where it is another. `attention_scale` None is 1 / sqrt(head width). Where norms are centred, files
     hold how far their weights are from 1. Embeddings are multiplied by `embedding_scale`, rounded to their own type.
+    `long_context` is what goes beyond `max_context`, where something does.
     """
 
     architecture: str
@@ -50,6 +53,7 @@ class DecoderConfig:
     has_mlp_bias: bool
     max_context: int
     experts: ExpertsConfig | None = None
+    long_context: LongContext | None = None
     windows: tuple[int | None, ...] = ()
     local_rope: Rope | None = None
     attention_scale: float | None = None
@@ -116,7 +120,7 @@ def read_decoder_config(
         max_context=max_context,
     )
     reader.finish()
-    return config
+    return replace(config, long_context=read_long_context(config.architecture, config.rope, max_context, where))
 
 
 def read_rope_keys(reader: ConfigReader, d_head: int, max_context: int, default_theta: float) -> Rope:

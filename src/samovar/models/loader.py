@@ -20,6 +20,7 @@ from samovar.tensors.stored import StoredTensor
 
 _INTERLEAVED = frozenset({"llama", "mistral"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
 _ROPE_FACTORS = "rope_freqs.weight"
+_LONG_ROPE_FACTORS = ("short", "long")  # LongRoPE's, in tensors beside the layers'
 _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
 
 
@@ -56,12 +57,12 @@ def load_model(
     packer = BackgroundPacker(ops) if isinstance(ops, NativeOps) else None
     if not isinstance(checkpoint, GgufCheckpoint):
         of_folder = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
-        source = WeightSource(
-            of_folder, ops, where=where, packer=packer, form=form, has_centred_norms=config.has_centred_norms
-        )
+        source = WeightSource(of_folder, ops, where=where, packer=packer, form=form, has_centred_norms=config.has_centred_norms)
     else:
         tensors = dict(checkpoint.tensors)
         config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
+        for key in _LONG_ROPE_FACTORS:
+            tensors.pop(f"rope_factors_{key}.weight", None)
         heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in _INTERLEAVED else {}
         source = WeightSource(
             tensors, ops, where=where, file_name=partial(gguf_tensor_name, model_type=config.architecture),
@@ -90,6 +91,9 @@ def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, 
         return ARCHITECTURES[name], dict(checkpoint.config), where
     shapes = {tensor_name: tensor.shape for tensor_name, tensor in checkpoint.tensors.items()}
     raw = config_from_gguf(checkpoint.facts, shapes, where)
+    for key in _LONG_ROPE_FACTORS:
+        if (tensor := checkpoint.tensors.get(f"rope_factors_{key}.weight")) is not None:
+            raw[f"{key}_factor"] = dequantise(tensor.type, tensor.data).tolist()
     return ARCHITECTURES[str(raw["model_type"])], raw, where
 
 
@@ -103,4 +107,4 @@ def _with_rope_factors(config: DecoderConfig, factors: StoredTensor | None) -> D
             f"{factors.source}: tensor {factors.name!r} has shape {list(factors.shape)}; "
             f"the head width asks for {list(expected)}"
         )
-    return replace(config, rope=config.rope.divided_by(dequantise(factors.type, factors.data)))
+    return replace(config, rope=config.rope.divided_by(dequantise(factors.type, factors.data)), long_context=None)

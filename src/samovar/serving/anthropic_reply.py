@@ -144,6 +144,7 @@ def details(result: Result) -> dict[str, object]:
         "finish_reason": result.finish_reason,
         "thinking_stopped": result.thinking_stopped,
         "cache_miss_reason": result.cache_miss_reason,
+        "yarn_factor": result.usage.yarn_factor if result.usage.yarn_factor > 1 else None,
         "seed": result.seed,
     }
     return {name: value for name, value in told.items() if value is not None}

@@ -48,6 +48,7 @@ def _fields(record: Record) -> Mapping[str, object]:
         "cached_tokens": record.n_cached,
         "completion_tokens": record.n_completion,
         "reasoning_tokens": record.n_reasoning,
+        "yarn_factor": record.yarn_factor,
         "first_token_s": None if first is None else round(first, 4),
         "duration_s": round(record.duration_s, 4),
         "client_gone": record.is_client_gone,
@@ -95,6 +96,8 @@ def _summary(fields: Mapping[str, object]) -> str:
         parts.append(f"{fields['model']}: {fields['prompt_tokens']} + {fields['completion_tokens']} tokens")
     if fields["first_token_s"] is not None:
         parts.append(f"first after {fields['first_token_s']} s")
+    if fields["yarn_factor"] != 1:
+        parts.append(f"YaRN factor {fields['yarn_factor']}")
     if fields["client_gone"]:
         parts.append("client gone")
     return ", ".join([*parts, str(fields["caller"]), str(fields["request_id"])])

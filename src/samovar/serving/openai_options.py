@@ -152,6 +152,7 @@ def finish_details(result: Result) -> dict[str, object]:
         "stop_reason": result.stop or (result.finish_reason if result.finish_reason in ("deadline", "loop") else None),
         "thinking_stopped": result.thinking_stopped,
         "cache_miss_reason": result.cache_miss_reason,
+        "yarn_factor": result.usage.yarn_factor if result.usage.yarn_factor > 1 else None,
     }
     return {name: value for name, value in told.items() if value is not None}
 

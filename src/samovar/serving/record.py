@@ -27,6 +27,7 @@ class Record:
     n_completion: int = 0
     n_cached: int = 0
     n_reasoning: int = 0
+    yarn_factor: int = 1
     started: float = field(default_factory=time.perf_counter)
     ended: float = 0.0
 
@@ -50,6 +51,7 @@ class Record:
             self.n_completion = sum(usage.n_completion for usage in usages)
             self.n_reasoning = sum(usage.n_thinking for usage in usages)
             self.n_cached = n_cached(self.answers)
+            self.yarn_factor = max((usage.yarn_factor for usage in usages), default=1)
 
 
 def n_cached(answers: Answers) -> int:
