@@ -48,12 +48,9 @@ void ask_for(const typename Source::Element* p) {
 int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t clamp64(int64_t x, int64_t low, int64_t high) { return x < low ? low : min64(x, high); }
 
-// A lane sees the keys from n_passed on and before n_visible; neither falls from lane to lane.
+// A lane sees the keys before `n_visible`, but for the first `n_passed`; neither falls from lane to lane.
 int64_t n_visible(const AttendView& a, int64_t lane) { return a.position + lane / a.n_group + 1; }
-int64_t n_passed(const AttendView& a, int64_t lane) {
-  const int64_t n = n_visible(a, lane);
-  return n > a.window ? n - a.window : 0;
-}
+int64_t n_passed(const AttendView& a, int64_t visible) { return visible > a.window ? visible - a.window : 0; }
 
 int64_t head_offset(const AttendView& a, int64_t lane) {
   const int64_t row = lane / a.n_group, head = a.kv_head * a.n_group + lane % a.n_group;
@@ -220,7 +217,7 @@ struct Partition {
 
   int64_t n_pages() const { return (n_keys + kPageTokens - 1) / kPageTokens; }
   int64_t first_page(const Lanes& lanes) const {
-    const int64_t n = n_passed(a, lanes.first) - first_key;
+    const int64_t n = n_passed(a, n_visible(a, lanes.first)) - first_key;
     return n > 0 ? n / kPageTokens : 0;
   }
   int64_t slot(int64_t page) const { return a.pages[first_key / kPageTokens + page] * a.kv.n_kv_heads + a.kv_head; }
@@ -239,7 +236,7 @@ struct Partition {
     for (int64_t i = 0; i < kPageTokens * a.kv.d_head; i += 16) store(lanes.panel + i, Pages::read(p + i));
     lanes.for_each_tile([&](auto width, int64_t at) {
       const int64_t start = first_key + page * kPageTokens, lane = lanes.first + at;
-      if (n_visible(a, lane + width.value - 1) > start && n_passed(a, lane) < start + kPageTokens) {
+      if (n_visible(a, lane + width.value - 1) > start && n_passed(a, n_visible(a, lane)) < start + kPageTokens) {
         f(width, at, PanelF32(), lanes.panel, lanes.panel);
       }
     });
@@ -265,8 +262,9 @@ struct Partition {
       for_each_tile(lanes, p, page_at(a.kv.v_PGBK, p), next, [&](auto width, int64_t at, auto source, auto* v, auto* ahead) {
         Sight<width.value> sight;
         for (int r = 0; r < width.value; ++r) {
-          sight.first[r] = clamp64(n_passed(a, lanes.first + at + r) - start, 0, kPageTokens);
-          sight.last[r] = clamp64(n_visible(a, lanes.first + at + r) - start, 0, kPageTokens);
+          const int64_t visible = n_visible(a, lanes.first + at + r);
+          sight.first[r] = clamp64(n_passed(a, visible) - start, 0, kPageTokens);
+          sight.last[r] = clamp64(visible - start, 0, kPageTokens);
         }
         weigh_page<decltype(source), width.value>(a, v, ahead, sight, lanes.scores + at * kPartitionKeys + p * kPageTokens,
                                                   lanes.values + at * d_out);
@@ -279,9 +277,9 @@ struct Partition {
     score(lanes);
     float sums[kItemLanes], tops[kItemLanes];
     for (int64_t r = 0; r < lanes.last - lanes.first; ++r) {
-      const int64_t visible = n_visible(a, lanes.first + r) - first_key;
+      const int64_t n_seen = n_visible(a, lanes.first + r), visible = n_seen - first_key;
       const int64_t n_padded = clamp64((visible + 15) / 16 * 16, 16, kPartitionKeys);
-      const int64_t passed = clamp64(n_passed(a, lanes.first + r) - first_key, 0, n_padded), start = passed / 16 * 16;
+      const int64_t passed = clamp64(n_passed(a, n_seen) - first_key, 0, n_padded), start = passed / 16 * 16;
       float* weights = lanes.scores + r * kPartitionKeys;
       soften(weights + start, n_padded - start, passed - start, visible - start, tops[r], sums[r]);
       if (a.kv.v_scale_PGB == nullptr) continue;

@@ -147,6 +147,9 @@ def test_greedy_decoding_gives_the_tokens_of_transformers(
         "mistral-window",
         "gemma3",
         "gemma3-scaled",
+        "phi3",
+        "phi3-long",
+        "phi3-partial",
     ],
 )
 def test_a_gguf_file_gives_the_logits_of_its_weights(name: str, type_name: str, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ _LLAMA3_ROPE: dict[str, object] = {
 _WINDOW_ABOVE: dict[str, object] = {
     "num_hidden_layers": 3, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1,
 }  # fmt: skip
+_PHI3: dict[str, object] = {"pad_token_id": 0, "bos_token_id": 1}
 _GEMMA3: dict[str, object] = {
     "num_hidden_layers": 7,  # the sixth of which is global
     "head_dim": 32,
@@ -82,6 +83,15 @@ _GEMMA3: dict[str, object] = {
         "full_attention": {"rope_type": "default", "rope_theta": 1e6},
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
     },
+}
+
+
+_LONG_ROPE: dict[str, object] = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0 + 0.1 * i for i in range(8)],
+    "long_factor": [1.5 + 0.6 * i for i in range(8)],
+    "original_max_position_embeddings": ORIGINAL_CONTEXT,
 }
 
 
@@ -172,6 +182,28 @@ VARIANTS: dict[str, Variant] = {
         },
     ),
     "qwen3-moe-window": Variant(model_type="qwen3_moe", settings=_EXPERTS | _WINDOW_ABOVE),
+    "phi3": Variant(
+        model_type="phi3",
+        settings={"num_key_value_heads": 4, "sliding_window": 29, "rope_parameters": _plain_rope(1e4)} | _PHI3,
+    ),
+    "phi3-long": Variant(
+        model_type="phi3",
+        settings=_PHI3 | {"original_max_position_embeddings": ORIGINAL_CONTEXT, "rope_parameters": _LONG_ROPE},
+    ),
+    "phi3-partial": Variant(
+        model_type="phi3",
+        settings=_PHI3
+        | {
+            "tie_word_embeddings": True,
+            "original_max_position_embeddings": ORIGINAL_CONTEXT,
+            "rope_parameters": _LONG_ROPE
+            | {
+                "partial_rotary_factor": 0.75,
+                "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.6],
+                "long_factor": [1.0, 2, 3, 5, 8, 13],
+            },
+        },
+    ),
     "gemma3": Variant(model_type="gemma3_text", settings=_GEMMA3),
     "gemma3-other-scale": Variant(
         model_type="gemma3_text", settings=_GEMMA3 | {"num_hidden_layers": 2, "query_pre_attn_scalar": 20}

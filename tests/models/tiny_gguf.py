@@ -5,6 +5,7 @@ interleaved rotation, and Llama 3's RoPE scaling as the tensor `rope_freqs.weigh
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ TYPES = {
 _ROUTER = "mlp.gate.weight"  # stays in f32
 _ARCHITECTURES = {
     "qwen3": "qwen3", "qwen3_moe": "qwen3moe", "qwen2": "qwen2", "llama": "llama", "mistral": "llama", "gemma3_text": "gemma3",
+    "phi3": "phi3",
 }  # fmt: skip
 
 
@@ -61,6 +63,9 @@ def write_gguf(
         gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), config.num_hidden_layers)
         for arch in (writer.arch, "qwen3")  # dense layers among sparse ones have names that only the latter knows
     ]
+    for key in ("short", "long"):
+        if factors_R := model.config.rope_parameters.get(f"{key}_factor"):
+            writer.add_tensor(f"rope_factors_{key}.weight", np.array(factors_R, np.float32))
     if factors_R := _rope_factors(model):
         writer.add_tensor("rope_freqs.weight", np.array(factors_R, np.float32))
     for name, values in _parameters(model):
@@ -108,7 +113,8 @@ def _add_sizes(writer: gguf.GGUFWriter, config: object) -> None:
     writer.add_value_length(d_head)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_rope_dimension_count(d_head)
+    part = config.rope_parameters.get("partial_rotary_factor", 1.0)
+    writer.add_rope_dimension_count(int(part * d_head))
     if config.model_type == "qwen3_moe":
         writer.add_expert_count(config.num_experts)
         writer.add_expert_used_count(config.num_experts_per_tok)
@@ -128,6 +134,12 @@ def _add_sizes(writer: gguf.GGUFWriter, config: object) -> None:
     if rope["rope_type"] in ("linear", "yarn"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
         writer.add_rope_scaling_factor(rope["factor"])
+    if rope["rope_type"] == "longrope":
+        original = rope["original_max_position_embeddings"]
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors(
+            math.sqrt(1 + math.log(config.max_position_embeddings / original) / math.log(original))
+        )
     if rope["rope_type"] == "yarn":
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from samovar.models import gemma3, llama, mistral, qwen2, qwen3, qwen3_moe
+from samovar.models import gemma3, llama, mistral, phi3, qwen2, qwen3, qwen3_moe
 from samovar.models.blocks import Layer
 from samovar.models.config import DecoderConfig
 from samovar.models.weights import WeightSource
@@ -18,9 +18,11 @@ class Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
+    "gemma3": Architecture(gemma3.read_config, gemma3.load_layer),
     "gemma3_text": Architecture(gemma3.read_config, gemma3.load_layer),
     "llama": Architecture(llama.read_config, llama.load_layer),
     "mistral": Architecture(mistral.read_config, mistral.load_layer),
+    "phi3": Architecture(phi3.read_config, phi3.load_layer),
     "qwen2": Architecture(qwen2.read_config, qwen2.load_layer),
     "qwen3": Architecture(qwen3.read_config, qwen3.load_layer),
     "qwen3_moe": Architecture(qwen3_moe.read_config, qwen3_moe.load_layer),

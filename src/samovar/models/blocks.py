@@ -34,8 +34,8 @@ class Attend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What every layer of one pass shares. `adapted` names the rows that adapters change; most passes have none. `local` are the
-    cosines and sines of layers with a window, in models that rotate those by other angles."""
+    """What every layer of one pass shares. `adapted` names the rows that adapters change; most passes have none. `local` are
+    the cosines and sines of layers with a window, in models that rotate those by other angles."""
 
     ops: Ops
     attend: Attend

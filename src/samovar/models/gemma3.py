@@ -33,8 +33,8 @@ def read_config(raw: dict[str, object], where: str) -> DecoderConfig:
     """Defaults are those of the published class. Raises as `read_decoder_config`."""
     if "vision_config" in raw or "text_config" in raw:
         raise UnsupportedModel(
-            f"{where}: vision_config and text_config belong to a model that sees; only the text model (gemma3_text) is implemented: "
-            "take a text-only folder, or a GGUF file of it"
+            f"{where}: vision_config and text_config belong to a model that sees; only the text model (gemma3_text) is "
+            "implemented: take a text-only folder, or a GGUF file of it"
         )
     own = ConfigReader({key: raw[key] for key in _OWN_KEYS if key in raw}, where)
     rest = {key: value for key, value in raw.items() if key not in _OWN_KEYS}

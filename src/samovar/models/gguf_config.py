@@ -55,6 +55,7 @@ _OWN_LAYER_NAMES = {
         "pre_feedforward_layernorm": "ffn_norm",
         "post_feedforward_layernorm": "post_ffw_norm",
     },
+    "phi3": {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"},
 }
 _27B_LAYERS = 62  # the one Gemma 3 whose queries have another scale, and which GGUF files do not say (llama.cpp, `gemma3.cpp`)
 _OUTER_NAMES = {
@@ -117,6 +118,8 @@ def config_from_gguf(
     raw.update({hf_key: rest.pop(key) for key, hf_key in _SIZES.items() if key in rest})
     if "num_experts" in raw:
         _add_experts(raw, rest, tensor_shapes, where)
+    if raw["model_type"] == "phi3":
+        _add_phi3(raw, rest, where)
     raw["rope_parameters"] = _rope_parameters(rest, where)
     _check_widths(raw, rest, where)
     if raw["model_type"] == "llama" and raw.get("sliding_window"):
@@ -163,6 +166,24 @@ def _add_gemma3(raw: dict[str, object], rest: dict[str, object], where: str) -> 
     assert isinstance(d_model, int)
     assert isinstance(n_heads, int)
     raw["query_pre_attn_scalar"] = d_model // n_heads if raw.get("num_hidden_layers") == _27B_LAYERS else d_head
+
+
+def _add_phi3(raw: dict[str, object], rest: dict[str, object], where: str) -> None:
+    """How far heads are rotated, and from where on by the long factors. The factors themselves are tensors."""
+    d_model, n_heads = raw.get("hidden_size"), raw.get("num_attention_heads")
+    if not isinstance(d_model, int) or not isinstance(n_heads, int) or n_heads <= 0:
+        raise FormatError(f"{where}: embedding_length and head_count are {d_model!r} and {n_heads!r}; expected sizes")
+    d_head = raw.setdefault("head_dim", d_model // n_heads)
+    d_rotary = rest.pop("rope.dimension_count", d_head)
+    if not isinstance(d_rotary, int) or not isinstance(d_head, int) or not 0 < d_rotary <= d_head:
+        raise FormatError(f"{where}: rope.dimension_count is {d_rotary!r}, and heads are {d_head!r} wide; expected no more")
+    raw["partial_rotary_factor"] = d_rotary / d_head
+    for key, hf_key in (
+        ("rope.scaling.original_context_length", "original_max_position_embeddings"),
+        ("rope.scaling.attn_factor", "attention_factor"),
+    ):
+        if (value := rest.pop(key, None)) is not None:
+            raw[hf_key] = value
 
 
 def _check_widths(raw: dict[str, object], rest: dict[str, object], where: str) -> None:

@@ -21,6 +21,7 @@ from samovar.tensors.stored import StoredTensor
 
 INTERLEAVED = frozenset({"llama", "mistral"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
 _ROPE_FACTORS = "rope_freqs.weight"
+_LONG_ROPE_FACTORS = ("short", "long")  # LongRoPE's, in tensors beside the layers'
 _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
 
 
@@ -83,6 +84,8 @@ def open_source(
         return architecture, config, source
     tensors = dict(checkpoint.tensors)
     config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
+    for key in _LONG_ROPE_FACTORS:
+        tensors.pop(f"rope_factors_{key}.weight", None)
     heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in INTERLEAVED else {}
     source = WeightSource(
         tensors, ops, where=where, file_name=partial(gguf_tensor_name, model_type=config.architecture),
@@ -130,6 +133,9 @@ def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, 
         return ARCHITECTURES[name], dict(checkpoint.config), where
     shapes = {tensor_name: tensor.shape for tensor_name, tensor in checkpoint.tensors.items()}
     raw = config_from_gguf(checkpoint.facts, shapes, where)
+    for key in _LONG_ROPE_FACTORS:
+        if (tensor := checkpoint.tensors.get(f"rope_factors_{key}.weight")) is not None:
+            raw[f"{key}_factor"] = dequantise(tensor.type, tensor.data).tolist()
     return ARCHITECTURES[str(raw["model_type"])], raw, where
 
 

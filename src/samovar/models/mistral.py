@@ -1,4 +1,4 @@
-"""Mistral, Ministral 8B, Mistral Nemo and Small: the layers of `llama`, all of them with a sliding window where the config has one.
+"""Mistral, Mistral Nemo and Small: the layers of `llama`, all with a sliding window where the config has one.
 
 Source: Mistral 7B (arXiv 2310.06825), section 2, and `transformers.models.mistral`.
 """

@@ -73,6 +73,32 @@ def read_rope(parameters: Mapping[str, object], *, d_rotary: int, max_context: i
     return rope
 
 
+def read_longrope(
+    parameters: Mapping[str, object], *, d_rotary: int, max_context: int, original: int, where: str
+) -> tuple[Rope, Rope]:
+    """LongRoPE (Ding et al., 2024, arXiv 2402.13753): the rotations of texts of up to `original` tokens, and of longer ones.
+
+    Each divides every frequency by a factor of its own. Cosines and sines of both are multiplied by `attention_factor`, which
+    unless given is sqrt(1 + ln(max_context / original) / ln(original)). Raises as `read_rope`.
+    """
+    rest = {key: value for key, value in parameters.items() if key not in ("rope_type", "type")}
+    theta, n_pairs = _number(rest, "rope_theta", where), d_rotary // 2
+    stretch = _number(rest, "factor", where, default=max_context / original)
+    scale = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 and original > 1 else 1.0
+    scale = _number(rest, "attention_factor", where, default=scale)
+    powers_R = np.float32(theta) ** (np.arange(0, d_rotary, 2, dtype=np.float32) / np.float32(d_rotary))
+    ropes = []
+    for key in ("short_factor", "long_factor"):
+        factors = rest.pop(key, None)
+        if not isinstance(factors, list) or len(factors) != n_pairs:
+            raise FormatError(f"{where}: rope {key} is {str(factors)[:80]}; expected a list of {n_pairs} numbers")
+        factors_R = np.array([_as_positive(key, factor, where) for factor in factors], np.float32)
+        ropes.append(Rope(inv_freq_R=(1 / (factors_R * powers_R)).astype(np.float32), attention_factor=scale))
+    if rest:
+        raise UnsupportedModel(f"{where}: rope parameters that rope type 'longrope' does not read: {sorted(rest)}")
+    return ropes[0], ropes[1]
+
+
 def _llama3(plain_R: F32, rest: dict[str, object], where: str) -> F32:
     """Long wavelengths are stretched by `factor`, short ones kept, those between blended."""
     factor = _number(rest, "factor", where)

@@ -162,6 +162,22 @@ class WeightSource:
         self.projections[name] = n_out, n_in
         return Projection(name, self.linear(f"{name}.weight", n_out, n_in), bias_N)
 
+    def split_projection(self, name: str, n_outs: Mapping[str, int], n_in: int) -> tuple[Projection, ...]:
+        """Linear layers whose rows lie one after the other in `name.weight`: `n_outs` of each, by its own name.
+
+        Adapters have no names for them, so none of them is listed in `projections`.
+        """
+        whole = self.stored(f"{name}.weight", (sum(n_outs.values()), n_in))
+        found, start = [], 0
+        for part, n_out in n_outs.items():
+            rows = whole.part(start, start + n_out)
+            start += n_out
+            if start == whole.shape[0]:
+                rows = replace(rows, release=whole.release)
+            self._check_form(rows)
+            found.append(Projection(f"{name}.{part}", self._pack(rows, None, self._form), None))
+        return tuple(found)
+
     def accept_copy(self, name: str, of: StoredTensor) -> None:
         """A tensor that may be there and must then repeat `of` to the byte. Raises FormatError where it does not."""
         copy = self._rest.pop(self._file_name(name), None)

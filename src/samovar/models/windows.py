@@ -1,7 +1,7 @@
 """Sliding windows: in which layers a token attends to the last so many positions alone, as each architecture's config says it.
 
-A window counts the token itself, as the masks of `transformers` do. One that holds the whole context is none,
-but for layers chosen by a pattern, which differ in more than that.
+A window counts the token itself, as the masks of `transformers` do. One that holds the whole context changes
+nothing.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ _KINDS = ("full_attention", "sliding_attention")
 def read_windows(reader: ConfigReader, n_layers: int, max_context: int, sliding: Sliding) -> tuple[int | None, ...]:
     """The window of each layer, None for one that sees all; () where all layers do.
 
-    Takes every key that is about windows. Raises FormatError for values that make no sense, UnsupportedModel for layers of other
-    kinds, and for windows that the architecture does not have.
+    Takes every key that is about windows. Raises FormatError for values that make no sense, UnsupportedModel for layers of
+    other kinds, and for windows that the architecture does not have.
     """
     where = reader.where
     is_used, window = reader.take("use_sliding_window"), reader.take("sliding_window")
@@ -40,7 +40,7 @@ def read_windows(reader: ConfigReader, n_layers: int, max_context: int, sliding:
         if any(slides) and (named is not None or sliding == "by_pattern"):
             raise FormatError(f"{where}: there are layers of sliding_attention, and no sliding_window is in use; expected one")
         return ()
-    if window >= max_context and sliding != "by_pattern":
+    if sliding == "never" and window >= max_context:
         return ()
     if sliding == "never":
         raise UnsupportedModel(f"{where}: sliding_window {window} is not implemented for this architecture; expected none")
@@ -64,9 +64,7 @@ def _named_layers(reader: ConfigReader, n_layers: int) -> list[bool] | None:
     if layer_types is None:
         return None
     if not isinstance(layer_types, list) or len(layer_types) != n_layers:
-        raise FormatError(
-            f"{reader.where}: layer_types is {layer_types!r}; expected a list with an entry for each of {n_layers} layers"
-        )
+        raise FormatError(f"{reader.where}: layer_types is {layer_types!r}; expected an entry for each of {n_layers} layers")
     if others := sorted({str(kind) for kind in layer_types} - set(_KINDS)):
         raise UnsupportedModel(f"{reader.where}: layer_types {others} are not implemented; expected {' or '.join(_KINDS)}")
     return [kind == "sliding_attention" for kind in layer_types]

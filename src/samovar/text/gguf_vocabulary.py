@@ -38,6 +38,7 @@ _WORDS: Final = {
 # Tokens that end an answer, by their names in published vocabularies; a file names only one or two of them by id.
 _END_NAMES: Final = frozenset({
     "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "</s>", "<｜end▁of▁sentence｜>",
+    "<end_of_turn>", "<|end|>",
 })  # fmt: skip
 
 
@@ -191,9 +192,11 @@ def _package_sentencepiece(
     bytes_ = {t for t, kind in zip(tokens, kinds, strict=True) if kind == _Kind.BYTE}
     if missing := [b for b in range(256) if f"<0x{b:02X}>" not in bytes_]:
         raise UnsupportedModel(f"{_KEY}tokens has no token for byte 0x{missing[0]:02X}; expected one for each byte")
-    unknown = next((t for t, kind in zip(tokens, kinds, strict=True) if kind == _Kind.UNKNOWN), None)
-    if unknown is None:
-        raise FormatError(f"{_KEY}token_type marks no token as unknown (2); expected one")
+    unknown_id = kinds.index(_Kind.UNKNOWN) if _Kind.UNKNOWN in kinds else _id(metadata, "unknown", tokens)
+    if unknown_id is None:
+        raise FormatError(f"{_KEY}token_type marks no token as unknown (2), and no unknown_token_id is given; expected one")
+    unknown = tokens[unknown_id]
+    vocabulary[unknown] = unknown_id
     pairs = _pairs_by_score({t: i for t, i in vocabulary.items() if kinds[i] == _Kind.NORMAL}, scores)
     if with_control:
         vocabulary |= _control_within(tokens, kinds, max(vocabulary.values()))
