@@ -1,4 +1,4 @@
-"""llama.cpp's quantisers, by way of the library that llama-cpp-python brings: the peer of ours. Nothing of samovar takes part."""
+"""llama.cpp's quantisers, by way of the library that llama-cpp-python brings: the peer of ours."""
 
 import ctypes
 from functools import cache

@@ -1,11 +1,11 @@
 """How much our quantisers lose, beside llama.cpp's at the same types.
 
 Three tables, each a ratio of ours to theirs, without and with an importance of columns:
-- synthetic weights: Student's t with 4 degrees of freedom, rows and columns scaled by log-normal factors; ratio of the root mean
-  square error (weighted by the importance where there is one, as the search is);
+- synthetic weights: Student's t with 4 degrees of freedom, rows and columns scaled by log-normal factors; ratio of the root
+  mean square error (weighted by the importance where there is one, as the search is);
 - the tensors of real models, the same. All real weights at hand are quantised already, so each is taken to other types only;
-- whole models: ratio of the mean KL divergence from the source, dequantised exactly, over the text of `benchmarks.quality`. Both
-  files have the same types tensor by tensor, and are computed in float32 from exactly dequantised weights
+- whole models: ratio of the mean KL divergence from the source, dequantised exactly, over the text of `benchmarks.quality`.
+  Both files have the same types tensor by tensor, and are computed in float32 from exactly dequantised weights
   (`benchmarks.exact_model`), so that nothing but the quantisers differs. The importance is of another text (`LICENSE`).
 """
 

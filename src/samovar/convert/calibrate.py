@@ -1,7 +1,7 @@
 """The importance of columns, measured: the model reads a text, and the inputs of its linear layers are squared and summed.
 
-The model is the one that answers, on operations that look at what passes through them; it is in memory as a whole meanwhile. The
-text is cut into windows, each of which is read from its own beginning.
+The model is the one that answers, on operations that look at what passes through them; it is in memory as a whole meanwhile.
+The text is cut into windows, each of which is read from its own beginning.
 
 Shape letters: see `samovar.kernels`.
 """
@@ -216,11 +216,11 @@ def _read(decoder: Decoder, ops: Ops, ids_T: NDArray[np.int64]) -> None:
     )
     positions_T = np.arange(n_tokens)
 
-    def attend(layer: int, q_THK: F32, k_TGK: F32, v_TGK: F32) -> F32:
+    def attend(_layer: int, q_THK: F32, k_TGK: F32, v_TGK: F32) -> F32:
         ops.write_kv(k_TGK, v_TGK, pages, positions_T)
         return ops.attention(q_THK, pages, spans, 1 / math.sqrt(q_THK.shape[-1]))
 
-    decoder(ids_T, positions_T, attend, positions_T[::_HEAD_STEP])
+    decoder(ids_T, positions_T, attend, positions_T[::_HEAD_STEP].copy())
 
 
 def _of(tensor: SourceTensor, seen: dict[str, list[_Inputs]]) -> F32 | None:

@@ -1,8 +1,8 @@
 """Importance from a file of llama.cpp's `llama-imatrix`: the GGUF form, or the older `.dat`.
 
-Source: llama.cpp, `tools/imatrix/imatrix.cpp`. GGUF: for each matrix NAME the tensors `NAME.in_sum2` [E, K], sums of squares, and
-`NAME.counts` [E, 1], over how many rows. `.dat`: the number of entries, and for each a name, the number of passes, and sums that
-were divided by rows and multiplied by passes; of experts one behind the other.
+Source: llama.cpp, `tools/imatrix/imatrix.cpp`. GGUF: for each matrix NAME the tensors `NAME.in_sum2` [E, K], sums of squares,
+and `NAME.counts` [E, 1], over how many rows. `.dat`: the number of entries, and for each a name, the number of passes, and sums
+that were divided by rows and multiplied by passes; of experts one behind the other.
 """
 
 import struct
@@ -25,9 +25,10 @@ _MOST_NAME_BYTES: Final = 1 << 16
 
 
 def read_imatrix(path: Path) -> Importance:
-    """The mean squares in a file. Raises FormatError for what is no such file, ModelNotFound or StoreError where it cannot be read.
+    """The mean squares in a file.
 
-    A `.dat` file does not say how many experts an entry is of: the entry has one row, which `Importance.of` cuts.
+    Raises FormatError for what is no such file, ModelNotFound or StoreError where it cannot be read. A `.dat` file does not
+    say how many experts an entry is of: the entry has one row, which `Importance.of` cuts.
     """
     try:
         with open_plain(path) as file:

@@ -30,7 +30,7 @@ class Importance:
         digest = hashlib.sha256()
         for name in sorted(self.mean_squares):
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(self.mean_squares[name]))
+            digest.update(self.mean_squares[name].tobytes())
         return digest.digest()
 
     def of(self, name: str, shape: tuple[int, ...]) -> F32 | None:

@@ -186,6 +186,9 @@ class _Work:
 
 
 def _encode_floats(type_: TensorType, x_MK: F32) -> NDArray[np.uint8]:
-    """[M, row bytes] of F32 or F16."""
+    """[M, row bytes] of F32, F16 or BF16, rounded to nearest even."""
+    if type_ is dtypes.BF16:
+        bits_MK = x_MK.view(np.uint32)
+        return ((bits_MK + 0x7FFF + (bits_MK >> 16 & 1)) >> 16).astype("<u2").view(np.uint8)
     assert type_ in (dtypes.F32, dtypes.F16), type_
     return np.ascontiguousarray(x_MK, "<f4" if type_ is dtypes.F32 else "<f2").view(np.uint8)

@@ -1,4 +1,4 @@
-"""The model that is converted: its tensors under GGUF names, in the order of rows that GGUF wants, in float32 a few rows at a time.
+"""The model that is converted: its tensors under GGUF names, in GGUF's order of rows, in float32 a few rows at a time.
 
 Shape letters: N rows, K values of a row, E experts.
 """
@@ -117,10 +117,9 @@ def source_tensors(checkpoint: Checkpoint) -> tuple[DecoderConfig, list[SourceTe
 
 def _plain(name: str, tensor: Tensor, config: DecoderConfig) -> SourceTensor:
     """A tensor that is no expert's. The `llama` architecture has rows of q and k as pairs that are rotated together."""
-    heads = (
-        {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if gguf_architecture(config.architecture) in INTERLEAVED else {}
-    )
-    n_heads = next((n for part, n in heads.items() if part in name), None)
+    heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads}
+    is_interleaved = gguf_architecture(config.architecture) in INTERLEAVED
+    n_heads = next((n for part, n in heads.items() if part in name and is_interleaved), None)
     order = None if n_heads is None else np.argsort(half_split_order(tensor.shape[0], n_heads))
     return SourceTensor(name=gguf_tensor_name(name), shape=tensor.shape, parts=(tensor,), order=order)
 

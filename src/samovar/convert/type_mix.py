@@ -8,7 +8,10 @@ those of `llama-quantize` (llama.cpp, `src/llama-quant.cpp`) for the presets Q8_
 - q4_0 with importance: `ffn_down` takes Q4_1 in the first eighth of the layers;
 - iq4_nl: `attn_v` takes Q5_K where 4 or more query heads share a key head, and `ffn_down` in the first eighth of the layers
   where there is no importance;
-- with 8 experts, `attn_k` and `attn_v` take Q8_0, and beside Q4_K `attn_output` Q5_K; with 80 layers, `attn_v` takes Q5_K beside Q4_K.
+- with 8 experts, `attn_k` and `attn_v` take Q8_0, and beside Q4_K and IQ4_NL `attn_output` Q5_K;
+- with 80 layers, `attn_v` takes Q5_K beside Q4_K.
+
+A mix of a float type takes it for all matrices.
 
 Vectors and the routers of experts stay in F32. Rows that no block of a type divides take a finer type (FALLBACKS).
 """
@@ -68,6 +71,8 @@ class TypeRules:
         part = name.split(".")[-2]
         if len(shape) == 1 or part == _ROUTER or not name.endswith(".weight"):
             return F32
+        if self.mix.plain.is_float:
+            return self.mix.plain
         if part == "output" or (part == "token_embd" and self.config.is_tied):
             return Q8_0 if self.mix.plain is Q8_0 or shape[-1] % Q6_K.block_elements else Q6_K
         if part == "token_embd":
@@ -87,7 +92,7 @@ class TypeRules:
             if plain is IQ4_NL and config.n_heads >= 4 * config.n_kv_heads:
                 return Q5_K
             return Q6_K if is_better else plain
-        if part == "attn_output" and has_8_experts and plain is Q4_K:
+        if part == "attn_output" and has_8_experts and plain in (Q4_K, IQ4_NL):
             return Q5_K
         if part != "ffn_down":
             return plain

@@ -39,7 +39,8 @@ def folded(t_ML: F32) -> F32:
     while width > 1:
         width //= 2
         t_ML = t_ML[..., :width] + t_ML[..., width:]
-    return t_ML[..., 0]
+    sum_M: F32 = t_ML[..., 0]
+    return sum_M
 
 
 def half(x: F32) -> F32:
@@ -64,7 +65,8 @@ def quotient(a: F32, b: F32) -> F32:
 def extreme(x_ML: F32) -> F32:
     """[M]: the first value of the largest magnitude."""
     at = np.abs(x_ML).argmax(axis=-1)
-    return np.take_along_axis(x_ML, at[..., None], axis=-1)[..., 0]
+    found_M: F32 = np.take_along_axis(x_ML, at[..., None], axis=-1)[..., 0]
+    return found_M
 
 
 def one_scale(x_ML: F32, w_ML: F32, codes: Codes, top: float, grid: Iterable[float]) -> F32:
@@ -104,7 +106,7 @@ def eight_bit_scale(x_ML: F32, w_ML: F32, codes: Codes) -> F32:
 
 def errors(x_ML: F32, w_ML: F32, stored_ML: F32) -> F32:
     """[M]: the weighted square error."""
-    e_ML = x_ML - stored_ML
+    e_ML: F32 = x_ML - stored_ML
     return folded(w_ML * e_ML * e_ML)
 
 
@@ -178,7 +180,8 @@ def scale_and_minimum(x_ML: F32, w_ML: F32, top: int) -> tuple[F32, F32]:
 
 def codes_from_zero(x_ML: F32, s_M: F32, m_M: F32, top: int) -> F32:
     """[M, L]: the nearest codes from 0 to `top` of x + m over s."""
-    return np.clip(np.rint((x_ML + m_M[..., None]) * inverse(s_M)[..., None]), 0, np.float32(top))
+    q_ML: F32 = np.clip(np.rint((x_ML + m_M[..., None]) * inverse(s_M)[..., None]), 0, np.float32(top))
+    return q_ML
 
 
 def _two_parameters(sw_M: F32, sq_M: F32, sqq_M: F32, sx_M: F32, sxq_M: F32) -> tuple[F32, F32]:
@@ -206,7 +209,8 @@ def shared_scales(x_BJL: F32, w_BJL: F32, top: int) -> tuple[F32, F32, F32, F32,
 
 
 def _six_bits(x: F32) -> F32:
-    return np.clip(np.rint(x), 0, 63)
+    q: F32 = np.clip(np.rint(x), 0, 63)
+    return q
 
 
 def _near_pairs(x_BJL: F32, w_BJL: F32, top: int, scales: tuple[F32, F32], near: tuple[F32, F32]) -> tuple[F32, F32, F32]:

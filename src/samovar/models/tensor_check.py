@@ -28,11 +28,11 @@ class _Shape:
 class _NoPacker:
     """Packs nothing."""
 
-    def pack(self, tensor: Tensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:
+    def pack(self, tensor: Tensor, order: NDArray[np.int64] | None, form: WeightForm) -> Linear:  # noqa: ARG002
         """As `Packer.pack`."""
         return self.pack_stack((tensor,), form)
 
-    def pack_stack(self, tensors: tuple[Tensor, ...], form: WeightForm) -> Stack:
+    def pack_stack(self, tensors: tuple[Tensor, ...], form: WeightForm) -> Stack:  # noqa: ARG002
         """As `Packer.pack_stack`."""
         n_out, n_in = tensors[0].shape[-2:]
         size_bytes = sum(tensor.size_bytes for tensor in tensors)
@@ -43,7 +43,10 @@ class _NoPacker:
 
 
 def check_tensors(checkpoint: Checkpoint) -> DecoderConfig:
-    """The config, with which all tensors agree: none is missing, none left over, and each has its shape. Raises as `load_model`."""
+    """The config, with which all tensors agree: none is missing, none left over, each has its shape.
+
+    Raises as `load_model`.
+    """
     ops = ReferenceOps()
     architecture, config, source = open_source(checkpoint, ops, _NoPacker())
     return load_decoder(config, source, ops, architecture.load_layer).config
