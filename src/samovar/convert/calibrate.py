@@ -19,7 +19,7 @@ from samovar.convert.importance import Importance
 from samovar.convert.source import SourceTensor, source_tensors
 from samovar.errors import BadRequest
 from samovar.formats import open_checkpoint
-from samovar.kernels import F32, PAGE_TOKENS, Experts, KvPages, Linear, Ops, Spans, Stack, WeightForm
+from samovar.kernels import F32, PAGE_TOKENS, Activation, Experts, KvPages, Linear, Ops, Spans, Stack, WeightForm
 from samovar.llm.model_text import read_model_text
 from samovar.models.blocks import Decoder
 from samovar.models.loader import load_model
@@ -133,12 +133,16 @@ class WatchingOps:
         bias_N: F32 | None = None,
         *,
         gate_TD: F32 | None = None,
+        activation: Activation = "silu",
         residual_TN: F32 | None = None,
     ) -> F32:
         """As `Ops.linear`."""
         assert isinstance(weight, _Watched)
-        weight.inputs.add(x_TD if gate_TD is None else self.inner.silu_gate(gate_TD, x_TD))
-        return self.inner.linear(x_TD, weight.weight, bias_N, gate_TD=gate_TD, residual_TN=residual_TN)
+        gate = self.inner.silu_gate if activation == "silu" else self.inner.gelu_gate
+        weight.inputs.add(x_TD if gate_TD is None else gate(gate_TD, x_TD))
+        return self.inner.linear(
+            x_TD, weight.weight, bias_N, gate_TD=gate_TD, activation=activation, residual_TN=residual_TN
+        )
 
     def linears(
         self,
@@ -216,9 +220,11 @@ def _read(decoder: Decoder, ops: Ops, ids_T: NDArray[np.int64]) -> None:
     )
     positions_T = np.arange(n_tokens)
 
-    def attend(_layer: int, q_THK: F32, k_TGK: F32, v_TGK: F32) -> F32:
+    def attend(
+        _layer: int, q_THK: F32, k_TGK: F32, v_TGK: F32, /, *, scale: float | None = None, window: int | None = None
+    ) -> F32:
         ops.write_kv(k_TGK, v_TGK, pages, positions_T)
-        return ops.attention(q_THK, pages, spans, 1 / math.sqrt(q_THK.shape[-1]))
+        return ops.attention(q_THK, pages, spans, 1 / math.sqrt(q_THK.shape[-1]) if scale is None else scale, window)
 
     decoder(ids_T, positions_T, attend, positions_T[::_HEAD_STEP].copy())
 

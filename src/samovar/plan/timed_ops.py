@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.kernels import F32, PAGE_TOKENS, Experts, KvPages, KvType, Linear, Spans, Stack, WeightForm
+from samovar.kernels import F32, PAGE_TOKENS, Activation, Experts, KvPages, KvType, Linear, Spans, Stack, WeightForm
 from samovar.kernels.native import packed_bytes
 from samovar.kernels.sample_batch import SampleBatch
 from samovar.plan.costs import (
@@ -23,6 +23,7 @@ from samovar.plan.costs import (
     step_s,
     values_s,
 )
+from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor, Tensor
 
 
@@ -87,7 +88,7 @@ class TimedOps:
         """Their size."""
         return SizingPacker().pack_stack(tensors, form)
 
-    def embed(self, table: StoredTensor, ids_T: NDArray[np.int64]) -> F32:
+    def embed(self, table: StoredTensor, ids_T: NDArray[np.int64], scale: float = 1.0) -> F32:  # noqa: ARG002
         """Rows are dequantised."""
         return self._elementwise(zeros(len(ids_T), table.shape[1]))
 
@@ -102,6 +103,7 @@ class TimedOps:
         bias_N: F32 | None = None,
         *,
         gate_TD: F32 | None = None,
+        activation: Activation = "silu",  # noqa: ARG002  # the others take as long
         residual_TN: F32 | None = None,  # noqa: ARG002  # added as sums are stored
     ) -> F32:
         """One product; a gate is computed value by value."""
@@ -143,6 +145,14 @@ class TimedOps:
         """Value by value."""
         return self._elementwise(gate_TF)
 
+    def gelu_gate(self, gate_TF: F32, up_TF: F32) -> F32:  # noqa: ARG002
+        """Value by value."""
+        return self._elementwise(gate_TF)
+
+    def quantise(self, type_: TensorType, x_NK: F32, importance_K: F32) -> NDArray[np.uint8]:  # noqa: ARG002
+        """No model does so."""
+        raise NotImplementedError
+
     def route(self, logits_TE: F32, n_chosen: int, *, is_renormalised: bool) -> tuple[NDArray[np.int32], F32]:  # noqa: ARG002
         """A choice of nobody in particular."""
         self._elementwise(logits_TE)
@@ -181,10 +191,20 @@ class TimedOps:
         self._elementwise(k_TGK)
         self._elementwise(v_TGK)
 
-    def attention(self, q_THK: F32, pages: KvPages, spans: Spans, scale: float) -> F32:  # noqa: ARG002
+    def attention(
+        self,
+        q_THK: F32,
+        pages: KvPages,
+        spans: Spans,
+        scale: float,  # noqa: ARG002
+        window: int | None = None,
+    ) -> F32:
         """The positions that `spans` give, in pages of the type of `pages`."""
         counts, starts = np.diff(spans.row_starts).astype(np.int64), spans.positions.astype(np.int64)
         n_pairs = float((counts * starts + counts * (counts + 1) // 2).sum())
+        if window is not None:
+            n_pairs = min(n_pairs, float(counts.sum() * window))
+            starts = np.minimum(starts, window)
         self.seconds += call_s() + attention_s(
             self.machine,
             pages.type,
@@ -223,7 +243,17 @@ class TimedAttend:
     starts_S: NDArray[np.int32]
     n_rows: int
 
-    def __call__(self, layer: int, q_THK: F32, k_TGK: F32, v_TGK: F32) -> F32:  # noqa: ARG002  # layers are alike
+    def __call__(
+        self,
+        layer: int,  # noqa: ARG002  # layers are alike
+        q_THK: F32,
+        k_TGK: F32,
+        v_TGK: F32,
+        /,
+        *,
+        scale: float | None = None,  # noqa: ARG002
+        window: int | None = None,
+    ) -> F32:
         """o_THK of one layer."""
         n_streams, (_, n_kv_heads, d_head) = len(self.starts_S), k_TGK.shape
         pages = KvPages(
@@ -237,4 +267,4 @@ class TimedAttend:
             page_tables_SP=np.zeros((n_streams, 1), np.int32),
         )
         self.ops.write_kv(k_TGK, v_TGK, pages, np.zeros(len(k_TGK), np.int64))
-        return self.ops.attention(q_THK, pages, spans, d_head**-0.5)
+        return self.ops.attention(q_THK, pages, spans, d_head**-0.5, window)
