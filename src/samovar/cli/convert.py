@@ -1,4 +1,4 @@
-"""`samovar convert`: a GGUF file to a Hugging Face folder, without a change of value."""
+"""`samovar convert`: a model between GGUF and a Hugging Face folder, without a change of value."""
 
 import argparse
 from pathlib import Path
@@ -12,19 +12,22 @@ from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hub import default_store, resolve
 
 _EXAMPLES = """examples:
-  samovar convert model.gguf ./model           a folder with safetensors, config, tokenizer and template
+  samovar convert ./Qwen3-0.6B qwen3-0.6b.gguf     safetensors to GGUF: BF16 stays BF16
+  samovar convert qwen3-0.6b.gguf ./folder         GGUF to safetensors, config, tokenizer and template
 
-Quantised weights become float32, which holds each of their values and takes 4 to 8 times the space.
+Quantised weights become float32, which holds each of their values and takes 4 to 8 times the space; `samovar quantize` writes
+smaller files. A run that was stopped goes on where it was when the command is given again.
 """
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser(
-        "convert", help="bring a model into another file format, lossless", description=__doc__, epilog=_EXAMPLES
+        "convert", help="bring a model into the other file format, lossless", description=__doc__, epilog=_EXAMPLES
     )
-    parser.add_argument("source", metavar="SRC", help="a GGUF file, or a name in the store")
-    parser.add_argument("target", metavar="DST", type=Path, help="the folder to write")
+    parser.add_argument("source", metavar="SRC", help="a GGUF file, a Hugging Face folder, or a name in the store")
+    parser.add_argument("target", metavar="DST", type=Path, help="the folder to write, or the file: NAME.gguf")
+    parser.add_argument("--force", action="store_true", help="replace the file DST if it is there")
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -32,11 +35,22 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     """Convert, and print the path on stdout."""
     # Imported where it is needed: start-up waits for imports, and no other command needs these.
     from samovar.convert.to_folder import write_folder
+    from samovar.convert.to_gguf import write_gguf_file
+    from samovar.llm.setup import choose_ops
 
     checkpoint = open_checkpoint(resolve(args.source, default_store()))
-    if not isinstance(checkpoint, GgufCheckpoint):
-        raise BadRequest(f"{args.source}: a folder already", param="source")
-    with ProgressBar(streams, "converting") as progress:
-        write_folder(checkpoint, args.target, progress)
+    is_to_gguf = args.target.suffix == ".gguf"
+    if is_to_gguf == isinstance(checkpoint, GgufCheckpoint):
+        found, expected = ("GGUF file", "a folder") if is_to_gguf else ("folder", "a file with a name that ends in .gguf")
+        raise BadRequest(f"{args.target}: the source is a {found} already; expected {expected} to write", param="target")
+    try:
+        with ProgressBar(streams, "converting") as progress:
+            if isinstance(checkpoint, GgufCheckpoint):
+                write_folder(checkpoint, args.target, progress)
+            else:
+                write_gguf_file(checkpoint, args.target, choose_ops(streams.isa, None)[0], progress, replace=args.force)
+    except KeyboardInterrupt:
+        streams.note("interrupted; what is done is kept, and the same command goes on from there")
+        raise
     print(one_line(str(args.target)), file=streams.stdout)
     return 0

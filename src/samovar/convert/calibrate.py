@@ -140,9 +140,7 @@ class WatchingOps:
         assert isinstance(weight, _Watched)
         gate = self.inner.silu_gate if activation == "silu" else self.inner.gelu_gate
         weight.inputs.add(x_TD if gate_TD is None else gate(gate_TD, x_TD))
-        return self.inner.linear(
-            x_TD, weight.weight, bias_N, gate_TD=gate_TD, activation=activation, residual_TN=residual_TN
-        )
+        return self.inner.linear(x_TD, weight.weight, bias_N, gate_TD=gate_TD, activation=activation, residual_TN=residual_TN)
 
     def linears(
         self,

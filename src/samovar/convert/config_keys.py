@@ -4,7 +4,7 @@ What is written is read back and held against the config: what GGUF cannot say o
 """
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Final
 
 import numpy as np
@@ -15,6 +15,8 @@ from samovar.formats.gguf_values import EncodedValue, Kind, encode_as
 from samovar.models import ARCHITECTURES
 from samovar.models.config import DecoderConfig
 from samovar.models.gguf_config import config_from_gguf, gguf_architecture, model_type_of
+from samovar.models.long_context import LongContext
+from samovar.models.outputs import POOLING_LAST, gguf_outputs
 from samovar.models.rope import Rope
 
 _Values = dict[str, tuple[Kind, int | float | str | bool]]
@@ -22,12 +24,17 @@ _ROUNDING: Final = 1e-6  # numbers are kept in float32
 
 
 def config_keys(
-    raw: dict[str, object], config: DecoderConfig, tensors: list[SourceTensor], where: str
+    raw: dict[str, object], config: DecoderConfig, tensors: list[SourceTensor], where: str, *, is_embedder: bool
 ) -> dict[str, EncodedValue]:
-    """The architecture and its keys. Raises UnsupportedModel where the file would say another model than the config."""
+    """The architecture and its keys. Raises UnsupportedModel where the file would say another model than the config.
+
+    `is_embedder` says that the last token's state is the vector of a text.
+    """
     architecture = gguf_architecture(config.architecture)
     values: _Values = {"general.architecture": ("string", architecture)}
     values |= {f"{architecture}.{key}": value for key, value in (_sizes(config) | _rope(raw)).items()}
+    if is_embedder:
+        values[f"{architecture}.pooling_type"] = ("u32", POOLING_LAST)
     _check(values, config, tensors, where)
     return {key: encode_as(kind, value) for key, (kind, value) in values.items()}
 
@@ -91,6 +98,8 @@ def _check(values: _Values, config: DecoderConfig, tensors: list[SourceTensor], 
     model_type = model_type_of(values["general.architecture"][1])
     assert isinstance(model_type, str)
     found = ARCHITECTURES[model_type].read_config(config_from_gguf(plain, shapes, where), where)
+    pooling = plain.get(f"{values['general.architecture'][1]}.pooling_type")
+    found = replace(found, outputs=replace(gguf_outputs(pooling, None, shapes, where), is_bare=config.outputs.is_bare))
     factors = next((t.parts[0].stored().data.view(np.float32) for t in tensors if t.name == "rope_freqs.weight"), None)
     for entry in fields(config):
         wanted, got = getattr(config, entry.name), getattr(found, entry.name)
@@ -107,6 +116,9 @@ def _is_same(wanted: object, got: object) -> bool:
     if isinstance(wanted, Rope) and isinstance(got, Rope):
         is_near = np.allclose(wanted.inv_freq_R, got.inv_freq_R, rtol=_ROUNDING, atol=0)
         return bool(is_near and math.isclose(wanted.attention_factor, got.attention_factor, rel_tol=_ROUNDING))
+    if isinstance(wanted, LongContext) and isinstance(got, LongContext):
+        lengths = [(long.native, long.trained, *long.ropes) for long in (wanted, got)]
+        return lengths[0] == lengths[1] and all(_is_same(rope, got.ropes[factor]) for factor, rope in wanted.ropes.items())
     if isinstance(wanted, float) and isinstance(got, float):
         return math.isclose(wanted, got, rel_tol=_ROUNDING)
     return wanted == got

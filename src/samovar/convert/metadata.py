@@ -48,7 +48,8 @@ def file_metadata(
 
 def _of_folder(checkpoint: HfCheckpoint, config: DecoderConfig, tensors: list[SourceTensor]) -> dict[str, EncodedValue]:
     """Name, sizes, sampling defaults, tokenizer and template."""
-    keys = config_keys(checkpoint.config, config, tensors, str(checkpoint.path / CONFIG))
+    where, is_embedder = str(checkpoint.path / CONFIG), checkpoint.vectors is not None
+    keys = config_keys(checkpoint.config, config, tensors, where, is_embedder=is_embedder)
     keys["general.type"] = encode_as("string", "model")
     keys["general.name"] = encode_as("string", checkpoint.path.resolve().name)
     defaults = checkpoint.generation_config

@@ -161,7 +161,7 @@ class _Work:
 
     def _encode(self, x_MK: F32, member: int) -> NDArray[np.uint8]:
         if self.type not in QUANTISED_TYPES:
-            return _encode_floats(self.type, x_MK)
+            return encode_floats(self.type, x_MK)
         width = x_MK.shape[1]
         ones_K = np.ones(width, np.float32)
         weights_K = ones_K if self.importance_EK is None else self.importance_EK[member]
@@ -185,7 +185,7 @@ class _Work:
         )
 
 
-def _encode_floats(type_: TensorType, x_MK: F32) -> NDArray[np.uint8]:
+def encode_floats(type_: TensorType, x_MK: F32) -> NDArray[np.uint8]:
     """[M, row bytes] of F32, F16 or BF16, rounded to nearest even."""
     if type_ is dtypes.BF16:
         bits_MK = x_MK.view(np.uint32)

@@ -105,6 +105,8 @@ def source_tensors(checkpoint: Checkpoint) -> tuple[DecoderConfig, list[SourceTe
     if isinstance(checkpoint, GgufCheckpoint):
         return config, [SourceTensor(name=t.name, shape=t.shape, parts=(t,)) for t in checkpoint.tensors.values()]
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not is_recomputed(name)}
+    if config.outputs.is_bare:
+        tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
     if config.is_tied:
         tensors.pop("lm_head.weight", None)
     experts = {name: tensors.pop(name) for name in list(tensors) if _EXPERTS in name}

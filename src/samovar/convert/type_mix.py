@@ -51,6 +51,11 @@ MIXES: Final = {
 }
 
 
+def stays_f32(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of a GGUF file is F32 beside any type: vectors, routers and what is no weight."""
+    return len(shape) == 1 or name.split(".")[-2] == _ROUTER or not name.endswith(".weight")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeRules:
     """A mix for one model."""
@@ -69,7 +74,7 @@ class TypeRules:
     def wanted(self, name: str, shape: tuple[int, ...]) -> TensorType:
         """The type of a tensor if all rows suited it."""
         part = name.split(".")[-2]
-        if len(shape) == 1 or part == _ROUTER or not name.endswith(".weight"):
+        if stays_f32(name, shape):
             return F32
         if self.mix.plain.is_float:
             return self.mix.plain

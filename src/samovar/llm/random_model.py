@@ -116,7 +116,11 @@ def random_checkpoint(name: str, shape: Shape, quant: str) -> GgufCheckpoint:
     """
     tensors = {}
     for plan in _plans(shape, _quant(quant)):
-        data = np.concatenate(list(plan.fill())) if len(plan.shape) == 1 else np.broadcast_to(np.zeros((), np.uint8), (plan.size_bytes,))
+        data = (
+            np.concatenate(list(plan.fill()))
+            if len(plan.shape) == 1
+            else np.broadcast_to(np.zeros((), np.uint8), (plan.size_bytes,))
+        )
         tensors[plan.name] = StoredTensor(name=plan.name, type=plan.type, shape=plan.shape, data=data, source=name)
     return GgufCheckpoint(path=Path(name), version=3, metadata=_metadata(shape, quant), tensors=tensors, files=())
 

@@ -13,7 +13,8 @@ from samovar.errors import FormatError
 
 _MAX_LABELS: Final = 1024
 _BARE: Final = "embed_tokens.weight"
-_POOLING_RANK: Final = 4  # llama.cpp's enum llama_pooling_type
+POOLING_LAST: Final = 3  # llama.cpp's enum llama_pooling_type
+_POOLING_RANK: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +52,13 @@ def gguf_outputs(pooling_type: object, labels: object, shapes: Mapping[str, tupl
 
     Raises FormatError for a pooling type that llama.cpp does not have, and a reranker whose classifier is missing.
     """
-    if isinstance(pooling_type, bool) or pooling_type not in (None, 0, 1, 2, 3, _POOLING_RANK):
+    if isinstance(pooling_type, bool) or pooling_type not in (None, 0, 1, 2, POOLING_LAST, _POOLING_RANK):
         raise FormatError(f"{where}: pooling_type is {pooling_type!r}; expected 0 (none) to {_POOLING_RANK} (rank)")
     if pooling_type == _POOLING_RANK:
         if labels is not None and (not isinstance(labels, list) or not all(isinstance(label, str) for label in labels)):
             raise FormatError(f"{where}: classifier.output_labels is {labels!r}; expected a list of names")
         return _labels(shapes, "cls.output", None if labels is None else len(labels), where, is_bare=False)
-    is_embedder = pooling_type in (1, 2, 3)
+    is_embedder = pooling_type in (1, 2, POOLING_LAST)
     return Outputs(kind="none" if is_embedder and "output.weight" not in shapes else "vocabulary")
 
 

@@ -1,0 +1,109 @@
+"""Hugging Face folders to GGUF files and back: the `gguf` package, llama.cpp and `safetensors` read what was written."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from samovar import LLM
+from samovar.convert.to_folder import write_folder as write_converted_folder
+from samovar.convert.to_gguf import write_gguf_file
+from samovar.errors import FormatError, StoreError, UnsupportedModel
+from samovar.formats import open_checkpoint
+from samovar.formats.gguf import read_gguf
+from samovar.formats.hf_folder import HfCheckpoint, read_hf_folder
+from samovar.kernels.reference import ReferenceOps
+from tests.models.tiny_checkpoints import VARIANTS, random_ids, random_model, write_folder
+from tests.models.tiny_gguf import write_gguf
+
+# Left out: settings of YaRN and windows that a GGUF file cannot state, which are refused.
+_REFUSED = [name for name in VARIANTS if name in ("qwen2-yarn", "llama-yarn") or name.endswith("-window")]
+_ARCHITECTURES = ("qwen2", "qwen3", "qwen3_moe", "llama")
+_VARIANTS = [name for name in VARIANTS if VARIANTS[name].model_type in _ARCHITECTURES and name not in _REFUSED]
+_BOTH_WAYS = [name for name in _VARIANTS if name != "llama3"]
+
+
+def _quiet(_done: int, _total: int, _what: str) -> None:
+    """No progress bar."""
+
+
+def _folder(name: str, path: Path, dtype: torch.dtype = torch.bfloat16) -> HfCheckpoint:
+    return read_hf_folder(write_folder(random_model(VARIANTS[name], dtype), path))
+
+
+@pytest.mark.parametrize("name", _VARIANTS)
+def test_the_file_gives_the_logits_of_the_folder(name: str, tmp_path: Path) -> None:
+    folder = _folder(name, tmp_path / "folder")
+    write_gguf_file(folder, tmp_path / "m.gguf", ReferenceOps(), _quiet)
+    ids = random_ids(40)
+    expected = LLM(folder.path, isa="numpy", kv_type="f32").logits(ids)
+    found = LLM(tmp_path / "m.gguf", isa="numpy", kv_type="f32").logits(ids)
+    if VARIANTS[name].model_type == "llama" and "llama3" in name:  # divisors of frequencies, and not the frequencies themselves
+        assert np.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    else:
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", [name for name in _REFUSED if VARIANTS[name].model_type in _ARCHITECTURES])
+def test_what_the_file_could_not_say_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="no way to say"):
+        write_gguf_file(_folder(name, tmp_path / "folder"), tmp_path / "m.gguf", ReferenceOps(), _quiet)
+    assert not (tmp_path / "m.gguf").exists()
+
+
+def test_matrices_keep_their_type_and_vectors_become_f32(tmp_path: Path) -> None:
+    write_gguf_file(_folder("qwen3-untied", tmp_path / "folder"), tmp_path / "m.gguf", ReferenceOps(), _quiet)
+    types = {t.name: t.tensor_type.name for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    assert types["blk.0.attn_q.weight"] == types["token_embd.weight"] == "BF16"
+    assert types["blk.0.attn_norm.weight"] == types["output_norm.weight"] == "F32"
+
+
+@pytest.mark.parametrize("name", _BOTH_WAYS)
+def test_a_folder_comes_back_to_the_bit(name: str, tmp_path: Path) -> None:
+    folder = _folder(name, tmp_path / "folder")
+    write_gguf_file(folder, tmp_path / "m.gguf", ReferenceOps(), _quiet)
+    write_converted_folder(read_gguf(tmp_path / "m.gguf"), tmp_path / "back", _quiet)
+    before, after = (load_file(tmp_path / which / "model.safetensors") for which in ("folder", "back"))
+    assert before.keys() - {"lm_head.weight"} == after.keys() - {"lm_head.weight"}
+    for key, tensor in after.items():
+        assert tensor.dtype == before[key].dtype, key
+        assert torch.equal(tensor, before[key]), key
+    ids = random_ids(9)
+    both = [LLM(tmp_path / which, isa="numpy", kv_type="f32").logits(ids) for which in ("folder", "back")]
+    assert np.array_equal(*both)
+
+
+def test_a_file_comes_back_to_the_bit(tmp_path: Path) -> None:
+    source = read_gguf(write_gguf(random_model(VARIANTS["llama-biased"]), tmp_path / "m.gguf", "F16"))
+    write_converted_folder(source, tmp_path / "folder", _quiet)
+    write_gguf_file(read_hf_folder(tmp_path / "folder"), tmp_path / "back.gguf", ReferenceOps(), _quiet)
+    back = read_gguf(tmp_path / "back.gguf")
+    assert back.tensors.keys() == source.tensors.keys()
+    for name, tensor in source.tensors.items():
+        assert back.tensors[name].type == tensor.type, name
+        assert np.array_equal(back.tensors[name].data, tensor.data), name
+    for key in ("tokens", "merges", "token_type", "pre", "model", "eos_token_id"):
+        assert back.metadata[f"tokenizer.ggml.{key}"] == source.metadata[f"tokenizer.ggml.{key}"], key
+
+
+def test_a_file_that_is_there_is_replaced_only_where_asked(tmp_path: Path) -> None:
+    folder = _folder("qwen3-untied", tmp_path / "folder")
+    (tmp_path / "m.gguf").write_text("mine")
+    with pytest.raises(StoreError, match="there"):
+        write_gguf_file(folder, tmp_path / "m.gguf", ReferenceOps(), _quiet)
+    assert (tmp_path / "m.gguf").read_text() == "mine"
+    write_gguf_file(folder, tmp_path / "m.gguf", ReferenceOps(), _quiet, replace=True)
+    assert open_checkpoint(tmp_path / "m.gguf").size_bytes > 1000
+
+
+def test_values_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
+    model = random_model(VARIANTS["qwen3-untied"])
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[3, 5] = float("nan")
+    folder = read_hf_folder(write_folder(model, tmp_path / "folder"))
+    with pytest.raises(FormatError, match=r"layers\.1\.mlp\.down_proj"):
+        write_gguf_file(folder, tmp_path / "m.gguf", ReferenceOps(), _quiet)
+    assert not (tmp_path / "m.gguf").exists()
