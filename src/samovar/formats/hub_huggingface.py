@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from samovar import __version__
 from samovar.errors import DownloadError, ModelNotFound
 from samovar.formats.remote import Listing, RemoteFile
 
@@ -41,7 +40,7 @@ def list_repo(
     )
     commit = info.sha or revision or "main"
     repo = info.id if info.id.lower() == repo.lower() else repo  # the hub takes any case, and has one of its own
-    headers = build_hf_headers(library_name="samovar", library_version=__version__)
+    headers = build_hf_headers(library_name="samovar")
     files = []
     for sibling in info.siblings or ():
         url = hf_hub_url(repo, sibling.rfilename, revision=commit, endpoint=api.endpoint)

@@ -19,7 +19,7 @@ from samovar.formats.remote import RemoteFile
 
 _NOTE_EVERY_S: Final = 5.0
 _REPORT_EVERY_S: Final = 0.1
-_STOP_WAIT_S: Final = 3.0
+_STOP_WAIT_S: Final = 1.0
 _MAX_WAIT_S: Final = 60.0
 _MAX_SMALL_BYTES: Final = 64 << 20
 
@@ -83,10 +83,9 @@ class Transfer:
             self._stop.set()
             for _ in threads:
                 self._jobs.put(None)
-            fetcher.close()
-            deadline = time.monotonic() + _STOP_WAIT_S
-            for thread in threads:
-                thread.join(max(0.0, deadline - time.monotonic()))
+            _join(threads, _STOP_WAIT_S)
+            fetcher.close()  # ends those that wait for a server
+            _join(threads, _STOP_WAIT_S)
             for file in self._files:
                 file.note()
         if self._failure is not None:
@@ -163,6 +162,13 @@ class Transfer:
                 for other in file.open_others():
                     self._jobs.put((file, other))
             file.write(segment, body, self._stop)
+
+
+def _join(threads: Sequence[threading.Thread], wait_s: float) -> None:
+    """Wait for the threads to end, for so long at most."""
+    deadline = time.monotonic() + wait_s
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _check_size(file: GrowingFile, body: Body) -> None:
