@@ -1,5 +1,6 @@
 """`samovar doctor`: its report, its exit codes, and models that are too broken to open."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from samovar.formats.catalogue import CATALOGUE
 from samovar.formats.gguf import read_gguf
 from samovar.formats.gguf_writer import TensorPlan, write_gguf
+from samovar.formats.pull_record import PullRecord, RecordedFile, record_path, write_record
 from tests.cli.fakes import samovar
 from tests.models.tiny_checkpoints import VARIANTS, random_model, write_folder
 from tests.models.tiny_gguf import write_gguf as write_tiny_gguf
@@ -143,6 +145,41 @@ def test_a_folder_is_checked_and_a_damaged_one_too(tmp_path: Path) -> None:
     code, found = report(str(folder))
     assert code == 1
     assert "config: figures" in lines(found, "unknown")
+
+
+def test_a_pulled_model_is_named_by_its_record_and_held_against_the_hashes_of_its_hub(tmp_path: Path) -> None:
+    folder = write_folder(random_model(VARIANTS["qwen3-untied"]), tmp_path / "tiny", max_shard_size="100KB")
+    weights = sorted(folder.glob("*.safetensors"))
+    record = PullRecord(
+        names=("tiny",),
+        source="huggingface",
+        origin="https://hub.example/Qwen/Qwen3-0.6B",
+        revision=None,
+        licence=None,
+        pulled_at="",
+        files=tuple(
+            RecordedFile(
+                path=path.name,
+                size_bytes=path.stat().st_size,
+                sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                checked="sha256",
+            )
+            for path in weights
+        ),
+    )
+    write_record(record, record_path(folder))
+    _, found = report(str(folder))
+    assert found["release"] == "Qwen3-0.6B"
+    assert "file: sha256" in lines(found, "pass")
+    content = bytearray(weights[2].read_bytes())
+    content[-1] ^= 1
+    weights[2].write_bytes(content)
+    _, found = report(str(folder))
+    (line,) = [f for f in found["findings"] if f["what"] == "sha256"]
+    assert line["status"] == "fail"
+    assert weights[2].name in line["found"]
+    record_path(folder).write_text("{")
+    assert report(str(folder))[1]["release"] is None
 
 
 def test_an_embedding_model_is_run_and_its_numbers_are_compared(tmp_path: Path) -> None:

@@ -385,3 +385,11 @@ def test_a_head_that_is_quantised_in_a_folder_is_caught():
 def test_a_folder_whose_name_says_another_method_is_caught():
     made = replace(fp8_folder(), names=(("the folder's name", "Qwen3-8B-AWQ"),))
     assert failing(made) == {"weights: quantisation"}
+
+
+def test_flags_that_differ_in_tokenizer_config_alone_are_caught():
+    made = folder_model(SMALL)
+    listed = {"151667": {"content": "<think>", "special": False}, "151645": {"content": "<|im_end|>", "special": True}}
+    for special, expected in ((False, set()), (True, {"tokens: special flags"})):
+        listed["151667"]["special"] = special
+        assert failing(replace(made, tokenizer_config={**made.tokenizer_config, "added_tokens_decoder": listed})) == expected

@@ -95,3 +95,22 @@ def test_a_weight_that_cannot_be_put_together_is_told_and_the_rest_is_looked_at(
     assert seen.broken == {"a": "group 3 has no scale"}
     assert seen.n_tensors == 2
     assert seen.n_seen == 64
+
+
+def test_of_weights_that_have_to_be_made_a_sample_makes_some(monkeypatch):
+    monkeypatch.setattr(scan_weights, "_SAMPLED_BYTES", 256)
+    kind, made = TYPE_BY_NAME["F32"], []
+
+    def weight(name):
+        def make():
+            made.append(name)
+            return np.full(64, 0x11, np.uint8), None
+
+        return AssembledTensor(name=name, type=kind, shape=(4, 4), source="x", make=make)
+
+    tensors = {f"t{i}": weight(f"t{i}") for i in range(40)}
+    sampled = scan(tensors, is_full=False)
+    assert made == ["t0", "t10", "t20", "t30"]
+    assert (sampled.n_tensors, sampled.n_seen, sampled.n_all) == (4, 4 * 64, 40 * 64)
+    made.clear()
+    assert scan(tensors, is_full=True).n_tensors == len(made) == 40

@@ -21,7 +21,7 @@ def check_tokens(subject: Subject, opened: OpenTokenizer, release: Release) -> l
     table = TOKEN_TABLES[release.tokenizer]
     return [
         _texts(opened.raw, table),
-        _flags(opened.raw, table),
+        _flags(subject, opened.raw, table),
         _stops(subject, opened.raw, table, release),
         _surroundings(opened, release),
     ]
@@ -44,7 +44,7 @@ def _texts(raw: RawVocabulary, table: TokenTable) -> Finding:
     return failed(SECTION, what, f"{len(wrong)} differ", f"the release's {len(table.control)}", advice, shown)
 
 
-def _flags(raw: RawVocabulary, table: TokenTable) -> Finding:
+def _flags(subject: Subject, raw: RawVocabulary, table: TokenTable) -> Finding:
     """What is markup is special; what answers are made of (<think>, <tool_call>) is matched as a whole, and shown."""
     what = "special flags"
     wrong = []
@@ -55,6 +55,7 @@ def _flags(raw: RawVocabulary, table: TokenTable) -> Finding:
         is_there = raw.pieces.get(i) == text  # else the line on control tokens speaks of it
         if is_there and role is not expected and not looks_special:
             wrong.append(f"{_name(raw, i)}: {role.value}, expected {expected.value}")
+    wrong += _other_flags(subject, table)
     if not any(raw.pieces.get(i) == text for i, text in table.control.items()):
         return unknown(SECTION, what, "none of the tokens is there")
     if not wrong:
@@ -62,6 +63,19 @@ def _flags(raw: RawVocabulary, table: TokenTable) -> Finding:
     advice = "tags that are special vanish from answers, and ordinary ones are cut into pieces: " + _AGAIN
     shown = [*wrong[:4], *([f"and {len(wrong) - 4} more"] if len(wrong) > 4 else [])]
     return failed(SECTION, what, f"{len(wrong)} tokens are flagged in another way", "the release's flags", advice, shown)
+
+
+def _other_flags(subject: Subject, table: TokenTable) -> list[str]:
+    """What tokenizer_config.json, which some libraries go by, flags in another way."""
+    listed = subject.tokenizer_config.get("added_tokens_decoder")
+    where = "in tokenizer_config.json"
+    return [
+        f"{key} {text} {where}: special is {found}, expected {int(key) in table.special}"
+        for key, entry in (listed.items() if isinstance(listed, dict) else ())
+        if isinstance(entry, dict)
+        and (text := table.control.get(int(key) if key.isdecimal() and len(key) < 10 else -1))
+        and (found := entry.get("special")) is not (int(key) in table.special)
+    ]
 
 
 def _stops(subject: Subject, raw: RawVocabulary, table: TokenTable, release: Release) -> Finding:

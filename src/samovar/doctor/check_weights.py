@@ -1,7 +1,8 @@
 """The values of the weights: scales that are numbers, stretches that were written, and the whole file by its sha256."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ SECTION: Final = "weights"
 _FILE: Final = "file"
 _AGAIN: Final = "copy or download the file again; if that does not help, it was made like this: get it from its publisher"
 _READ_BYTES: Final = 4 << 20
+_MAX_HASHED: Final = 4 << 30  # bytes that are read unasked, beside known files
 Advance = Callable[[int], None]
 
 
@@ -25,33 +27,47 @@ def check_opens(subject: Subject) -> list[Finding]:
     return [failed(_FILE, "opens", problem, "", "") for problem in subject.problems]  # they say what to do
 
 
-def check_hash(subject: Subject, releases: Sequence[Release], release: Release | None, advance: Advance) -> Finding:
-    """The sha256 of the file against those that are known. `advance(bytes)` is called as it is read."""
+def check_hash(plan: "HashPlan", release: Release | None, advance: Advance) -> Finding:
+    """The sha256 of the files against those that are known. `advance(bytes)` is called as they are read."""
     what = "sha256"
-    known = {sha256: (size, r) for r in releases for sha256, size in r.files.items()}
-    file = subject.files[0] if len(subject.files) == 1 else None
-    size = file.stat().st_size if file is not None else -1
-    near = [(sha256, r) for sha256, (n, r) in known.items() if n == size]
-    if file is None or not near:
-        return unknown(_FILE, what, "no hash of this file is known here", advice=f"compare it with the one on {_page(release)}")
-    found = _sha256(file, advance)
-    if found in known:
-        return passed(_FILE, what, f"{found[:12]}, the known file of {known[found][1].name}")
-    return failed(
-        _FILE,
-        what,
-        found[:12],
-        f"{near[0][0][:12]}, as the file of {near[0][1].name} has, which is of the same size",
-        "the file was damaged on its way, or edited: " + _AGAIN,
-    )
+    if not plan.expected:
+        return unknown(_FILE, what, plan.reason, advice=f"compare it with the one on {_page(release)}")
+    shown = whose = ""
+    for path, expected in plan.expected.items():
+        found = _sha256(path, advance)
+        if found not in expected:
+            wanted = " or ".join(f"{known[:12]}, {whose}" for known, whose in expected.items())
+            advice = "the file was damaged on its way, or edited: " + _AGAIN
+            return failed(_FILE, what, f"{path.name}: {found[:12]}", wanted, advice)
+        shown, whose = found[:12], expected[found]
+    return passed(_FILE, what, f"{shown}, {whose}" if len(plan.expected) == 1 else f"{len(plan.expected)} files, {whose}")
 
 
-def hash_bytes(subject: Subject, releases: Sequence[Release]) -> int:
-    """How many bytes `check_hash` will read."""
-    if len(subject.files) != 1 or not subject.files[0].exists():
-        return 0
-    size = subject.files[0].stat().st_size
-    return size if any(size in r.files.values() for r in releases) else 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashPlan:
+    """The files whose sha256 can be held against known ones, with whose these are; or the `reason` why there are none."""
+
+    expected: Mapping[Path, Mapping[str, str]]
+    size_bytes: int = 0
+    reason: str = "no hash of this file is known here"
+
+
+def plan_hashes(subject: Subject, releases: Sequence[Release], *, is_full: bool) -> HashPlan:
+    """Which files to read whole: one that has the size of a known file, else those that a hub gave hashes for."""
+    files = {path: path.stat().st_size for path in subject.files if path.exists()}
+    if len(files) == 1:
+        ((path, size),) = files.items()
+        known = {sha256: f"the known file of {r.name}" for r in releases for sha256, n in r.files.items() if n == size}
+        if known:
+            return HashPlan(expected={path: known}, size_bytes=size)
+    recorded = {f.path.rpartition("/")[2]: f for f in subject.record.files} if subject.record else {}
+    given = {path: f for path in files if (f := recorded.get(path.name)) is not None and f.checked == "sha256"}
+    if not given:
+        return HashPlan(expected={})
+    total = sum(files[path] for path in given)
+    if total > _MAX_HASHED and not is_full:
+        return HashPlan(expected={}, reason="not read for its size; --full holds it against what its source gave")
+    return HashPlan(expected={path: {f.sha256: "as its source gave it"} for path, f in given.items()}, size_bytes=total)
 
 
 def check_scan(scan: Scan) -> list[Finding]:

@@ -11,7 +11,7 @@ from samovar.doctor.check_release import check_release
 from samovar.doctor.check_template import check_template
 from samovar.doctor.check_tokenizer import OpenTokenizer, check_tokenizer, open_tokenizer
 from samovar.doctor.check_tokens import check_tokens
-from samovar.doctor.check_weights import check_hash, check_opens, check_scan, hash_bytes
+from samovar.doctor.check_weights import check_hash, check_opens, check_scan, plan_hashes
 from samovar.doctor.finding import Finding, Status
 from samovar.doctor.releases import RELEASES, Release
 from samovar.doctor.scan_weights import bytes_to_scan, scan
@@ -66,13 +66,14 @@ def examine_subject(
     open_tokenizer: Callable[[Subject], OpenTokenizer] = open_tokenizer,
 ) -> Report:
     """As `examine`, of what was read already."""
-    n_hashed, n_scanned = hash_bytes(subject, releases), bytes_to_scan(subject.tensors, is_full=is_full)
+    plan = plan_hashes(subject, releases, is_full=is_full)
+    n_hashed, n_scanned = plan.size_bytes, bytes_to_scan(subject.tensors, is_full=is_full)
     steps = _Steps(progress, n_hashed + _TEXT_BYTES + n_scanned)
     claim = check_release(subject, releases, asked)
     release = claim.release
     findings = [*claim.findings, *check_opens(subject)]
     if subject.files and not subject.problems:
-        findings.append(check_hash(subject, releases, release, lambda n_bytes: steps.advance(n_bytes, "sha256")))
+        findings.append(check_hash(plan, release, lambda n_bytes: steps.advance(n_bytes, "sha256")))
     steps.begin_at(n_hashed, "tokenizer and template")
     if release is not None:
         findings += check_config(subject, release)

@@ -12,7 +12,7 @@ _SPLIT: Final = re.compile(r"[^a-z0-9.]+")
 _HARMLESS: Final = re.compile(
     r"|gguf|hf|qwen|huggingfacetb|awq|gptq|fp8|bf16|fp16|f16|f32|fp32|int[48]|[48]bit|w4a16|w8a8|g128|mxfp4|nvfp4|moe"
     r"|i?q\d|i?q\d[_.]?\d?|tq[12]|[01k]|nl|x*[sml]|xs|xl|ud|imat|imatrix|i1|\d{5}|of|unsloth|bartowski|ggml.?org|mradermacher"
-    r"|lmstudio|community|models|model|dynamic"
+    r"|lmstudio|ms|community|models|model|dynamic"
 )
 
 

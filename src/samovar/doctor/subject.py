@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -14,11 +14,13 @@ from samovar.formats.gguf_header import read_header
 from samovar.formats.hf_folder import CONFIG, HfCheckpoint
 from samovar.formats.json_object import read_json_object, read_limited
 from samovar.formats.mapped_file import MappedFile
+from samovar.formats.pull_record import PullRecord, read_record
 from samovar.formats.safetensors import tensors_of
 from samovar.tensors.dtypes import TYPE_BY_GGML_ID
 from samovar.tensors.stored import Tensor
 
 _MAX_TEMPLATE_BYTES: Final = 1 << 20
+_HUBS: Final = ("huggingface", "modelscope")
 _MAX_NAME: Final = 300  # characters
 Json: TypeAlias = Mapping[str, object]
 
@@ -38,7 +40,8 @@ class Subject:
 
     `names` are what the model is called, with the place of each name. `metadata` is GGUF's, `config` and its companions are
     Hugging Face's. `tensors` can be read; `listed` is there for more of them, where a file is damaged. `quantisation` is how
-    a folder's weights are quantised, in words, and `quantisation_config` as its config has it.
+    a folder's weights are quantised, in words, and `quantisation_config` as its config has it. `record` is the note that a pull
+    has left.
     """
 
     path: Path
@@ -56,10 +59,29 @@ class Subject:
     quantisation: str = ""
     quantisation_config: Json = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    record: PullRecord | None = None
 
 
 def look_at(path: Path) -> Subject:
     """Read what can be read. Raises ModelNotFound and nothing else for an absent path; for all that is damaged, `problems`."""
+    subject = _open(path)
+    record = _record_of(path)
+    if record is None or record.source not in _HUBS:
+        return replace(subject, record=record)
+    repository = "/".join(record.origin.rstrip("/").split("/")[-2:])[:_MAX_NAME]
+    return replace(subject, record=record, names=(("the record of its pull", repository), *subject.names))
+
+
+def _record_of(path: Path) -> PullRecord | None:
+    """The record of a model that was pulled: in its folder, or beside its file. A damaged one is none."""
+    for place in (path, path.parent):
+        with contextlib.suppress(SamovarError, OSError):
+            if (record := read_record(place)) is not None:
+                return record
+    return None
+
+
+def _open(path: Path) -> Subject:
     try:
         checkpoint = open_checkpoint(path)
     except ModelNotFound as error:
