@@ -40,9 +40,9 @@ def test_the_family_is_a_table_with_one_proposal() -> None:
     assert ended.code == 0, ended.err
     lines = ended.out.splitlines()
     assert sum("qwen3-8b " in line for line in lines) == 5  # quantisations
-    assert sum("qwen3-235b-a22b" in line for line in lines) == 1
+    assert sum("qwen3-235b-a22b" in line and "short" in line for line in lines) == 1
     assert "104 short" in ended.out
-    assert "qwen3-coder-30b-a3b as qwen3-30b-a3b" in ended.out
+    assert "qwen3-30b-a3b-2507, qwen3-coder-30b-a3b as qwen3-30b-a3b" in ended.out
     assert lines[-1].startswith("best that fits: qwen3-30b-a3b q4_k_m, the most parameters")
     assert "20.00 GiB free here" in ended.out
     assert "busy" not in ended.out

@@ -70,9 +70,16 @@ def test_a_context_beyond_the_model_does_not_fit_however_large_the_memory() -> N
 
 
 def test_shapes_of_the_same_sizes_are_looked_at_once() -> None:
-    found = distinct_shapes()
-    assert found["qwen3-30b-a3b"] == ("qwen3-coder-30b-a3b",)
+    found = distinct_shapes(4096)
+    assert found["qwen3-30b-a3b"] == ("qwen3-30b-a3b-2507", "qwen3-coder-30b-a3b")
     assert {*found, *(other for others in found.values() for other in others)} == set(SHAPES)
+
+
+def test_of_the_same_sizes_that_which_takes_the_context_is_looked_at() -> None:
+    found = distinct_shapes(100_000)
+    assert found["qwen3-4b-2507"] == ("qwen3-4b",)
+    assert "qwen3-4b" not in found
+    assert found["qwen3-8b"] == ()
 
 
 @pytest.mark.parametrize(("names", "quants"), [(["qwen3-9b"], ["q4_0"]), (["qwen3-8b"], ["q4"])])

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         wish = _within(wish, named.config.max_context, args)
         same: dict[str, tuple[str, ...]] = {}
     else:
-        same = distinct_shapes() if args.model is None else {args.model: ()}
+        same = distinct_shapes(wish.context) if args.model is None else {args.model: ()}
         quants = args.quant or (FAMILY_QUANTS if args.model is None else tuple(QUANTS))
         models = list(shape_candidates(same, quants, kv_type=args.kv_type, form=args.weights))
     outlooks = look_at_all(models, place.machine, place.usable_bytes, wish)

@@ -49,17 +49,22 @@ class Shape:
 _30B_A3B: Final = Shape(
     n_layers=48, d_model=2048, n_heads=32, d_ffn=6144, is_tied=False, n_kv_heads=4, n_experts=128, d_expert=768
 )
+_4B: Final = Shape(n_layers=36, d_model=2560, n_heads=32, d_ffn=9728, is_tied=True)
+_235B_A22B: Final = Shape(
+    n_layers=94, d_model=4096, n_heads=64, d_ffn=12288, is_tied=False, n_kv_heads=4, n_experts=128, d_expert=1536
+)
 SHAPES: Final = {
     "qwen3-0.6b": Shape(n_layers=28, d_model=1024, n_heads=16, d_ffn=3072, is_tied=True),
     "qwen3-1.7b": Shape(n_layers=28, d_model=2048, n_heads=16, d_ffn=6144, is_tied=True),
-    "qwen3-4b": Shape(n_layers=36, d_model=2560, n_heads=32, d_ffn=9728, is_tied=True),
+    "qwen3-4b": _4B,
+    "qwen3-4b-2507": replace(_4B, rope_theta=5e6, max_context=262_144),
     "qwen3-8b": Shape(n_layers=36, d_model=4096, n_heads=32, d_ffn=12288, is_tied=False),
     "qwen3-14b": Shape(n_layers=40, d_model=5120, n_heads=40, d_ffn=17408, is_tied=False),
     "qwen3-32b": Shape(n_layers=64, d_model=5120, n_heads=64, d_ffn=25600, is_tied=False),
     "qwen3-30b-a3b": _30B_A3B,
-    "qwen3-235b-a22b": Shape(
-        n_layers=94, d_model=4096, n_heads=64, d_ffn=12288, is_tied=False, n_kv_heads=4, n_experts=128, d_expert=1536
-    ),
+    "qwen3-30b-a3b-2507": replace(_30B_A3B, rope_theta=1e7, max_context=262_144),
+    "qwen3-235b-a22b": _235B_A22B,
+    "qwen3-235b-a22b-2507": replace(_235B_A22B, rope_theta=5e6, max_context=262_144),
     "qwen3-coder-30b-a3b": replace(_30B_A3B, rope_theta=1e7, max_context=262_144),
     "qwen3-coder-480b-a35b": Shape(
         n_layers=62, d_model=6144, n_heads=96, d_ffn=8192, is_tied=False, n_experts=160, d_expert=2560,

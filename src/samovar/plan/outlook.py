@@ -82,17 +82,16 @@ def look_at(model: PlannedModel, machine: Machine, usable_bytes: int, wish: Wish
     )
 
 
-def distinct_shapes() -> dict[str, tuple[str, ...]]:
-    """Names of the family's shapes, each with the names of others of the same sizes, which differ in length or rotation."""
-    found: dict[str, tuple[str, ...]] = {}
-    sizes: dict[Shape, str] = {}
+def distinct_shapes(context: int) -> dict[str, tuple[str, ...]]:
+    """Names of the family's shapes, each with those of others that have the same sizes, and differ in length or rotation.
+
+    Of such the first that takes the context is named, or the last where none does.
+    """
+    groups: dict[Shape, list[str]] = {}
     for name, shape in SHAPES.items():
-        key = replace(shape, max_context=0, rope_theta=0.0)
-        if (first := sizes.setdefault(key, name)) == name:
-            found[name] = ()
-        else:
-            found[first] += (name,)
-    return found
+        groups.setdefault(replace(shape, max_context=0, rope_theta=0.0), []).append(name)
+    chosen = [next((n for n in names if SHAPES[n].max_context >= context), names[-1]) for names in groups.values()]
+    return {name: tuple(other for other in names if other != name) for name, names in zip(chosen, groups.values(), strict=True)}
 
 
 def shape_candidates(
