@@ -34,6 +34,26 @@ uint16_t u16(const uint8_t* p) {
   return out;
 }
 
+// Types that codebook_formats.cpp reads.
+bool is_codebook_type(Type type) {
+  switch (type) {
+    case Type::kIQ1_S:
+    case Type::kIQ1_M:
+    case Type::kIQ2_XXS:
+    case Type::kIQ2_XS:
+    case Type::kIQ2_S:
+    case Type::kIQ3_XXS:
+    case Type::kIQ3_S:
+    case Type::kTQ1_0:
+    case Type::kTQ2_0:
+    case Type::kQ1_0:
+    case Type::kQ2_0:
+      return true;
+    default:
+      return false;
+  }
+}
+
 // 16 bytes: low nibbles are the first 16 values, high nibbles the next 16.
 void read_nibbles(const uint8_t* packed, uint8_t* codes) {
   for (int i = 0; i < 16; ++i) {
@@ -154,12 +174,47 @@ struct GroupMeaning {
   bool has_minimum;
 };
 
+void both(float (&pair)[2], float value) { pair[0] = pair[1] = value; }
+
+// Of IQ1 to IQ3, TQ, Q1_0 and Q2_0. Products with a half, a quarter or an eighth are exact.
+GroupMeaning codebook_meaning(const Format& f, const Block& b, int g) {
+  GroupMeaning m{{0, 0}, {0, 0}, nullptr, 0, false};
+  const float d = f16_to_f32(b.heads[0]);
+  const uint16_t* s = b.scales[g];
+  switch (f.type) {
+    case Type::kTQ1_0:
+    case Type::kTQ2_0:
+    case Type::kQ2_0:
+      both(m.scale, d), m.zero = 1;
+      break;
+    case Type::kQ1_0:
+      both(m.scale, d), m.table = kSigns;
+      break;
+    case Type::kIQ1_S:
+      both(m.scale, d * static_cast<float>(s[0] & 127) * 0.125f), m.table = kIq1Values;
+      break;
+    case Type::kIQ2_XXS:
+      both(m.scale, d * s[0] * 0.125f), m.table = kIq2Values;
+      break;
+    case Type::kIQ3_XXS:
+      both(m.scale, d * s[0] * 0.25f), m.table = kIq3Values;
+      break;
+    case Type::kIQ3_S:
+      both(m.scale, d * s[0]), m.table = kOddValues;
+      break;
+    default:
+      for (int h = 0; h < 2; ++h) m.scale[h] = d * static_cast<float>(2 * ((s[0] >> (4 * h)) & 15) + 1) * 0.125f;
+      m.table = f.type == Type::kIQ1_M ? kIq1Values : kIq2Values;
+  }
+  return m;
+}
+
 GroupMeaning meaning(const Format& f, const Block& b, int g) {
   GroupMeaning m{{0, 0}, {0, 0}, nullptr, 0, false};
-  const uint16_t* s = b.scales[has_block_scales(f.type) ? 0 : g];
+  if (is_codebook_type(f.type)) return codebook_meaning(f, b, g);
+  const uint16_t* s = b.scales[g];
   const float d = f.n_heads > 0 ? f16_to_f32(b.heads[0]) : f.scale_bytes == 2 ? f16_to_f32(s[0]) : 0.0f;
   const float dmin = f.n_heads > 1 ? f16_to_f32(b.heads[1]) : 0.0f;
-  const auto both = [](float (&pair)[2], float value) { pair[0] = pair[1] = value; };
   if (f.is_grouped()) {
     both(m.scale, b.scale);
     m.zero = f.zero_bytes == 2 ? static_cast<int>(f16_to_f32(b.zero)) : b.zero;
@@ -188,32 +243,6 @@ GroupMeaning meaning(const Format& f, const Block& b, int g) {
       break;
     case Type::kIQ4_XS:
       both(m.scale, d * static_cast<int8_t>(s[0])), m.table = kIq4Values;
-      break;
-    case Type::kTQ1_0:
-    case Type::kTQ2_0:
-    case Type::kQ2_0:
-      both(m.scale, d), m.zero = 1;
-      break;
-    case Type::kQ1_0:
-      both(m.scale, d), m.table = kSigns;
-      break;
-    case Type::kIQ1_S:
-      both(m.scale, d * static_cast<float>(s[0] & 127) * 0.125f), m.table = kIq1Values;
-      break;
-    case Type::kIQ2_XXS:
-      both(m.scale, d * s[0] * 0.125f), m.table = kIq2Values;
-      break;
-    case Type::kIQ3_XXS:
-      both(m.scale, d * s[0] * 0.25f), m.table = kIq3Values;
-      break;
-    case Type::kIQ3_S:
-      both(m.scale, d * s[0]), m.table = kOddValues;
-      break;
-    case Type::kIQ1_M:
-    case Type::kIQ2_XS:
-    case Type::kIQ2_S:
-      for (int h = 0; h < 2; ++h) m.scale[h] = d * static_cast<float>(2 * ((s[0] >> (4 * h)) & 15) + 1) * 0.125f;
-      m.table = f.type == Type::kIQ1_M ? kIq1Values : kIq2Values;
       break;
     case Type::kMXFP4:
       both(m.scale, mxfp4_scale(static_cast<uint8_t>(s[0]))), m.table = kFp4Values;
@@ -270,6 +299,7 @@ void read_pairs_256(const uint8_t* packed, uint8_t* codes) {
 
 void read_block(const Format& format, const uint8_t* p, const uint8_t* codebook, Block& b) {
   if (format.is_grouped()) return read_grouped(format, p, b);
+  if (is_codebook_type(format.type)) return read_codebook_block(format, p, codebook, b);
   switch (format.type) {
     case Type::kQ4_0:
     case Type::kIQ4_NL:
@@ -313,7 +343,7 @@ void read_block(const Format& format, const uint8_t* p, const uint8_t* codebook,
       read_nvfp4(p, b);
       break;
     default:
-      read_codebook_block(format, p, codebook, b);
+      break;
   }
 }
 

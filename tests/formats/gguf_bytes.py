@@ -13,7 +13,7 @@ METADATA_COUNT = 20
 
 
 def write_everything(path: Path) -> dict[str, NDArray[np.uint8]]:
-    """A small file with all metadata types and one tensor of each storage type that `gguf` knows; returns the bytes of each tensor."""
+    """A small file with all metadata types and a tensor of each storage type that `gguf` knows; returns each tensor's bytes."""
     writer = gguf.GGUFWriter(path, "qwen3")
     writer.add_uint8("a.u8", 200)
     writer.add_int8("a.i8", -100)

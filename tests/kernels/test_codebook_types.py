@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 
+import gguf
 import numpy as np
 import pytest
 
@@ -92,6 +93,13 @@ def test_without_gguf_such_a_file_is_refused_with_the_remedy(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "gguf.quants", None)
     with pytest.raises(SamovarError, match=r"IQ2_XS need the package gguf.*pip install gguf"):
         codebook("IQ2_XS")
+
+
+def test_a_table_of_another_size_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    codebook.cache_clear()
+    monkeypatch.setattr(gguf.quants.IQ3_S, "grid_hex", gguf.quants.IQ3_S.grid_hex[:-2])
+    with pytest.raises(SamovarError, match=r"no table of \(512, 4\) for IQ3_S: pip install -U gguf"):
+        codebook("IQ3_S")
 
 
 @native

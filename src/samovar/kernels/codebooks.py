@@ -5,6 +5,7 @@ a type is first opened, and by nothing else.
 """
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -49,10 +50,19 @@ def codebook(type_name: str) -> Codebook:
             f"tensors of type {type_name} need the package gguf, whose tables define it, and it cannot be imported ({error}): "
             "pip install gguf"
         ) from error
-    table = getattr(quants, type_name)
-    bits = 2 if len(table.grid_map) <= 4 else 4
+    table, shape = getattr(quants, type_name, None), _SHAPES[type_name]
+    if (
+        table is None
+        or tuple(table.grid_shape) != shape
+        or len(table.grid_hex) != shape[0] * shape[1] * _bits(table.grid_map) // 4
+    ):
+        raise SamovarError(f"the package gguf has no table of {shape} for {type_name}: pip install -U gguf")
     packed = np.frombuffer(bytes.fromhex(bytes(table.grid_hex).decode("ascii")), np.uint8)
-    codes = ((packed[:, None] >> np.arange(0, 8, bits, dtype=np.uint8)) & np.uint8((1 << bits) - 1)).reshape(-1)
-    if tuple(table.grid_shape) != _SHAPES[type_name] or codes.size != np.prod(_SHAPES[type_name]):
-        raise SamovarError(f"the package gguf has no table of {_SHAPES[type_name]} for {type_name}: pip install -U gguf")
-    return Codebook(codes.reshape(_SHAPES[type_name]), np.array(table.grid_map, np.float32))
+    bits = _bits(table.grid_map)
+    codes = (packed[:, None] >> np.arange(0, 8, bits, dtype=np.uint8)) & np.uint8((1 << bits) - 1)
+    return Codebook(codes.reshape(shape), np.array(table.grid_map, np.float32))
+
+
+def _bits(values: Sequence[int]) -> int:
+    """That a code takes in a table: whole fractions of a byte."""
+    return 2 if len(values) <= 4 else 4
