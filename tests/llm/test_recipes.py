@@ -272,6 +272,21 @@ def test_files_that_are_unsound_or_ask_for_more_are_refused_by_name(tmp_path_fac
         opened(folder)
 
 
+def changed(folder, **config):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    return folder
+
+
+def with_logit_score(folder):
+    kinds = (("", "base.modules.transformer.Transformer"), ("1_LogitScore", "cross_encoder.modules.logit_score.LogitScore"))
+    modules = [{"idx": i, "name": str(i), "path": p, "type": f"sentence_transformers.{k}"} for i, (p, k) in enumerate(kinds)]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_LogitScore").mkdir()
+    (folder / "1_LogitScore/config.json").write_text(json.dumps({"true_token_id": 9693, "false_token_id": 2152}))
+    return folder
+
+
 def named_rerankers():
     yes_no = {"classifier_from_token": ["no", "yes"]}
     return {
@@ -283,7 +298,14 @@ def named_rerankers():
         "of two labels by id2label": lambda root: write_classifier(
             root / "Qwen3-Reranker", n_labels=2, id2label={"0": "no", "1": "yes"}, label2id={"no": 0, "yes": 1}
         ),
-        "GGUF": lambda root: write_reranker_gguf(root / "a.gguf"),
+        "whose classifier vLLM would make": lambda root: changed(
+            write_reranker(root / "model"),
+            architectures=["Qwen3ForSequenceClassification"],
+            is_original_qwen3_reranker=True,
+            **yes_no,
+        ),
+        "of sentence-transformers": lambda root: with_logit_score(write_reranker(root / "model")),
+        "GGUF": lambda root: write_reranker_gguf(root / "a.gguf", prompt=PREFIX + "<Query>: {query}" + SUFFIX),
         "GGUF in the other order": lambda root: write_reranker_gguf(root / "a.gguf", labels=("no", "yes")),
         "GGUF without a classifier": lambda root: write_embedder_gguf(
             root / "qwen3-reranker-0.6b-f32.gguf", name="x", pooling=None, end_id=None
@@ -335,6 +357,8 @@ def test_labels_and_tensors_that_contradict_each_other_are_refused(tmp_path):
         opened(write_classifier(tmp_path / "a", n_labels=2, **named))
     with pytest.raises(UnsupportedModel, match="its labels are"):
         opened(write_classifier(tmp_path / "Qwen3-Reranker", n_labels=2))
+    with pytest.raises(UnsupportedModel, match="only Qwen3-Reranker's prompt is implemented"):
+        opened(write_reranker_gguf(tmp_path / "c.gguf", prompt="query: {query} document: {document}"))
     with pytest.raises(FormatError, match=r"cls.output.weight' is missing"):
         opened(write_embedder_gguf(tmp_path / "b.gguf", name="x", pooling=4))
 
