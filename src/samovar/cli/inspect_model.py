@@ -1,10 +1,11 @@
 """`samovar inspect`: what is in a model file or folder. Reads headers only."""
 
 import argparse
-from collections.abc import Sequence
+import json
 
 from samovar.cli.arguments import Subparsers
 from samovar.cli.model_summary import ModelSummary, summarise, to_json
+from samovar.cli.table import table
 from samovar.cli.terminal import Streams, one_line
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_store, resolve
@@ -30,7 +31,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Print the summary."""
     summary = summarise(open_checkpoint(resolve(args.model, default_store())))
-    text = to_json(summary) if args.json else "\n\n".join((_facts(summary), _types(summary), _memory(summary)))
+    text = json.dumps(to_json(summary)) if args.json else "\n\n".join((_facts(summary), _types(summary), _memory(summary)))
     streams.stdout.write(text + "\n")
     return 0
 
@@ -87,7 +88,7 @@ def _types(summary: ModelSummary) -> str:
     n_bytes = sum(share.size_bytes for share in summary.types)
     total = ("all", f"{sum(s.n_tensors for s in summary.types):,}", f"{summary.n_parameters:,}", _mib(n_bytes))
     mean = f"{8 * n_bytes / summary.n_parameters:.2f}" if summary.n_parameters else "-"
-    return _table([header, *rows, (*total, mean)])
+    return table([header, *rows, (*total, mean)])
 
 
 def _memory(summary: ModelSummary) -> str:
@@ -97,17 +98,8 @@ def _memory(summary: ModelSummary) -> str:
         (f"{need.context:,}", _mib(need.weights_bytes), _mib(need.kv_bytes), _mib(need.weights_bytes + need.kv_bytes))
         for need in summary.memory
     ]
-    return _table([("context", "weights", f"keys+values ({summary.kv_type})", "memory"), *rows])
+    return table([("context", "weights", f"keys+values ({summary.kv_type})", "memory"), *rows])
 
 
 def _mib(size_bytes: int) -> str:
     return f"{size_bytes / 2**30:,.2f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:,.1f} MiB"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns two spaces apart, all but the first flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if index == 0 else cell.rjust(width) for index, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
-    )

@@ -22,16 +22,23 @@ _COMMANDS = {
     "chat": "chat",
     "generate": "generate",
     "inspect": "inspect_model",
+    "doctor": "doctor",
     "tokenize": "tokenize_text",
     "pull": "pull",
+    "list": "list_models",
+    "show": "show_model",
+    "rm": "remove_model",
     "cache": "cache",
+    "convert": "convert",
     "bench": "bench",
+    "plan": "plan",
+    "quality": "quality",
     "serve": "serve",
     "keys": "keys",
 }
 _DESCRIPTION = "Run open-weight language models (Qwen3, Qwen2, Llama) on this computer's processor."
 _EPILOG = """examples:
-  samovar pull smollm2:135m
+  samovar pull qwen3:0.6b
   samovar chat
   samovar chat ./qwen2.5-coder-0.5b-instruct-q4_k_m.gguf
   echo "What is the capital of France?" | samovar chat

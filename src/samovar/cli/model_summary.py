@@ -1,6 +1,5 @@
 """What the headers of a checkpoint say about the model in it. Tensor data is not read."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,11 +175,11 @@ def _experts(config: DecoderConfig) -> dict[str, object] | None:
     }
 
 
-def to_json(summary: ModelSummary) -> str:
-    """The summary as one JSON object; sizes in bytes, contexts in tokens."""
+def to_json(summary: ModelSummary) -> dict[str, object]:
+    """The summary as what becomes one JSON object; sizes in bytes, contexts in tokens."""
     config = summary.config
     sizes = ("n_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_ffn", "vocab_size", "is_tied", "max_context")
-    report = {
+    return {
         "path": str(summary.path),
         "format": summary.format,
         "name": summary.name,
@@ -212,4 +211,3 @@ def to_json(summary: ModelSummary) -> str:
             for need in summary.memory
         ],
     }
-    return json.dumps(report)

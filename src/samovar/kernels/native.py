@@ -71,6 +71,15 @@ def packed_layout() -> int:
     return int(_native().packed_layout)
 
 
+def packed_bytes(weight: Tensor, n_stacked: int, form: WeightForm = "stored") -> int:
+    """Resident bytes of `n_stacked` weights of this tensor's type and last two axes, packed; nothing is. Raises SamovarError
+    where the native kernels are missing."""
+    if reason := native_missing_reason():
+        raise SamovarError(reason)
+    type_id = _native().int4_id if form == "int4" else weight.type.ggml_id
+    return int(_native().NativeLinear(type_id, *weight.shape[-2:], n_stacked, weight.has_input_order).size_bytes)
+
+
 class NativeOps:
     """Implements `samovar.kernels.Ops` in compiled code. Made by `native_ops`."""
 

@@ -110,19 +110,24 @@ class ModelCard:
         return self.defaults.sampling(is_thinking=self.thinks)
 
 
-def read_card(checkpoint: Checkpoint, config: DecoderConfig, text: ModelText) -> ModelCard:
-    """The card of an open checkpoint."""
-    is_gguf = isinstance(checkpoint, GgufCheckpoint)
+def quantization_of(checkpoint: Checkpoint) -> str:
+    """The type of the weights: the mixture that a GGUF file names, else the one that takes most bytes."""
+    if isinstance(checkpoint, GgufCheckpoint) and (named := _FILE_TYPES.get(checkpoint.metadata.get("general.file_type"))):
+        return named
     bytes_by_type: Counter[str] = Counter()
     for tensor in checkpoint.tensors.values():
         bytes_by_type[tensor.type.name] += tensor.size_bytes
-    named = _FILE_TYPES.get(text.metadata.get("general.file_type")) if is_gguf else None
+    return bytes_by_type.most_common(1)[0][0] if bytes_by_type else "none"
+
+
+def read_card(checkpoint: Checkpoint, config: DecoderConfig, text: ModelText) -> ModelCard:
+    """The card of an open checkpoint."""
     return ModelCard(
-        container="gguf" if is_gguf else "safetensors",
+        container="gguf" if isinstance(checkpoint, GgufCheckpoint) else "safetensors",
         config=config,
         text=text,
         n_parameters=sum(tensor.n_elements for tensor in checkpoint.tensors.values()),
-        quantization=named or bytes_by_type.most_common(1)[0][0],
+        quantization=quantization_of(checkpoint),
         files=checkpoint.files,
         recipe=read_recipe(checkpoint, config, text.tokenizer, text.template_source),
     )

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.errors import BadRequest, StoreError
+from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.gguf_header import MetadataValue
 from samovar.formats.gguf_writer import TensorPlan, write_gguf
 from samovar.llm.random_blocks import random_blocks
 from samovar.tensors.dtypes import BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TensorType
+from samovar.tensors.stored import StoredTensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ SHAPES: Final = {
     "qwen3-1.7b": Shape(n_layers=28, d_model=2048, n_heads=16, d_ffn=6144, is_tied=True),
     "qwen3-4b": Shape(n_layers=36, d_model=2560, n_heads=32, d_ffn=9728, is_tied=True),
     "qwen3-8b": Shape(n_layers=36, d_model=4096, n_heads=32, d_ffn=12288, is_tied=False),
+    "qwen3-14b": Shape(n_layers=40, d_model=5120, n_heads=40, d_ffn=17408, is_tied=False),
+    "qwen3-32b": Shape(n_layers=64, d_model=5120, n_heads=64, d_ffn=25600, is_tied=False),
     "qwen3-30b-a3b": _30B_A3B,
     "qwen3-235b-a22b": Shape(
         n_layers=94, d_model=4096, n_heads=64, d_ffn=12288, is_tied=False, n_kv_heads=4, n_experts=128, d_expert=1536
@@ -99,6 +103,18 @@ _CONTROL: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 def random_model_bytes(shape: Shape, quant: str) -> int:
     """Bytes of the tensors of such a model."""
     return sum(plan.size_bytes for plan in _plans(shape, _quant(quant)))
+
+
+def random_checkpoint(name: str, shape: Shape, quant: str) -> GgufCheckpoint:
+    """Such a model as `open_checkpoint` would give it, but without its bytes: all weights are one and the same zero.
+
+    For who asks for sizes. Raises BadRequest for a quantisation that there is not.
+    """
+    tensors = {}
+    for plan in _plans(shape, _quant(quant)):
+        data = plan.fill() if len(plan.shape) == 1 else np.broadcast_to(np.zeros((), np.uint8), (plan.size_bytes,))
+        tensors[plan.name] = StoredTensor(name=plan.name, type=plan.type, shape=plan.shape, data=data, source=name)
+    return GgufCheckpoint(path=Path(name), version=3, metadata=_metadata(shape, quant), tensors=tensors, files=())
 
 
 def write_random_model(

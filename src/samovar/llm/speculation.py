@@ -23,13 +23,21 @@ def check_speculation(mode: object, draft: str | Path | None) -> None:
 
 def check_same_vocabulary(target: Tokenizer, draft: Tokenizer, draft_path: Path) -> None:
     """Raises UnsupportedModel where the two models spell a token differently. Rows that only pad a vocabulary do not count."""
-    for token_id in range(max(target.n_tokens, draft.n_tokens)):
-        ours, theirs = (_spelling(tokenizer, token_id) for tokenizer in (target, draft))
+    if (difference := first_difference(target, draft)) is not None:
+        token_id, ours, theirs = difference
+        raise UnsupportedModel(
+            f"{draft_path}: token {token_id} is {theirs} in the draft model's vocabulary and {ours} in the "
+            "model's; choose a smaller model of the same family as the draft"
+        )
+
+
+def first_difference(one: Tokenizer, other: Tokenizer) -> tuple[int, str, str] | None:
+    """The first token that two models spell differently, and how each does; None where their vocabularies are the same."""
+    for token_id in range(max(one.n_tokens, other.n_tokens)):
+        ours, theirs = (_spelling(tokenizer, token_id) for tokenizer in (one, other))
         if ours != theirs:
-            raise UnsupportedModel(
-                f"{draft_path}: token {token_id} is {_shown(theirs)} in the draft model's vocabulary and {_shown(ours)} in the "
-                "model's; choose a smaller model of the same family as the draft"
-            )
+            return token_id, _shown(ours), _shown(theirs)
+    return None
 
 
 def _spelling(tokenizer: Tokenizer, token_id: int) -> tuple[bytes, bool]:

@@ -65,6 +65,18 @@ def gguf_tensor_name(name: str) -> str:
     return f"blk.{layer}.{_LAYER_NAMES[module]}.{kind}"
 
 
+def folder_tensor_name(name: str) -> str:
+    """The Hugging Face name of a tensor, given its GGUF name. Raises KeyError where there is none."""
+    outer = {of_file: of_folder for of_folder, of_file in _OUTER_NAMES.items()}
+    if name in outer:
+        return outer[name]
+    parts = name.split(".")
+    if len(parts) != 4 or parts[0] != "blk" or not parts[1].isdecimal():
+        raise KeyError(name)
+    modules = {of_file: of_folder for of_folder, of_file in _LAYER_NAMES.items()}
+    return f"model.layers.{parts[1]}.{modules[parts[2]]}.{parts[3]}"
+
+
 def model_type_of(architecture: object) -> object:
     """The `model_type` of a GGUF file's `general.architecture`."""
     return _MODEL_TYPES.get(architecture, architecture) if isinstance(architecture, str) else architecture

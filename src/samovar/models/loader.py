@@ -14,11 +14,11 @@ from samovar.models.blocks import Decoder, load_decoder
 from samovar.models.config import DecoderConfig
 from samovar.models.gguf_config import config_from_gguf, gguf_tensor_name, model_type_of
 from samovar.models.outputs import folder_outputs, gguf_outputs
-from samovar.models.packing import BackgroundPacker, Progress
+from samovar.models.packing import BackgroundPacker, EagerPacker, Packer, Progress
 from samovar.models.weights import WeightSource
 from samovar.tensors.stored import StoredTensor
 
-_INTERLEAVED = frozenset({"llama"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
+INTERLEAVED = frozenset({"llama"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
 _ROPE_FACTORS = "rope_freqs.weight"
 _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
 
@@ -50,8 +50,21 @@ def load_model(
     `progress(done_bytes, total_bytes, tensor)` is called as weights get ready, from another thread. Raises UnsupportedModel for
     an architecture or feature that is not implemented, FormatError where config and tensors do not fit each other.
     """
+    if not isinstance(ops, NativeOps):
+        return LoadedModel(decoder=take_weights(checkpoint, ops, EagerPacker(ops), form), packer=None, is_from_cache=False)
+    packer = BackgroundPacker(ops)
+    decoder = take_weights(checkpoint, ops, packer, form)
+    name = str(checkpoint.path.absolute())
+    is_from_cache = packer.start(cache, lambda: checkpoint.identity, name, progress)
+    return LoadedModel(decoder=replace(decoder, wait=packer.wait), packer=packer, is_from_cache=is_from_cache)
+
+
+def take_weights(checkpoint: Checkpoint, ops: Ops, packer: Packer, form: WeightForm) -> Decoder:
+    """Check the config, and hand the tensors of linear layers to `packer`: the model whose weights are what that makes of them.
+
+    Raises as `load_model`.
+    """
     architecture, config, where = _read(checkpoint)
-    packer = BackgroundPacker(ops) if isinstance(ops, NativeOps) else None
     if not isinstance(checkpoint, GgufCheckpoint):
         of_folder = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(_RECOMPUTED)}
         file_name = _without_prefix if config.outputs.is_bare else str
@@ -59,17 +72,12 @@ def load_model(
     else:
         tensors = dict(checkpoint.tensors)
         config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
-        heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in _INTERLEAVED else {}
+        heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in INTERLEAVED else {}
         source = WeightSource(
             tensors, ops, where=where, file_name=gguf_tensor_name, interleaved_heads=heads, packer=packer, form=form,
             stacks_experts=True,
         )  # fmt: skip
-    if packer is None:
-        return LoadedModel(decoder=load_decoder(config, source, ops, architecture.load_layer), packer=None, is_from_cache=False)
-    decoder = load_decoder(config, source, ops, architecture.load_layer, packer.wait)
-    name = str(checkpoint.path.absolute())
-    is_from_cache = packer.start(cache, lambda: checkpoint.identity, name, progress)
-    return LoadedModel(decoder=decoder, packer=packer, is_from_cache=is_from_cache)
+    return load_decoder(config, source, ops, architecture.load_layer)
 
 
 def _read(checkpoint: Checkpoint) -> tuple[Architecture, DecoderConfig, str]:

@@ -99,7 +99,20 @@ def read_gguf_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
     )
 
 
-def _byte_level(metadata: Mapping[str, object], tokens: list[str], kinds: list[int]) -> Encoder:
+def package_tokenizer(metadata: Mapping[str, object]) -> "tokenizers.Tokenizer":
+    """The file's byte pairs in the package `tokenizers`, nothing around them: no normaliser, decoder or added tokens.
+
+    Control tokens whose ids lie among the ordinary ones are pieces of it. Raises as `read_gguf_vocabulary`.
+    """
+    tokens = _column(metadata, "tokens", str)
+    kinds = _kinds(metadata, tokens)
+    if _one(metadata, "model", str) == "llama":
+        return _package_sentencepiece(metadata, tokens, kinds, with_control=True)
+    pairs = _pairs(_column(metadata, "merges", str))
+    return _package_byte_level(tokens, kinds, pairs, _words_of(metadata), with_control=True)
+
+
+def _words_of(metadata: Mapping[str, object]) -> str:
     name = _one(metadata, "pre", str)
     words = _WORDS.get(name or "")
     if words is None:
@@ -108,6 +121,11 @@ def _byte_level(metadata: Mapping[str, object], tokens: list[str], kinds: list[i
             f"{_KEY}pre is {found}: the file does not say in a way known here how texts are cut into words; "
             f"implemented are {', '.join(_WORDS)}"
         )
+    return words
+
+
+def _byte_level(metadata: Mapping[str, object], tokens: list[str], kinds: list[int]) -> Encoder:
+    words = _words_of(metadata)
     merges = _column(metadata, "merges", str)
     if native_missing_reason() is not None:
         return PackageEncoder(_package_byte_level(tokens, kinds, _pairs(merges), words), PieceKind.BYTE_LEVEL)
@@ -132,7 +150,7 @@ def _pairs(merges: list[str]) -> list[tuple[str, str]]:
 
 
 def _package_byte_level(
-    tokens: list[str], kinds: list[int], pairs: list[tuple[str, str]], words: str
+    tokens: list[str], kinds: list[int], pairs: list[tuple[str, str]], words: str, *, with_control: bool = False
 ) -> "tokenizers.Tokenizer":
     from tokenizers import Regex, pre_tokenizers
 
@@ -140,6 +158,8 @@ def _package_byte_level(
     # Some vocabularies mark as user-defined or control what words are built from.
     others = {text: i for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind in _MATCHED}
     vocabulary |= {p: others[p] for left, right in pairs for p in (left, right, left + right) if p in others}
+    if with_control:
+        vocabulary |= _control_within(tokens, kinds, max(vocabulary.values()))
     encoder = _encoder(vocabulary, pairs, ignore_merges=words == "llama-bpe")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words in ("gpt-2", "smollm"))
     if words == "smollm":
@@ -152,7 +172,18 @@ def _package_byte_level(
     return encoder
 
 
+def _control_within(tokens: list[str], kinds: list[int], last: int) -> dict[str, int]:
+    """The control tokens with ids up to `last`."""
+    return {text: i for i, (text, kind) in enumerate(zip(tokens[:last], kinds[:last], strict=True)) if kind in _MATCHED}
+
+
 def _sentencepiece(metadata: Mapping[str, object], tokens: list[str], kinds: list[int]) -> Encoder:
+    return PackageEncoder(_package_sentencepiece(metadata, tokens, kinds), PieceKind.SENTENCEPIECE)
+
+
+def _package_sentencepiece(
+    metadata: Mapping[str, object], tokens: list[str], kinds: list[int], *, with_control: bool = False
+) -> "tokenizers.Tokenizer":
     scores = _column(metadata, "scores", float)
     if len(scores) != len(tokens):
         raise FormatError(f"{_KEY}scores has {len(scores)} entries, {_KEY}tokens {len(tokens)}; expected one for each")
@@ -164,8 +195,9 @@ def _sentencepiece(metadata: Mapping[str, object], tokens: list[str], kinds: lis
     if unknown is None:
         raise FormatError(f"{_KEY}token_type marks no token as unknown (2); expected one")
     pairs = _pairs_by_score({t: i for t, i in vocabulary.items() if kinds[i] == _Kind.NORMAL}, scores)
-    encoder = _encoder(vocabulary, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True)
-    return PackageEncoder(encoder, PieceKind.SENTENCEPIECE)
+    if with_control:
+        vocabulary |= _control_within(tokens, kinds, max(vocabulary.values()))
+    return _encoder(vocabulary, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True)
 
 
 def _pairs_by_score(pieces: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:

@@ -1,0 +1,1 @@
+"""From one file format to another: quantising, and lossless conversion."""

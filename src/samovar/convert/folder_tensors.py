@@ -1,0 +1,159 @@
+"""The tensors of a GGUF file under the names, in the order of rows and in the types of a Hugging Face folder.
+
+Values do not change. Quantised tensors become float32. A float32 tensor beside matrices in 16 bits takes their type
+where each of its values is one of that type's: GGUF files hold norms and biases in float32 whatever they came from.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samovar.errors import FormatError, UnsupportedModel
+from samovar.formats.gguf import GgufCheckpoint
+from samovar.formats.safetensors_writer import FloatTensorPlan
+from samovar.kernels.dequantise import dequantise
+from samovar.models.config import DecoderConfig
+from samovar.models.gguf_config import folder_tensor_name
+from samovar.models.loader import INTERLEAVED
+from samovar.models.weights import half_split_order
+from samovar.tensors.dtypes import BF16, F16, F32, TensorType
+from samovar.tensors.stored import StoredTensor
+
+_CHUNK_ELEMENTS: Final = 1 << 22  # values that are dequantised at a time: 16 MiB
+_EXPERTS: Final = ".mlp.experts."
+_ROPE_FACTORS: Final = "rope_freqs.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A tensor of the folder: one of the file, or one expert's of a stack."""
+
+    name: str
+    tensor: StoredTensor
+    order: NDArray[np.int64] | None
+
+
+def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[list[FloatTensorPlan], TensorType]:
+    """What a folder of this model holds, and the type that most of it is in.
+
+    Raises UnsupportedModel for a tensor that has no name there.
+    """
+    main = _main_type(checkpoint)
+    plans = []
+    for name in sorted(checkpoint.tensors, key=_place):
+        for piece in _pieces(checkpoint.tensors[name], config):
+            kind = _type_of(piece.tensor, main)
+            tensor = piece.tensor
+            plans.append(
+                FloatTensorPlan(
+                    name=piece.name,
+                    type=kind,
+                    shape=tensor.shape,
+                    chunks=partial(_chunks, piece, kind),
+                    size_bytes=tensor.n_elements * kind.block_bytes,
+                )
+            )
+    return plans, main
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Sorts layers by number, between the embedding and what follows them."""
+    parts = name.split(".")
+    if parts[0] == "blk" and len(parts) > 1 and parts[1].isdecimal():
+        return int(parts[1]), name
+    return (-1 if name.startswith("token_embd") else 1 << 30), name
+
+
+def _main_type(checkpoint: GgufCheckpoint) -> TensorType:
+    """The type of most values that lie in matrices; float32 where those are quantised."""
+    counts: Counter[str] = Counter()
+    for tensor in checkpoint.tensors.values():
+        if len(tensor.shape) > 1:
+            counts[tensor.type.name] += tensor.n_elements
+    return {"F16": F16, "BF16": BF16}.get(counts.most_common(1)[0][0] if counts else "", F32)
+
+
+def _pieces(tensor: StoredTensor, config: DecoderConfig) -> Iterator[_Piece]:
+    if tensor.name == _ROPE_FACTORS:
+        raise UnsupportedModel(
+            f"{tensor.source}: {_ROPE_FACTORS} holds Llama 3's scaling as numbers, and not the settings that a config.json "
+            "states; convert from the original folder instead"
+        )
+    try:
+        name = folder_tensor_name(tensor.name)
+    except KeyError:
+        raise UnsupportedModel(
+            f"{tensor.source}: tensor {tensor.name!r} has no name in a Hugging Face folder that this version knows"
+        ) from None
+    if _EXPERTS not in name:
+        order = _order(name, tensor.shape[0], config)
+        if order is not None and len(tensor.shape) == 1:
+            tensor, order = tensor.take_rows(order), None
+        yield _Piece(name, tensor, order)
+        return
+    before, after = name.split(_EXPERTS)
+    for expert in range(tensor.shape[0]):
+        yield _Piece(f"{before}{_EXPERTS}{expert}.{after}", tensor.entry(expert), None)
+
+
+def _order(name: str, n_rows: int, config: DecoderConfig) -> NDArray[np.int64] | None:
+    """The order of rows, where the file has them for interleaved rotation."""
+    heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads}.get(name.split(".")[-2])
+    return half_split_order(n_rows, heads) if heads and config.architecture in INTERLEAVED else None
+
+
+def _type_of(tensor: StoredTensor, main: TensorType) -> TensorType:
+    if tensor.type != F32:
+        return tensor.type if tensor.type.is_float else F32
+    if main == F32:
+        return F32
+    return main if all(_is_exact(chunk, main) for chunk in _values(tensor, None)) else F32
+
+
+def _is_exact(values: NDArray[np.float32], kind: TensorType) -> bool:
+    if kind == BF16:
+        return not np.any(values.view(np.uint32) & 0xFFFF)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.array_equal(values.astype(np.float16).astype(np.float32).view(np.uint32), values.view(np.uint32)))
+
+
+def _values(tensor: StoredTensor, order: NDArray[np.int64] | None) -> Iterator[NDArray[np.float32]]:
+    """The values, flat, some rows at a time. Raises FormatError for one that is no finite number."""
+    rows = tensor.rows()
+    step = max(1, _CHUNK_ELEMENTS // tensor.shape[-1])
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step] if order is None else rows[order[start : start + step]]
+        yield _finite(tensor, part)
+    tensor.release()
+
+
+def _finite(tensor: StoredTensor, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    values = dequantise(tensor.type, np.ascontiguousarray(rows).reshape(-1))
+    if not np.isfinite(values).all():
+        raise FormatError(f"{tensor.source}: tensor {tensor.name!r} holds infinite values or such as are no numbers")
+    return values
+
+
+def _chunks(piece: _Piece, kind: TensorType) -> Iterator[bytes]:
+    tensor = piece.tensor
+    if tensor.type == kind:  # bytes as they are
+        rows = tensor.rows()
+        step = max(1, _CHUNK_ELEMENTS // tensor.shape[-1])
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step] if piece.order is None else rows[piece.order[start : start + step]]
+            _finite(tensor, part)
+            yield part.tobytes()
+        tensor.release()
+        return
+    for values in _values(tensor, piece.order):
+        if kind == F32:
+            yield values.tobytes()
+        elif kind == BF16:
+            yield (values.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+        else:
+            yield values.astype(np.float16).tobytes()

@@ -1,0 +1,186 @@
+"""Which tensors a file holds, in which shapes and types, against its own config and what its quantisation is called."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from samovar.doctor.figures import Figures, figures_of
+from samovar.doctor.finding import Finding, failed, passed, unknown
+from samovar.doctor.quantisation_names import QUANTISATIONS, Quantisation, quantisation_in, stated_quantisation
+from samovar.doctor.releases import Release
+from samovar.doctor.subject import Listed, Subject
+from samovar.models.gguf_config import gguf_tensor_name
+
+SECTION: Final = "weights"
+_HEAD: Final = ("output.weight", "lm_head.weight")
+_EMBEDDING: Final = ("token_embd.weight", "model.embed_tokens.weight")
+_FLOATS: Final = frozenset({"F32", "F16", "BF16"})
+_AGAIN: Final = "quantise the model again, or get the file from its publisher"
+_OPTIONAL: Final = frozenset({"rope_freqs.weight", "cls.output.weight", "cls.weight"})
+_LAYERED: Final = ("qwen3", "qwen3_moe", "qwen2", "llama")
+
+
+def check_layout(subject: Subject, release: Release) -> list[Finding]:
+    """The lines on tensors, output head, types of the file, routers and norms. Values are not read."""
+    listed = subject.listed
+    if not listed:
+        return [unknown(SECTION, "tensors", "none could be listed; see the lines on the file")]
+    lines = [_tensors(subject), _head(listed, release), _types(subject)]
+    routers = [n for n in listed if n.endswith(("ffn_gate_inp.weight", "mlp.gate.weight"))]
+    if routers or release.figures.get("num_experts"):
+        lines.append(_floats(listed, "routers", routers, "experts would be chosen wrongly"))
+    norms = [n for n in listed if "norm" in n or n.endswith(".bias")]
+    return [*lines, _floats(listed, "norms and biases", norms, "every layer would be scaled wrongly")]
+
+
+def _tensors(subject: Subject) -> Finding:
+    """Each tensor that the config asks for, in its shape, and none beside."""
+    what, figures = "tensors", figures_of(subject)
+    expected = _expected(figures, subject)
+    if expected is None:
+        return unknown(SECTION, what, f"{len(subject.listed):,}; which are expected of this architecture is not known here")
+    found = {_plain(name): entry.shape for name, entry in subject.listed.items()}
+    missing = [n for n in expected if n not in found]
+    shaped = [n for n in expected if n in found and found[n] != expected[n]]
+    allowed = {*_OPTIONAL, *_HEAD, *expected}
+    others = [n for n in found if n not in allowed]
+    if not missing and not shaped and not others:
+        return passed(SECTION, what, f"all {len(found):,}, in the shapes of the config")
+    detail = [f"{n}: missing" for n in missing[:2]]
+    detail += [f"{n}: {list(found[n])}, expected {list(expected[n])}" for n in shaped[:2]]
+    detail += [f"{n}: expected in no model of this kind" for n in others[:2]]
+    counts = ((len(missing), "missing"), (len(shaped), "of another shape"), (len(others), "unexpected"))
+    summary = ", ".join(f"{count:,} {how}" for count, how in counts if count)
+    return failed(SECTION, what, summary, f"{len(expected):,} that fit the config", _AGAIN, detail)
+
+
+def _plain(name: str) -> str:
+    """Names of a bare decoder, as embedding models are saved, with the prefix that others have."""
+    return f"model.{name}" if name.startswith(("layers.", "embed_tokens.", "norm.")) else name
+
+
+def _expected(figures: Figures, subject: Subject) -> dict[str, tuple[int, ...]] | None:
+    """Names and shapes, in the file's spelling; None where the figures do not tell."""
+    kind = figures.get("model_type")
+    try:
+        shapes = dict(_outer(figures)) | {
+            f"model.layers.{i}.{name}": shape
+            for i in range(_size(figures, "num_hidden_layers"))
+            for name, shape in _layer(figures, str(kind), is_stacked=subject.is_gguf)
+        }
+    except KeyError:
+        return None
+    if kind not in _LAYERED or any("experts.gate_up_proj" in name for name in subject.listed):
+        return None
+    return {gguf_tensor_name(n): s for n, s in shapes.items()} if subject.is_gguf else shapes
+
+
+def _size(figures: Figures, key: str) -> int:
+    value = figures.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 24:
+        raise KeyError(key)
+    return value
+
+
+def _outer(figures: Figures) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width = _size(figures, "hidden_size")
+    yield "model.embed_tokens.weight", (_size(figures, "vocab_size"), width)
+    yield "model.norm.weight", (width,)
+
+
+def _layer(figures: Figures, kind: str, *, is_stacked: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width, d_head = _size(figures, "hidden_size"), _size(figures, "head_dim")
+    rows = {"q": _size(figures, "num_attention_heads") * d_head, "o": width}
+    rows["k"] = rows["v"] = _size(figures, "num_key_value_heads") * d_head
+    for part, n_rows in rows.items():
+        yield f"self_attn.{part}_proj.weight", (n_rows, rows["q"] if part == "o" else width)
+        if kind == "qwen2" and part != "o":
+            yield f"self_attn.{part}_proj.bias", (n_rows,)
+        if kind.startswith("qwen3") and part in "qk":
+            yield f"self_attn.{part}_norm.weight", (d_head,)
+    yield "input_layernorm.weight", (width,)
+    yield "post_attention_layernorm.weight", (width,)
+    if kind != "qwen3_moe":
+        yield from _feed_forward("mlp", (), width, _size(figures, "intermediate_size"))
+        return
+    n_experts, d_ffn = _size(figures, "num_experts"), _size(figures, "moe_intermediate_size")
+    yield "mlp.gate.weight", (n_experts, width)
+    if is_stacked:
+        yield from _feed_forward("mlp.experts", (n_experts,), width, d_ffn)
+        return
+    for expert in range(n_experts):
+        yield from _feed_forward(f"mlp.experts.{expert}", (), width, d_ffn)
+
+
+def _feed_forward(prefix: str, before: tuple[int, ...], width: int, d_ffn: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for part in ("gate", "up"):
+        yield f"{prefix}.{part}_proj.weight", (*before, d_ffn, width)
+    yield f"{prefix}.down_proj.weight", (*before, width, d_ffn)
+
+
+def _head(listed: Mapping[str, Listed], release: Release) -> Finding:
+    what = "output head"
+    head = next((listed[name] for name in _HEAD if name in listed), None)
+    is_tied = bool(release.figures["tie_word_embeddings"])
+    if head is not None:
+        return passed(SECTION, what, f"stored apart as {head.type}, as copies of tied heads may be" if is_tied else head.type)
+    if is_tied or release.kind in ("embedding", "reranker"):
+        return passed(SECTION, what, "that of the embedding" if is_tied else "none, and none is needed")
+    advice = f"the embedding would stand in for it, and answers be nonsense: {_AGAIN}"
+    return failed(SECTION, what, "missing", "a head of its own", advice)
+
+
+def _floats(listed: Mapping[str, Listed], what: str, names: list[str], harm: str) -> Finding:
+    wrong = [n for n in names if listed[n].type not in _FLOATS]
+    if not wrong:
+        kinds = Counter(listed[n].type for n in names)
+        return passed(SECTION, what, ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none")
+    shown = [f"{n}: {listed[n].type}" for n in wrong[:3]]
+    return failed(SECTION, what, f"{len(wrong)} are quantised", "F32, F16 or BF16", f"{harm}: {_AGAIN}", shown)
+
+
+def _types(subject: Subject) -> Finding:
+    """What the quantisation is called, against the types of the matrices."""
+    what = "quantisation"
+    stated, where = stated_quantisation(subject)
+    named = quantisation_in([name for _, name in subject.names])
+    matrices = {n: t for n, t in subject.listed.items() if len(t.shape) > 1 and t.type not in ("I32", "I64")}
+    shares = _shares(matrices)
+    mix = ", ".join(f"{kind} {share:.0%}" for kind, share in list(shares.items())[:4])
+    if subject.quantisation:
+        if named and named not in stated.lower():
+            return failed(
+                SECTION, what, f"{where} says {stated}, the name {named}", "one", f"{_AGAIN}: one of the two is wrong"
+            )
+        return passed(SECTION, what, f"{stated}: {mix}")
+    if stated and named and stated != named:
+        return failed(SECTION, what, f"{where} says {stated}, the name {named}", "one", f"{_AGAIN}: one of the two is wrong")
+    called = stated or named
+    known = QUANTISATIONS.get(called)
+    if known is None:
+        return unknown(SECTION, what, f"{called or 'nothing says what it is called'}; it holds {mix}")
+    if problem := _problem(known, matrices, shares):
+        return failed(SECTION, what, f"called {called}, {problem}; it holds {mix}", known.expected, _AGAIN)
+    return passed(SECTION, what, f"{called}: {mix}")
+
+
+def _shares(matrices: Mapping[str, Listed]) -> dict[str, float]:
+    """How much of the layers' values each type holds, from 0 to 1; the largest first."""
+    counts: Counter[str] = Counter()
+    for name, entry in matrices.items():
+        if name not in _HEAD + _EMBEDDING:
+            counts[entry.type] += math.prod(entry.shape)
+    total = counts.total() or 1
+    return {kind: count / total for kind, count in counts.most_common()}
+
+
+def _problem(known: Quantisation, matrices: Mapping[str, Listed], shares: Mapping[str, float]) -> str:
+    """What speaks against the name; empty where nothing does."""
+    main = next(iter(shares), "")
+    narrow = any(entry.shape[-1] % 256 for entry in matrices.values())
+    usual = {*known.main, *(known.narrow if narrow else ())}
+    if main not in usual:
+        return f"but most values are {main}"
+    lower = [n for n, entry in matrices.items() if 0 < entry.bits < known.min_bits and entry.type not in usual]
+    return f"but {lower[0]} is {matrices[lower[0]].type}" if lower else ""

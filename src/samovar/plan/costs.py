@@ -1,0 +1,129 @@
+"""What operations cost, in seconds, on a machine of which two figures are known: its read rate and its 8-bit rate.
+
+A product of R rows takes the longer of two times, smoothly joined: that in which its packed bytes are read, and that in which
+its weights are unpacked once for every 16 rows and multiplied R times. Both are counted in operations of the 8-bit unit
+(`kernels.limits`), of which a multiplication and an addition of registers would take 2. The figures below are medians from
+
+    python -m benchmarks.plan_costs
+
+on 2 cores of a Zen 4 EPYC (AVX-512 with VNNI). Other instruction sets have other figures: AMX takes less for many rows.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from samovar.kernels import KV_DTYPES, SCALE_BYTES, KvType
+
+_TILE_ROWS: Final = 16
+_JOIN: Final = 2.5  # exponent: 1 would add the two times up, infinity take the longer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What bounds speed: bytes read a second, 8-bit multiplications and additions a second, by all threads together."""
+
+    read_bytes_per_s: float
+    int8_ops_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCost:
+    """Operations for a weight: `unpack` for every 16 rows, `dot` for every row. `read_share` of the read rate is reached."""
+
+    unpack: float
+    dot: float
+    read_share: float = 1.0
+
+
+_KERNELS: Final = {
+    "int4": KernelCost(3.0, 2.6, 0.95),
+    "Q4_0": KernelCost(4.0, 3.2),
+    "Q4_1": KernelCost(4.0, 3.3),
+    "Q5_0": KernelCost(6.0, 3.4),
+    "Q5_1": KernelCost(6.0, 3.5),
+    "Q8_0": KernelCost(3.0, 3.4, 0.95),
+    "Q4_K": KernelCost(4.0, 3.4),
+    "Q5_K": KernelCost(8.0, 3.5),
+    "Q6_K": KernelCost(5.0, 3.9),
+    "BF16": KernelCost(20.0, 8.8, 0.9),
+    "F16": KernelCost(20.0, 8.8, 0.9),
+    "F32": KernelCost(16.0, 8.8, 0.9),
+}
+_BY_PREFIX: Final = (
+    ("U4", KernelCost(4.0, 3.3)),
+    ("U8", KernelCost(3.0, 3.5, 0.95)),
+    ("E4M3", KernelCost(20.0, 8.8)),
+    ("E5M2", KernelCost(20.0, 8.8)),
+)
+_OTHER: Final = KernelCost(8.0, 4.0)  # types of 2 to 4 bits with tables
+
+# Operations for each multiplication or addition of attention; one row reads and converts what many rows share.
+_ATTEND_ONE: Final[dict[KvType, float]] = {"f32": 5.2, "f16": 7.5, "bf16": 7.5, "int8": 11.6}
+_ATTEND_MANY: Final[dict[KvType, float]] = {"f32": 5.9, "f16": 6.5, "bf16": 6.3, "int8": 7.0}
+_ATTEND_READ_SHARE: Final = 0.37
+
+_CALL_S: Final = 3e-6  # to wake the threads for an operation, and to wait for the last of them
+_VALUE_OPS: Final = 25.0  # for each value of an elementwise operation
+_ROUND_OPS: Final = 12.0  # to round each value that goes into quantised products
+_SAMPLE_OPS: Final = 12.0  # for each logit of a row
+_STEP_S: Final = 350e-6  # of Python, for a step
+_STREAM_S: Final = 14e-6  # of Python, for each sequence in a step
+
+
+def kernel_cost(kernel: str) -> KernelCost:
+    """By the name of a storage type, or "int4"."""
+    if (found := _KERNELS.get(kernel)) is not None:
+        return found
+    return next((cost for prefix, cost in _BY_PREFIX if kernel.startswith(prefix)), _OTHER)
+
+
+def joined(one_s: float, other_s: float) -> float:
+    """The time of two things that go on at once: little more than the longer, up to a third more where they are equal."""
+    longer, shorter = max(one_s, other_s), min(one_s, other_s)
+    return longer * (1 + (shorter / longer) ** _JOIN) ** (1 / _JOIN) if longer else 0.0
+
+
+def product_s(machine: Machine, kernel: str, *, n_bytes: float, n_weights: float, n_rows: float) -> float:
+    """Seconds of a product of `n_rows` rows with `n_weights` weights that take `n_bytes`, without the call's own cost."""
+    cost = kernel_cost(kernel)
+    n_ops = n_weights * (cost.unpack * max(1.0, n_rows / _TILE_ROWS) + cost.dot * n_rows)
+    return joined(n_bytes / (cost.read_share * machine.read_bytes_per_s), n_ops / machine.int8_ops_per_s)
+
+
+def attention_s(
+    machine: Machine, kv_type: KvType, *, n_pairs: float, n_read_tokens: float, d_query: int, d_key: int, rows: float
+) -> float:
+    """Seconds of a layer's attention: `n_pairs` of a row and a position, keys and values of `n_read_tokens` read once.
+
+    `d_query` and `d_key` are all heads' widths together, `rows` the rows of one sequence.
+    """
+    n_bytes = 2 * n_read_tokens * (d_key * KV_DTYPES[kv_type].itemsize + (SCALE_BYTES if kv_type == "int8" else 0))
+    cost = (_ATTEND_ONE if rows < 2 else _ATTEND_MANY)[kv_type]
+    n_ops = 4 * n_pairs * d_query * cost
+    return joined(n_bytes / (_ATTEND_READ_SHARE * machine.read_bytes_per_s), n_ops / machine.int8_ops_per_s)
+
+
+def values_s(machine: Machine, n_values: float, *, is_rounding: bool = False) -> float:
+    """Seconds of an elementwise operation, or of rounding a product's input."""
+    return n_values * (_ROUND_OPS if is_rounding else _VALUE_OPS) / machine.int8_ops_per_s
+
+
+def sampling_s(machine: Machine, n_logits: float) -> float:
+    """Seconds to take the largest of each row of logits."""
+    return n_logits * _SAMPLE_OPS / machine.int8_ops_per_s
+
+
+def call_s() -> float:
+    """Seconds that any operation takes."""
+    return _CALL_S
+
+
+def step_s(n_streams: int) -> float:
+    """Seconds of a step outside the operations."""
+    return _STEP_S + _STREAM_S * n_streams
+
+
+def expected_distinct(n_experts: int, n_chosen: int, n_rows: int) -> float:
+    """Experts that some of `n_rows` rows choose, where each chooses as if by lot."""
+    return n_experts * -math.expm1(n_rows * math.log1p(-n_chosen / n_experts)) if n_chosen < n_experts else float(n_experts)

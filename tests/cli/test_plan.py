@@ -1,0 +1,113 @@
+"""`samovar plan`: its table, its JSON, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from samovar.cli import plan
+from samovar.cli.main import run
+from samovar.kernels.limits import Limits
+from samovar.kernels.native import available_isas
+from tests.cli.fakes import Ended, streams
+
+pytestmark = pytest.mark.skipif(not available_isas(), reason="native kernels are not built")
+
+
+@pytest.fixture(autouse=True)
+def a_known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "measure_limits", lambda _isa, _n: Limits(read_bytes_per_s=30e9, int8_ops_per_s=0.9e12))
+    monkeypatch.setattr(plan, "available_bytes", lambda: 20 << 30)
+    monkeypatch.setattr(plan, "usable_cores", lambda: 2)
+    monkeypatch.setattr(plan.os, "getloadavg", lambda: (0.1, 0.1, 0.1))
+    monkeypatch.setenv("COLUMNS", "140")
+
+
+def planned(*argv: str) -> Ended:
+    given = streams(environ={})
+    code = run(("plan", *argv), given)
+    return Ended(code=code, out=given.stdout.getvalue(), err=given.stderr.getvalue())  # type: ignore[attr-defined]
+
+
+def as_json(*argv: str) -> dict[str, object]:
+    ended = planned(*argv, "--json")
+    assert ended.code == 0, ended.err
+    return json.loads(ended.out)
+
+
+def test_the_family_is_a_table_with_one_proposal() -> None:
+    ended = planned()
+    assert ended.code == 0, ended.err
+    lines = ended.out.splitlines()
+    assert sum("qwen3-8b " in line for line in lines) == 5  # quantisations
+    assert sum("qwen3-235b-a22b" in line for line in lines) == 1
+    assert "104 GiB short" in ended.out
+    assert "qwen3-coder-30b-a3b as qwen3-30b-a3b" in ended.out
+    assert lines[-1].startswith("best that fits: qwen3-30b-a3b q4_k_m, the most parameters")
+    assert "20.00 GiB free here" in ended.out
+    assert "busy" not in ended.out
+
+
+def test_a_busy_machine_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan.os, "getloadavg", lambda: (3.0, 0.1, 0.1))
+    assert "other programs are busy here" in planned("qwen3-0.6b").out
+
+
+def test_another_machine_is_planned_for() -> None:
+    here = as_json("qwen3-8b", "--quant", "q4_0", "q8_0")
+    there = as_json("qwen3-8b", "--quant", "q4_0", "q8_0", "--memory", "64G", "--bandwidth", "60G", "--cores", "4")
+    assert there["usable_bytes"] == int(64 * 0.95 * 2**30)
+    assert there["read_bytes_per_s"] == 60e9
+    assert there["int8_ops_per_s"] == 1.8e12
+    for slow, fast in zip(here["candidates"], there["candidates"], strict=True):  # type: ignore[call-overload]
+        assert fast["decode"] == pytest.approx(2 * slow["decode"], rel=0.05)
+        assert fast["prefill"] == pytest.approx(2 * slow["prefill"], rel=0.05)
+        assert fast["memory_bytes"] == slow["memory_bytes"]
+
+
+def test_users_and_contexts_take_memory_and_have_a_column() -> None:
+    one, four = as_json("qwen3-4b", "--context", "8192"), as_json("qwen3-4b", "--context", "8192", "--users", "4")
+    grown = four["candidates"][0]["memory_bytes"] - one["candidates"][0]["memory_bytes"]  # type: ignore[index]
+    assert grown == pytest.approx(3 * 8192 * 144 << 10, rel=0.01)
+    assert "4 users" in planned("qwen3-4b", "--context", "8192", "--users", "4").out
+
+
+def test_a_file_is_planned_as_it_is_stored_and_within_its_own_context(tiny_model: Path) -> None:
+    found = as_json(str(tiny_model))
+    (candidate,) = found["candidates"]  # type: ignore[misc]
+    assert candidate["quant"] == "as stored"
+    assert found["context"] == candidate["model_context"] < 4096
+    assert found["best"] == {"model": tiny_model.name, "quant": "as stored"}
+    longer = planned(str(tiny_model), "--context", "4096")
+    assert f"takes {candidate['model_context']:,} at most" in longer.out
+    assert "nothing fits" in longer.out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("qwen3-8b", "--all"), "give MODEL or --all, not both"),
+        (("--context", "1"), "--context is 1; expected 2 to"),
+        (("--users", "0"), "--users is 0; expected 1 to"),
+        (("--cores", "0"), "--cores is 0; expected 1 to"),
+        (("--memory", "64X"), "'64X' is no size"),
+        (("--memory", "1"), "--memory is 1; expected"),
+        (("--bandwidth", "quick"), "'quick' is no rate; expected one as in 50G"),
+        (("--bandwidth", "0"), "'0' is no rate"),
+        (("--speed", "-1"), "--speed is -1"),
+        (("--speed", "nan"), "--speed is nan"),
+        (("--quant", "q9"), "invalid choice: 'q9'"),
+    ],
+)
+def test_wrong_options_end_with_code_2(argv: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert planned(*argv).code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_model_is_refused_with_the_shapes_that_there_are(tiny_model: Path) -> None:
+    ended = planned("qwen3-9b")
+    assert ended.code == 1
+    assert "or a shape: qwen3-0.6b" in ended.err
+    ended = planned(str(tiny_model), "--quant", "q4_0")
+    assert ended.code == 1
+    assert "--quant belongs to shapes" in ended.err
