@@ -29,6 +29,14 @@ def test_a_piped_prompt_is_answered_greedily_in_plain_text(tiny_model: Path) -> 
     assert (ended.code, ended.out) == (0, expected + "\n")
 
 
+def test_a_model_that_makes_vectors_is_no_partner(tiny_embedder: Path) -> None:
+    for command in ("chat", "generate"):
+        ended = samovar(command, str(tiny_embedder), stdin=b"Tea?")
+        assert (ended.code, ended.out) == (1, "")
+        assert "embedder.gguf is an embedding model, which makes vectors (embed) and writes no text" in ended.err
+        assert ended.err.count("error:") == 1
+
+
 def test_a_given_temperature_holds_for_a_pipe_too(tiny_model: Path) -> None:
     llm = LLM(tiny_model, isa="numpy")
     expected = llm.chat("Tea?", temperature=1.5, seed=3, max_tokens=16).text

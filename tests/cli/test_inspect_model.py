@@ -27,6 +27,11 @@ def test_json_counts_what_gguf_reads(tiny_model: Path) -> None:
     assert report["config"]["max_context"] == MAX_CONTEXT
 
 
+def test_a_model_that_makes_vectors_has_no_head(tiny_embedder: Path, tiny_model: Path) -> None:
+    assert "none: it makes vectors of texts" in samovar("inspect", str(tiny_embedder)).out
+    assert "of its own" in samovar("inspect", str(tiny_model)).out
+
+
 def test_memory_is_weights_plus_keys_and_values(tiny_model: Path) -> None:
     report = json.loads(samovar("inspect", str(tiny_model), "--json").out)
     (need,) = report["memory"]

@@ -140,4 +140,5 @@ def test_a_single_model_stays_open_and_a_template_is_read(tmp_path):
     settings = serve._check(args)
     assert (settings.chat_template, settings.max_streams, settings.max_waiting) == ("{{ messages }}", 3, 1024)
     (only,) = serve._offered(args, settings, streams()).values()
+    assert not args.any_model_scores
     assert only.keep_alive_s is None

@@ -149,7 +149,7 @@ def write_embedder_gguf(path: Path, *, name: str, pooling: int | None = 3, end_i
     return write_gguf(model(), path, "F32", describe=describe)
 
 
-def write_reranker_gguf(path: Path, *, labels: tuple[str, ...] = ("yes", "no"), name: str = "x") -> Path:
+def write_reranker_gguf(path: Path, *, labels: tuple[str, ...] = ("yes", "no"), prompt: str | None = None) -> Path:
     """As llama.cpp's converter writes Qwen3-Reranker: a classifier of the head's rows, in the order of the labels."""
 
     def describe(writer: gguf.GGUFWriter) -> None:
@@ -157,7 +157,8 @@ def write_reranker_gguf(path: Path, *, labels: tuple[str, ...] = ("yes", "no"), 
         writer.add_pooling_type(gguf.PoolingType.RANK)
         if labels:
             writer.add_classifier_output_labels(list(labels))
-        writer.add_string("general.basename", name)
+        if prompt is not None:
+            writer.add_chat_template([{"name": "rerank", "template": prompt}])
 
     yes, no = yes_no_rows()
     rows = torch.stack([no, yes] if labels[:1] == ("no",) else [yes, no])

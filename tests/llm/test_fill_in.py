@@ -1,7 +1,5 @@
 """Filling in: the prompts of a file and of a repository, where a filling ends, and what is no place to fill."""
 
-import ast
-
 import pytest
 
 from samovar.errors import BadRequest
@@ -122,14 +120,15 @@ def test_a_vocabulary_without_the_tokens_cannot_fill_in(tiny_llm):
 @pytest.mark.slow
 def test_the_real_coder_fills_gaps_and_looks_into_other_files():
     llm = LLM(real_model(QWEN_CODER))
-    result = llm.fill_in("def add(a, b):\n    return ", "\n\n\nprint(add(1, 2))\n", temperature=0, max_tokens=24)
-    assert (result.text.strip(), result.finish_reason) == ("a + b", "stop")
-    shop = Repository(
-        name="shop", path="main.py", files={"prices.py": "def price_of_tea_in_roubles(grams):\n    return grams * 3\n"}
-    )
-    before, after = "from prices import ", "\n\nprint(price_of_tea_in_roubles(100))\n"
-    inside = llm.fill_in(before, after, repository=shop, temperature=0, max_tokens=24)
-    assert inside.text.strip().startswith("price_of_tea_in_roubles")
-    ast.parse(before + inside.text + after)
-    assert inside.finish_reason == "stop"
+    greedy = {"temperature": 0, "max_tokens": 24}
+    fib = llm.fill_in("def fib(n):\n    if n <= 1:\n        return n\n    return fib(", ") + fib(n - 2)\n", **greedy)
+    assert fib.text.startswith("n - 1")
+    between = llm.fill_in("def add(a, b):\n    return ", "\n\ndef sub(a, b):\n    return a - b\n", **greedy)
+    assert between.finish_reason == "stop"  # at a token of its own, which is not shown
+    assert "<|" not in between.text
+    prices = {"prices.py": "def price_of_tea_in_roubles(grams):\n    return grams * 3\n"}
+    before, after = "from prices import *\n\n\ndef cost_of_a_pound():\n    return price_of_", "(454)\n"
+    knowing = llm.fill_in(before, after, repository=Repository(name="shop", path="main.py", files=prices), **greedy)
+    assert knowing.text.startswith("tea_in_roubles")
+    assert not llm.fill_in(before, after, **greedy).text.startswith("tea_in_roubles")
     llm.close()

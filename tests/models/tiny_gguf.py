@@ -58,7 +58,7 @@ def write_gguf(
     config = model.config
     writer = gguf.GGUFWriter(path, _ARCHITECTURES[config.model_type], split_max_tensors=tensors_per_file)
     _add_sizes(writer, config)
-    (describe or _add_tokenizer)(writer)
+    (describe or add_tokenizer)(writer)
     tables = [
         gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, arch.upper()), config.num_hidden_layers)
         for arch in (writer.arch, "qwen3")  # dense layers among sparse ones have names that only the latter knows
@@ -144,7 +144,8 @@ def _add_sizes(writer: gguf.GGUFWriter, config: object) -> None:
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter) -> None:
+    """The tiny tokenizer, and a chat template."""
     model = json.loads(tiny_tokenizer().to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].get)
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL

@@ -96,6 +96,7 @@ def run_bench(path: Path, settings: Settings, advance: Callable[[str], None]) ->
             isa=settings.isa,
             speculation="off", cache=False,
         )  # fmt: skip
+        llm.card.check_writes_text()
         return _measure(llm, settings, advance, starts, tokenizer)
 
 

@@ -63,6 +63,7 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         sampling.setdefault("max_tokens", MAX_UNWATCHED_TOKENS)
     with ProgressBar(streams, "packing") as progress:
         llm = load_llm(model, streams, progress)
+    llm.card.check_writes_text()
     if args.think is not None:
         llm.check_thinking(args.think)
     session = ChatSession(

@@ -51,7 +51,7 @@ def _facts(summary: ModelSummary) -> str:
         rows += [
             ("layers", f"{config.n_layers} of width {config.d_model}, {_feed_forward(config)}"),
             ("attention", f"{config.n_heads} query heads on {config.n_kv_heads} key/value heads of width {config.d_head}"),
-            ("output head", "tied to the embedding" if config.is_tied else "of its own"),
+            ("output head", _head(config)),
             ("context", f"{config.max_context:,} tokens"),
         ]
     vocabulary = f", {summary.n_vocabulary:,} tokens" if summary.n_vocabulary is not None else ""
@@ -62,6 +62,14 @@ def _facts(summary: ModelSummary) -> str:
         shown = one_line(line)
         lines.append(f"{'':14} | {shown[:_MAX_WIDTH]}{'...' if len(shown) > _MAX_WIDTH else ''}")
     return "\n".join(lines)
+
+
+def _head(config: DecoderConfig) -> str:
+    if config.outputs.kind == "none":
+        return "none: it makes vectors of texts, and writes none"
+    if config.outputs.kind == "labels":
+        return f"a classifier of {config.outputs.n_labels} rows: it scores texts, and writes none"
+    return "tied to the embedding" if config.is_tied else "of its own"
 
 
 def _feed_forward(config: DecoderConfig) -> str:

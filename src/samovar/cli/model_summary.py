@@ -18,7 +18,7 @@ from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import Tensor
 
 _CONTEXTS = (4_096, 32_768)
-_EMBEDDINGS = ("token_embd.weight", "model.embed_tokens.weight")
+_EMBEDDINGS = ("token_embd.weight", "model.embed_tokens.weight", "embed_tokens.weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,12 @@ def folder_config(checkpoint: GgufCheckpoint, tokenizer: Tokenizer, main: Tensor
     where = str(checkpoint.path)
     shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
     raw = config_from_gguf(checkpoint.facts, shapes, where)
+    pooling = checkpoint.facts.get(f"{checkpoint.facts.get('general.architecture')}.pooling_type")
+    if pooling not in (None, 0):
+        raise UnsupportedModel(
+            f"{where}: pooling_type is {pooling!r}: a model that makes vectors or scores, which is not converted to a folder; "
+            "get the release's own folder"
+        )
     model_type = str(raw["model_type"])
     if model_type not in _CLASSES:
         raise UnsupportedModel(f"{where}: {model_type!r} is not converted to a folder; implemented are {', '.join(_CLASSES)}")

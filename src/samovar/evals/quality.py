@@ -216,6 +216,7 @@ def _opened(name: str, settings: Settings, *, isa: str | None, kv_type: KvType |
         prefix_cache=False,
     )
     try:
+        llm.card.check_writes_text()
         yield llm
     finally:
         llm.close()

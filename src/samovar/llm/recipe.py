@@ -22,6 +22,7 @@ DEFAULT_TASK: Final = "Given a web search query, retrieve relevant passages that
 _QUERY: Final = "Instruct: {task}\nQuery:"  # no space after it
 _TASK: Final = re.compile(r"\AInstruct: (?P<task>.*)\nQuery: ?\Z", re.S)
 _JUDGES: Final = "Judge whether the Document meets the requirements"
+_RERANK_KEY: Final = "tokenizer.chat_template.rerank"
 _EMBEDDER_NAME: Final = re.compile(r"qwen3[-_ .]*embedding", re.I)
 _RERANKER_NAME: Final = re.compile(r"qwen3[-_ .]*reranker", re.I)
 _QWEN3: Final = ("qwen3", "qwen3_moe")
@@ -79,6 +80,7 @@ def read_recipe(
     where, names = str(checkpoint.path), _names(checkpoint)
     files, pooling = _pooling(checkpoint)
     is_reranker = config.architecture in _QWEN3 and any(map(_RERANKER_NAME.search, names))
+    _check_rerank_prompt(checkpoint, where)
     if config.outputs.kind == "labels":
         is_known = is_reranker or _speaks_of_reranking(checkpoint, template_source)
         return _classifier(checkpoint, config, where) if is_known else None
@@ -158,13 +160,19 @@ def _yes_no_ids(tokenizer: Tokenizer, files: SentenceFiles | None, no_yes: list[
     return found
 
 
+def _check_rerank_prompt(checkpoint: Checkpoint, where: str) -> None:
+    """llama.cpp's converter writes the prompt that a reranker was trained on into the file. Only Qwen3-Reranker's is known."""
+    prompt = checkpoint.facts.get(_RERANK_KEY) if isinstance(checkpoint, GgufCheckpoint) else None
+    if prompt is not None and (not isinstance(prompt, str) or _JUDGES not in prompt):
+        raise UnsupportedModel(f"{where}: {_RERANK_KEY} is {str(prompt)[:80]!r}; only Qwen3-Reranker's prompt is implemented")
+
+
 def _speaks_of_reranking(checkpoint: Checkpoint, template_source: str | None) -> bool:
     """Whether a classifier's files tell it from one that judges something else, such as a reward model."""
     if _JUDGES in (template_source or ""):
         return True
     if isinstance(checkpoint, GgufCheckpoint):
-        labels, prompt = _gguf_labels(checkpoint), checkpoint.facts.get("tokenizer.chat_template.rerank")
-        return sorted(labels or ()) == ["no", "yes"] or (isinstance(prompt, str) and _JUDGES in prompt)
+        return sorted(_gguf_labels(checkpoint) or ()) == ["no", "yes"] or checkpoint.facts.get(_RERANK_KEY) is not None
     config = checkpoint.config
     return _words(config.get("classifier_from_token")) is not None or bool(config.get("is_original_qwen3_reranker"))
 

@@ -40,10 +40,12 @@ def folder_outputs(
     wanted. Raises FormatError where labels and tensors contradict each other.
     """
     is_bare = _BARE in shapes
-    is_head_kept = "score.weight" not in shapes and bool(config.get("classifier_from_token")) and "lm_head.weight" in shapes
-    if _is_classifier(config) and not is_head_kept:  # vLLM makes the classifier at load; the head's logits say the same
+    is_tied, has_own_head = config.get("tie_word_embeddings") is True, "lm_head.weight" in shapes
+    # vLLM makes the classifier of such a folder at load, out of the head's rows; the head's logits say the same
+    is_made_at_load = "score.weight" not in shapes and bool(config.get("classifier_from_token")) and (has_own_head or is_tied)
+    if _is_classifier(config) and not is_made_at_load:
         return _labels(shapes, "score", _stated_labels(config, where), where, is_bare=is_bare)
-    has_head = "lm_head.weight" in shapes or (config.get("tie_word_embeddings") is True and not is_embedder)
+    has_head = has_own_head or (is_tied and not is_embedder)
     return Outputs(kind="none" if is_bare and not has_head else "vocabulary", is_bare=is_bare)
 
 
