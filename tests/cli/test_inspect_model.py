@@ -88,3 +88,7 @@ def test_real_weights_are_described_from_their_headers(smollm2: Path) -> None:
     assert report["config"]["d_model"] == 576
     assert {share["type"] for share in report["types"]} == {"Q4_1", "Q8_0", "F32"}
     assert [need["context"] for need in report["memory"]] == [4096, 8192]
+
+
+def test_a_summary_tells_how_far_a_context_goes_beyond_the_native_one(tiny_model: Path) -> None:
+    assert f"{MAX_CONTEXT} tokens, by YaRN up to {4 * MAX_CONTEXT}" in samovar("inspect", str(tiny_model)).out

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from samovar.engine.batch import Slice
+from samovar.engine.batch import Slice, build_batch
 from samovar.engine.draft_model import DraftModel
 from samovar.engine.engine import Engine, Limits
 from samovar.engine.ngram_drafter import NgramDrafter
@@ -181,3 +181,15 @@ def test_idle_work_for_a_next_turn_is_done_with_the_factor_that_it_will_have() -
     run(engine, [engine.submit(prefill, is_idle_work=True)])
     assert ending_of(engine, request(text, max_tokens=30)).n_cached == 49
     assert ending_of(engine, request(text, max_tokens=3)).n_cached == 0
+
+
+def test_factors_follow_their_tokens_where_adapters_change_the_order_of_a_step() -> None:
+    pool = random_pool()
+    slices = []
+    for factor, adapter, count in ((2, "b", 3), (1, None, 2), (4, "a", 1), (2, None, 4), (1, "b", 2)):
+        sequence = Sequence(request=request([1], adapter=adapter), token_ids=[], factor=factor)
+        PrefixCache(pool).grow(sequence.pages, count)
+        slices.append(Slice(sequence, 0, (10 * factor,) * count, 1))
+    batch = build_batch(slices)
+    assert batch.order != tuple(range(5))
+    assert (batch.factors_T * 10).tolist() == batch.ids_T.tolist()

@@ -52,7 +52,7 @@ def _facts(summary: ModelSummary) -> str:
             ("layers", f"{config.n_layers} of width {config.d_model}, {_feed_forward(config)}"),
             ("attention", f"{config.n_heads} query heads on {config.n_kv_heads} key/value heads of width {config.d_head}"),
             ("output head", _head(config)),
-            ("context", f"{config.max_context:,} tokens"),
+            ("context", f"{config.max_context:,} tokens{_beyond(config)}"),
         ]
     vocabulary = f", {summary.n_vocabulary:,} tokens" if summary.n_vocabulary is not None else ""
     rows.append(("tokenizer", summary.tokenizer + vocabulary))
@@ -89,6 +89,10 @@ def _types(summary: ModelSummary) -> str:
     total = ("all", f"{sum(s.n_tensors for s in summary.types):,}", f"{summary.n_parameters:,}", _mib(n_bytes))
     mean = f"{8 * n_bytes / summary.n_parameters:.2f}" if summary.n_parameters else "-"
     return table([header, *rows, (*total, mean)])
+
+
+def _beyond(config: DecoderConfig) -> str:
+    return "" if config.long_context is None else f", by YaRN up to {config.long_context.longest:,}"
 
 
 def _memory(summary: ModelSummary) -> str:
