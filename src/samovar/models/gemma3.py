@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.errors import FormatError, UnsupportedModel
-from samovar.models.blocks import AttentionProjections, Norm, Projection, Step, project, project_onto
+from samovar.models.blocks import AttentionProjections, Norm, Step, project, project_onto
 from samovar.models.config import ConfigReader, DecoderConfig, read_decoder_config
 from samovar.models.rope import Rope, read_rope
-from samovar.models.weights import WeightSource
+from samovar.models.weights import Projection, WeightSource
 
 F32 = NDArray[np.float32]
 _ACTIVATION = "gelu_pytorch_tanh"
