@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from samovar.errors import SamovarError
 from samovar.kernels import PAGE_TOKENS
 from samovar.kernels.native import NativeOps, available_isas, native_missing_reason, native_ops
 from samovar.kernels.reference import ReferenceOps
-from samovar.tensors.dtypes import Q8_0
+from samovar.tensors.dtypes import F32, Q8_0, TensorType
 from tests.kernels.kv_cases import cache_of, randn, spans_of
 from tests.kernels.native_cases import ISAS, ops_on, random_weight
 
@@ -47,6 +48,42 @@ def test_silu_gate_matches_the_reference_to_a_few_units_in_the_last_place(isa: s
     out = ops_on(isa, 2).silu_gate(gate, up)
     np.testing.assert_allclose(out, exact, rtol=5e-7, atol=1e-36)  # float32 ends there
     assert np.array_equal(ops_on(isa).silu_gate(gate[:, 7:8], 2 * up[:, 7:8]), 2 * out[:, 7:8])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_gelu_gate_is_the_tanh_formula(isa: str) -> None:
+    gate = np.concatenate([np.linspace(-12, 12, 20001), [0, -0.0, 1e-30, 1e30, -1e30, 2e19, -2e19]]).astype(np.float32)[None]
+    up = np.ones_like(gate)
+    x = gate.astype(np.float64)
+    exact = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    for ops in (ops_on(isa, 2), ReferenceOps()):
+        out = ops.gelu_gate(gate, up)
+        np.testing.assert_allclose(out, exact, rtol=2e-6, atol=1e-7)
+        assert np.array_equal(ops.gelu_gate(gate[:, 7:8], 2 * up[:, 7:8]), 2 * out[:, 7:8])
+    theirs = torch.nn.functional.gelu(torch.from_numpy(gate), approximate="tanh").numpy()
+    np.testing.assert_allclose(out, theirs, rtol=2e-5, atol=1e-6)
+
+
+def test_gates_have_the_same_bits_in_every_instruction_set() -> None:
+    gate, up = 4 * randn(3, 1001), randn(3, 1001, seed=1)
+    assert len({ops_on(isa).gelu_gate(gate, up).tobytes() for isa in ISAS}) == 1
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type_", [F32, Q8_0])
+def test_a_gelu_gate_within_a_product_is_the_one_beside_it(isa: str, type_: TensorType) -> None:
+    ops, gate, x = ops_on(isa, 2), randn(5, 64), randn(5, 64, seed=1)
+    packed = ops.pack(random_weight(type_, 48, 64))
+    inside = ops.linear(x, packed, gate_TD=gate, activation="gelu_tanh")
+    assert np.array_equal(inside, ops.linear(ops.gelu_gate(gate, x), packed))
+    assert not np.array_equal(inside, ops.linear(x, packed, gate_TD=gate))
+
+
+@pytest.mark.parametrize("type_", [F32, Q8_0])
+def test_embeddings_are_multiplied_by_their_scale(type_: TensorType) -> None:
+    table, ids = random_weight(type_, 9, 64), np.array([3, 0, 3], np.int64)
+    for ops in (ops_on(ISAS[-1]), ReferenceOps()):
+        assert np.array_equal(ops.embed(table, ids, 25.25), ops.embed(table, ids) * np.float32(25.25))
 
 
 @pytest.mark.parametrize("width", [1, 7, 1024])
@@ -138,6 +175,8 @@ def test_arrays_that_do_not_fit_are_refused_before_any_memory_is_touched() -> No
         lambda: ops.rms_norm(x, x[0, :5].copy(), 1e-5),
         lambda: ops.rope(q, x[:, :8].copy(), x[:, :8].copy()),
         lambda: ops.silu_gate(x, x[:1]),
+        lambda: ops.gelu_gate(x, x[:1]),
+        lambda: ops.attention(q, pages, spans_of([1], [3], tables), 1.0, 0),
         lambda: ops.accumulate(x, x[:1].copy()),
         lambda: ops.embed(random_weight(Q8_0, 4, 64), np.array([4], np.int64)),
         lambda: ops.take_rows(x, np.array([len(x)], np.int64)),

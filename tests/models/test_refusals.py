@@ -42,30 +42,34 @@ def assert_refused(folder: Path, error: type[Exception], *named: str) -> None:
         assert re.search(text, str(caught.value)), f"{text!r} is not named in: {caught.value}"
 
 
-SLIDING = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}
-SLIDING_LAYERS = {**SLIDING, "layer_types": ["full_attention", "sliding_attention"]}
-
-
-@pytest.mark.parametrize("changes", [SLIDING, SLIDING_LAYERS])
-@pytest.mark.parametrize("name", ["qwen3-untied", "qwen2-tied"])
-def test_a_sliding_window_that_is_in_use_is_refused(
-    name: str, changes: dict[str, object], folder_of: Callable[[str], Path]
+@pytest.mark.parametrize(
+    ("name", "error", "changes", "named"),
+    [
+        ("llama2", UnsupportedModel, {"sliding_window": 64}, ["sliding_window", "64"]),
+        ("mistral", FormatError, {"sliding_window": -1}, ["sliding_window", "-1"]),
+        ("mistral", FormatError, {"sliding_window": "64"}, ["sliding_window", "64"]),
+        ("mistral-window", UnsupportedModel, {"layer_types": ["full_attention"] * 2}, ["layer_types", "full_attention"]),
+        ("qwen3-untied", UnsupportedModel, {"layer_types": ["chunked_attention"] * 2}, ["layer_types", "chunked_attention"]),
+        ("qwen3-untied", FormatError, {"layer_types": ["full_attention"]}, ["layer_types", "2 layers"]),
+        ("qwen3-untied", FormatError, {"layer_types": ["sliding_attention"] * 2}, ["sliding_attention", "sliding_window"]),
+        ("qwen3-untied", FormatError, {"use_sliding_window": 1}, ["use_sliding_window", "true or false"]),
+        ("qwen2-window", FormatError, {"layer_types": None, "max_window_layers": -1}, ["max_window_layers", "-1"]),
+        ("gemma3", FormatError, {"sliding_window": None}, ["sliding_window"]),
+    ],
+)
+def test_a_window_that_makes_no_sense_or_is_not_there_is_refused(
+    name: str, error: type[Exception], changes: dict[str, object], named: list[str], folder_of: Callable[[str], Path]
 ) -> None:
     folder = folder_of(name)
     change_config(folder, **changes)
-    assert_refused(folder, UnsupportedModel, "config.json", "sliding")
-
-
-def test_a_mistral_with_a_sliding_window_is_refused(folder_of: Callable[[str], Path]) -> None:
-    folder = folder_of("mistral")
-    change_config(folder, sliding_window=64)
-    assert_refused(folder, UnsupportedModel, "config.json", "sliding_window", "64")
+    assert_refused(folder, error, "config.json", *named)
 
 
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
         ("qwen3-untied", {"use_sliding_window": False, "sliding_window": 64, "max_window_layers": 1}),
+        ("llama2", {"sliding_window": MAX_CONTEXT}),
         ("mistral", {"sliding_window": MAX_CONTEXT}),
     ],
 )
@@ -75,6 +79,42 @@ def test_a_sliding_window_that_never_bites_is_accepted(
     folder = folder_of(name)
     change_config(folder, **changes)
     assert LLM(folder, isa="numpy").logits([5, 6, 7]).shape == (3, 320)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"hidden_activation": "silu"}, ["hidden_activation", "silu", "gelu_pytorch_tanh"]),
+        ({"final_logit_softcapping": 30.0}, ["final_logit_softcapping"]),
+        ({"attn_logit_softcapping": 50.0}, ["attn_logit_softcapping"]),
+        ({"use_bidirectional_attention": True}, ["use_bidirectional_attention"]),
+        ({"model_type": "gemma3", "vision_config": {}}, ["vision_config", "gemma3_text"]),
+    ],
+)
+def test_what_gemma_3_may_ask_for_and_is_not_there_is_refused(
+    changes: dict[str, object], named: list[str], folder_of: Callable[[str], Path]
+) -> None:
+    folder = folder_of("gemma3")
+    change_config(folder, **changes)
+    assert_refused(folder, UnsupportedModel, "config.json", *named)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"long_factor": [1.0] * 7}, ["long_factor", "8 numbers"]),
+        ({"short_factor": [1.0] * 7 + [0.0]}, ["short_factor", "0.0"]),
+        ({"partial_rotary_factor": 1.5}, ["partial_rotary_factor", "1.5"]),
+        ({"original_max_position_embeddings": 64}, ["original_max_position_embeddings", "64"]),
+    ],
+)
+def test_long_rope_factors_that_make_no_sense_are_refused(
+    change: dict[str, object], named: list[str], folder_of: Callable[[str], Path]
+) -> None:
+    folder = folder_of("phi3-long")
+    rope = json.loads((folder / "config.json").read_text())["rope_parameters"]
+    change_config(folder, rope_parameters=rope | change)
+    assert_refused(folder, FormatError, "config.json", *named)
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope", "proportional", "made-up"])

@@ -19,6 +19,9 @@ from tests.text.witnesses import QWEN3_CONTROL_TOKENS, template
 
 SPECIAL = {"bos_token": "<s>", "eos_token": "<|im_end|>"}
 PUBLISHED = (
+    "gemma3",
+    "phi3",
+    "phi3_5",
     "qwen3",
     "qwen2_5",
     "qwen3_instruct_2507",

@@ -156,6 +156,15 @@ def llama3_ranks() -> dict[bytes, int]:
     return {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines)}
 
 
+LETTERS = {b: chr(b) for b in (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))}
+LETTERS |= {b: chr(0x100 + n) for n, b in enumerate(b for b in range(256) if b not in LETTERS)}
+
+
+def spelled(token: bytes) -> str:
+    """In GPT-2's characters for bytes."""
+    return "".join(map(LETTERS.__getitem__, token))
+
+
 def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     """All pairs that tokens can be merged from, as the conversion of Llama 3 lists them."""
     merges = []
@@ -174,22 +183,57 @@ def test_llama_3_ids_equal_the_original():
         mergeable_ranks=ranks,
         special_tokens={"<|begin_of_text|>": 128000, "<|eot_id|>": 128009},
     )
-    letter = {b: chr(b) for b in (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))}
-    letter |= {b: chr(0x100 + n) for n, b in enumerate(b for b in range(256) if b not in letter)}
-    spell = lambda token: "".join(map(letter.__getitem__, token))  # noqa: E731
     specials = ["<|begin_of_text|>", *(f"<|reserved_{i}|>" for i in range(8)), "<|eot_id|>"]
     ours = Tokenizer.from_gguf({
         KEY + "model": "gpt2",
         KEY + "pre": "llama-bpe",
-        KEY + "tokens": [*map(spell, ranks), *specials],
+        KEY + "tokens": [*map(spelled, ranks), *specials],
         KEY + "token_type": [1] * len(ranks) + [3] * len(specials),
-        KEY + "merges": [f"{spell(a)} {spell(b)}" for a, b in merges_of(ranks)],
+        KEY + "merges": [f"{spelled(a)} {spelled(b)}" for a, b in merges_of(ranks)],
         KEY + "bos_token_id": 128000,
         KEY + "eos_token_id": 128009,
     })  # fmt: skip
     texts = random_texts(5000, seed=6) + [path.read_text(encoding="utf-8") for path in declarations()[::10]]
     assert first_difference(texts, ours.encode, lambda t: [128000, *reference.encode_ordinary(t)]) is None
     assert ours.encode("a<|eot_id|>", add_bos=False) == [*reference.encode_ordinary("a"), 128009]
+
+
+# As published in tiktoken (o200k_base).
+GPT_4O_WORDS = "|".join([
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"\p{N}{1,3}",
+    r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+    r"\s*[\r\n]+",
+    r"\s+(?!\S)",
+    r"\s+",
+])  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tekken", "gpt-4o"])
+def test_words_of_mistral_nemo_and_of_phi_4_are_cut_as_in_the_original(name):
+    """Over Mistral Nemo's vocabulary: 1,000 control tokens, then byte pairs by rank."""
+    source = json.loads(package_file("mistral_common", "data/tekken_240911.json").read_text(encoding="utf-8"))
+    n_control = source["config"]["default_num_special_tokens"]
+    n_ranks = source["config"]["default_vocab_size"] - n_control
+    ranks = {base64.b64decode(entry["token_bytes"]): entry["rank"] for entry in source["vocab"][:n_ranks]}
+    words = source["config"]["pattern"] if name == "tekken" else GPT_4O_WORDS
+    reference = tiktoken.Encoding(name, pat_str=words, mergeable_ranks=ranks, special_tokens={})
+    ours = Tokenizer.from_gguf({
+        KEY + "model": "gpt2",
+        KEY + "pre": name,
+        KEY + "tokens": [*(f"<SPECIAL_{i}>" for i in range(n_control)), *map(spelled, ranks)],
+        KEY + "token_type": [3] * n_control + [1] * len(ranks),
+        KEY + "merges": [f"{spelled(a)} {spelled(b)}" for a, b in merges_of(ranks)],
+        KEY + "bos_token_id": 1,
+        KEY + "eos_token_id": 2,
+    })  # fmt: skip
+    before = [1] if name == "tekken" else []
+    texts = random_texts(2000, seed=7) + [path.read_text(encoding="utf-8") for path in declarations()[::40]]
+    texts += ["HelloWorld's 12345  x\n\n\tI'VE don't aB'S", "// \r\n/ path/to"]
+    expected = lambda t: [*before, *(i + n_control for i in reference.encode_ordinary(t))]  # noqa: E731
+    assert first_difference(texts, ours.encode, expected) is None
 
 
 def test_what_the_small_vocabulary_holds():

@@ -24,6 +24,11 @@ LLAMA_3: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN_2: Final = LLAMA_3.replace(r"\p{N}{1,3}", r"\p{N}")
+_UPPER, _LOWER, _TAIL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_FIRST = r"[^\r\n\p{L}\p{N}]?"
+TEKKEN: Final = rf"{_FIRST}{_UPPER}*{_LOWER}+|{_FIRST}{_UPPER}+{_LOWER}*|\p{{N}}|{_REST}"
+GPT_4O: Final = rf"{_FIRST}{_UPPER}*{_LOWER}+{_TAIL}|{_FIRST}{_UPPER}+{_LOWER}*{_TAIL}|\p{{N}}{{1,3}}|{_REST}"
 _WORDS: Final = {
     "qwen2": "qwen2",
     "deepseek-r1-qwen": "qwen2",
@@ -33,7 +38,11 @@ _WORDS: Final = {
     "smollm": "smollm",
     "gpt-2": "gpt-2",
     "default": "gpt-2",
+    "tekken": "tekken",
+    "gpt-4o": "gpt-4o",
 }
+_BY_PACKAGE: Final = {"tekken": TEKKEN, "gpt-4o": GPT_4O}  # words that the package `tokenizers` cuts
+_LOOKED_UP: Final = frozenset({"llama-bpe", "tekken"})  # whose words are tokens wherever they can be, as in tiktoken
 
 # Tokens that end an answer, by their names in published vocabularies; a file names only one or two of them by id.
 _END_NAMES: Final = frozenset({
@@ -75,7 +84,7 @@ def read_gguf_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
     matched = _MATCHED | {int(_Kind.UNKNOWN)} if is_spm else _MATCHED
     has_prefix = is_spm and _flag(metadata, "add_space_prefix", default=True)
     ids = {role: _id(metadata, role, tokens) for role in ("bos", "eos", "eot", "eom", "unknown", "padding")}
-    bos_by_default = is_spm or _WORDS.get(str(metadata.get(_KEY + "pre"))) == "llama-bpe"
+    bos_by_default = is_spm or _WORDS.get(str(metadata.get(_KEY + "pre"))) in _LOOKED_UP
     return Vocabulary(
         encoder=encoder,
         normalize=_spm_normalizer(has_prefix=has_prefix) if is_spm else _normalizer(metadata),
@@ -128,13 +137,13 @@ def _words_of(metadata: Mapping[str, object]) -> str:
 def _byte_level(metadata: Mapping[str, object], tokens: list[str], kinds: list[int]) -> Encoder:
     words = _words_of(metadata)
     merges = _column(metadata, "merges", str)
-    if native_missing_reason() is not None:
+    if native_missing_reason() is not None or words in _BY_PACKAGE:
         return PackageEncoder(_package_byte_level(tokens, kinds, _pairs(merges), words), PieceKind.BYTE_LEVEL)
     role_of = np.full(max(_Kind) + 1, HIDDEN, np.uint8)
     role_of[[*_MATCHED, _Kind.NORMAL]] = [*[NAMED] * len(_MATCHED), ORDINARY]
     roles = role_of[np.array(kinds)]
     try:
-        return TableEncoder.build(tokens, merges, roles, words=words, looks_up_words=words == "llama-bpe")
+        return TableEncoder.build(tokens, merges, roles, words=words, looks_up_words=words in _LOOKED_UP)
     except ValueError as error:
         _pairs(merges)  # says so where a merge is no pair
         raise FormatError(f"{_KEY}merges do not fit {_KEY}tokens: {error}") from None
@@ -161,14 +170,15 @@ def _package_byte_level(
     vocabulary |= {p: others[p] for left, right in pairs for p in (left, right, left + right) if p in others}
     if with_control:
         vocabulary |= _control_within(tokens, kinds, max(vocabulary.values()))
-    encoder = _encoder(vocabulary, pairs, ignore_merges=words == "llama-bpe")
+    encoder = _encoder(vocabulary, pairs, ignore_merges=words in _LOOKED_UP)
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words in ("gpt-2", "smollm"))
     if words == "smollm":
         encoder.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
     elif words == "gpt-2":
         encoder.pre_tokenizer = byte_level
     else:
-        split = pre_tokenizers.Split(Regex(QWEN_2 if words == "qwen2" else LLAMA_3), behavior="isolated")
+        rule = QWEN_2 if words == "qwen2" else _BY_PACKAGE.get(words, LLAMA_3)
+        split = pre_tokenizers.Split(Regex(rule), behavior="isolated")
         encoder.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     return encoder
 
