@@ -18,6 +18,7 @@ constexpr Format kFormats[] = {
     {Type::kQ6_K, 256, 210, 6, 1, 2, 1}, {Type::kIQ4_NL, 32, 18, 4, 0, 1, 2}, {Type::kIQ4_XS, 256, 136, 4, 1, 1, 1},
     {Type::kMXFP4, 32, 17, 4, 0, 1, 1},  {Type::kNVFP4, 64, 36, 4, 0, 2, 1},
     {Type::kInt4, 64, 34, 4, 0, 1, 1},
+    {Type::kInt4Rows, 32, 21, 4, 0, 0, 0, 1},
     {Type::kU4_32, 32, 21, 4, 0, 1, 4, 1},   {Type::kU4_64, 64, 37, 4, 0, 1, 4, 1},   {Type::kU4_128, 128, 69, 4, 0, 1, 4, 1},
     {Type::kU8_32, 32, 38, 8, 0, 1, 4, 2},   {Type::kU8_64, 64, 70, 8, 0, 1, 4, 2},   {Type::kU8_128, 128, 134, 8, 0, 1, 4, 2},
     {Type::kE4M3_32, 32, 36, 8, 0, 1, 4, 0}, {Type::kE4M3_64, 64, 68, 8, 0, 1, 4, 0}, {Type::kE4M3_128, 128, 132, 8, 0, 1, 4, 0},
@@ -220,7 +221,7 @@ const Format* find_format(int ggml_id) {
 }
 
 void read_block(const Format& format, const uint8_t* p, Block& b) {
-  if (format.is_grouped()) return read_grouped(format, p, b);
+  if (format.is_grouped() || format.type == Type::kInt4Rows) return read_grouped(format, p, b);
   switch (format.type) {
     case Type::kQ4_0:
     case Type::kIQ4_NL:
@@ -282,6 +283,11 @@ void dequantise_row(const Format& format, const uint8_t* stored, int64_t n, floa
   Block block;
   for (int64_t k = 0; k < n; k += format.block_elements, stored += format.block_bytes) {
     read_block(format, stored, block);
+    if (format.type == Type::kInt4Rows) {
+      const int multiplier = block.zero & 15, zero = block.zero >> 4;
+      for (int i = 0; i < 32; ++i) out[k + i] = block.scale * static_cast<float>(multiplier * (block.codes[i] - zero));
+      continue;
+    }
     if (format.is_float8()) {
       const auto value = format.type < Type::kE5M2_32 ? e4m3_to_f32 : e5m2_to_f32;
       for (int i = 0; i < format.block_elements; ++i) out[k + i] = block.scale * value(block.codes[i]);

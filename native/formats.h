@@ -14,6 +14,7 @@
 // float32 scale, a zero point (U4: a byte, U8: a float16; E4M3 and E5M2 have none) and the codes: nibbles as in Q4_0, or a byte each.
 // A weight is scale * (code - zero), or scale * the 8-bit float. Their packed scales come once for each block: 16 float32, then 16
 // zero points. Payload of the 8-bit floats: [row group][n_in][16] bytes, since they are multiplied as floats.
+// Int4Rows: a block of 32 is the row's float32 scale, a byte multiplier + 16 zero code, and nibbles as in Q4_0; packed as int4.
 // int4 (`samovar.kernels.int4` defines it): 4-bit codes, one byte a row and group for scales, multiplier + 16 zero code, and behind
 // all scales a float32 for each row: a weight is that times multiplier * (code - zero code), an int8.
 #pragma once
@@ -40,6 +41,7 @@ enum class Type : int {  // numbers are those of GGUF
   kBF16 = 30,
   kMXFP4 = 39,
   kNVFP4 = 40,
+  kInt4Rows = 999,  // int4 as files keep it, see samovar.formats.int4_rows
   kInt4 = 1000,  // Samovar's own from here on; never stored in a GGUF file
   kU4_32 = 1001,
   kU4_64 = 1002,

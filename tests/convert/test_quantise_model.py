@@ -26,7 +26,7 @@ from tests.packages import missing
 
 EXACT = Mix(name="f32", plain=F32, file_type=0)
 TINY = Shape(n_layers=4, d_model=256, n_heads=2, d_ffn=512, is_tied=True, n_kv_heads=1, vocab_size=512, max_context=256)
-# what GGUF has no keys for, and what llama.cpp does not run: qwen3moe with dense layers, without renormalisation, or with biases
+# what GGUF has no keys for; and what llama.cpp does not run: qwen3moe with dense layers or without renormalisation, biases
 UNSAID = {"qwen2-yarn", "llama-yarn"}
 OURS_ONLY = {"qwen3-moe-every-second", "qwen3-moe-8-of-13", "qwen3-moe-1-of-5", "qwen3-biased"}
 
@@ -250,7 +250,7 @@ def _write_sparse(path: Path, shape: Shape) -> None:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     writer.close()
-    os.replace(path.with_suffix(".tmp"), path)
+    path.with_suffix(".tmp").replace(path)
     os.truncate(path, -(-path.stat().st_size // 32) * 32 + total)
 
 

@@ -78,7 +78,7 @@ class ReferenceOps:
 
     def pack(self, weight: StoredTensor, form: WeightForm = "stored") -> StoredLinear:
         """Keep the stored form, or float32 values that are rounded to int4."""
-        if form == "stored":
+        if form == "stored" or weight.type is dtypes.INT4_ROWS:
             return StoredLinear(weight)
         w_NK = dequantise(weight.type, weight.data).reshape(weight.shape)
         if not np.isfinite(w_NK).all():

@@ -15,7 +15,7 @@ from samovar.models.config import DecoderConfig
 from samovar.models.gguf_config import config_from_gguf, gguf_tensor_name, model_type_of
 from samovar.models.packing import BackgroundPacker, Packer, Progress
 from samovar.models.weights import WeightSource
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.stored import Tensor
 
 INTERLEAVED = frozenset({"llama"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
 _ROPE_FACTORS = "rope_freqs.weight"
@@ -101,7 +101,7 @@ def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, 
     return ARCHITECTURES[name], config_from_gguf(checkpoint.facts, shapes, where), where
 
 
-def _with_rope_factors(config: DecoderConfig, factors: StoredTensor | None) -> DecoderConfig:
+def _with_rope_factors(config: DecoderConfig, factors: Tensor | None) -> DecoderConfig:
     """Llama 3's scaling comes in GGUF as one divisor per rotated pair."""
     if factors is None:
         return config
@@ -111,4 +111,4 @@ def _with_rope_factors(config: DecoderConfig, factors: StoredTensor | None) -> D
             f"{factors.source}: tensor {factors.name!r} has shape {list(factors.shape)}; "
             f"the head width asks for {list(expected)}"
         )
-    return replace(config, rope=config.rope.divided_by(dequantise(factors.type, factors.data)))
+    return replace(config, rope=config.rope.divided_by(dequantise(factors.type, factors.stored().data)))

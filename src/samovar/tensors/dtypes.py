@@ -49,6 +49,10 @@ BF16 = TensorType("BF16", 30, 1, 2)
 MXFP4 = TensorType("MXFP4", 39, 32, 17)
 NVFP4 = TensorType("NVFP4", 40, 64, 36)
 
+# Samovar's own int4 (`kernels.int4`) in memory: a block is its row's float32 scale, the byte multiplier + 16 zero code, and
+# nibbles as in Q4_0. Files keep the scale once a row, see `formats.int4_rows`.
+INT4_ROWS = TensorType("INT4", 999, 32, 21)
+
 # Elements of tensors that are parts of a quantised weight, and no weights by themselves.
 I8 = TensorType("I8", 24, 1, 1)
 I32 = TensorType("I32", 26, 1, 4)
