@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -199,10 +200,10 @@ def test_a_killed_run_is_gone_on_with(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
-    shape = SHAPES["qwen3-8b"].with_layers(2)
+    shape = replace(SHAPES["qwen3-8b"], n_layers=1, vocab_size=32_768)
     source = tmp_path / "sparse.gguf"
     _write_sparse(source, shape)
-    assert source.stat().st_size > 6 << 30
+    assert source.stat().st_size > 7 << 28
     program = (
         "import resource, sys; from pathlib import Path\n"
         "from samovar.convert.quantise import quantise_model; from samovar.convert.type_mix import MIXES\n"
@@ -213,7 +214,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, source, tmp_path / "out.gguf"]
     peak_kib = int(subprocess.run(command, env=os.environ, check=True, capture_output=True, text=True).stdout)
     print(f"peak {peak_kib / 1024:.0f} MiB for a source of {source.stat().st_size / 2**20:.0f} MiB; ", end="")
-    assert peak_kib < 1 << 20
+    assert peak_kib < 512 << 10  # a quarter of it, and of the bound
 
 
 def _write_sparse(path: Path, shape: Shape) -> None:
