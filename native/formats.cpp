@@ -22,6 +22,7 @@ constexpr Format kFormats[] = {
     {Type::kIQ3_S, 256, 110, 4, 1, 1, 1}, {Type::kTQ1_0, 256, 54, 2, 1, 0, 0},  {Type::kTQ2_0, 256, 66, 2, 1, 0, 0},
     {Type::kQ1_0, 128, 18, 1, 0, 1, 2},   {Type::kQ2_0, 64, 18, 2, 0, 1, 2},
     {Type::kInt4, 64, 34, 4, 0, 1, 1},
+    {Type::kInt4Rows, 32, 21, 4, 0, 0, 0, 1},
     {Type::kU4_32, 32, 21, 4, 0, 1, 4, 1},   {Type::kU4_64, 64, 37, 4, 0, 1, 4, 1},   {Type::kU4_128, 128, 69, 4, 0, 1, 4, 1},
     {Type::kU8_32, 32, 38, 8, 0, 1, 4, 2},   {Type::kU8_64, 64, 70, 8, 0, 1, 4, 2},   {Type::kU8_128, 128, 134, 8, 0, 1, 4, 2},
     {Type::kE4M3_32, 32, 36, 8, 0, 1, 4, 0}, {Type::kE4M3_64, 64, 68, 8, 0, 1, 4, 0}, {Type::kE4M3_128, 128, 132, 8, 0, 1, 4, 0},
@@ -298,7 +299,7 @@ void read_pairs_256(const uint8_t* packed, uint8_t* codes) {
 }
 
 void read_block(const Format& format, const uint8_t* p, const uint8_t* codebook, Block& b) {
-  if (format.is_grouped()) return read_grouped(format, p, b);
+  if (format.is_grouped() || format.type == Type::kInt4Rows) return read_grouped(format, p, b);
   if (is_codebook_type(format.type)) return read_codebook_block(format, p, codebook, b);
   switch (format.type) {
     case Type::kQ4_0:
@@ -373,6 +374,11 @@ void dequantise_row(const Format& format, const uint8_t* stored, const uint8_t* 
   Block block;
   for (int64_t k = 0; k < n; k += format.block_elements, stored += format.block_bytes) {
     read_block(format, stored, codebook, block);
+    if (format.type == Type::kInt4Rows) {
+      const int multiplier = block.zero & 15, zero = block.zero >> 4;
+      for (int i = 0; i < 32; ++i) out[k + i] = block.scale * static_cast<float>(multiplier * (block.codes[i] - zero));
+      continue;
+    }
     if (format.is_float8()) {
       const auto value = format.type < Type::kE5M2_32 ? e4m3_to_f32 : e5m2_to_f32;
       for (int i = 0; i < format.block_elements; ++i) out[k + i] = block.scale * value(block.codes[i]);

@@ -19,6 +19,7 @@
 // nibbles s, of the multipliers 2 s + 1, the first half's in the low one. IQ1: a value is an eighth of 8 (code - 1) + 1, or - 1 where
 // it is shifted down; IQ1_S has that in bit 7 of the multiplier, IQ1_M (nibbles as IQ2_S) in a byte of its own, a bit for 8 k.
 // TQ1_0, TQ2_0 have no scales but the head; Q1_0 and Q2_0 one float16 for each block.
+// Int4Rows: a block of 32 is the row's float32 scale, a byte multiplier + 16 zero code, and nibbles as in Q4_0; packed as int4.
 // int4 (`samovar.kernels.int4` defines it): 4-bit codes, one byte a row and group for scales, multiplier + 16 zero code, and behind
 // all scales a float32 for each row: a weight is that times multiplier * (code - zero code), an int8.
 #pragma once
@@ -56,6 +57,7 @@ enum class Type : int {  // numbers are those of GGUF
   kNVFP4 = 40,
   kQ1_0 = 41,
   kQ2_0 = 42,
+  kInt4Rows = 999,  // int4 as files keep it, see samovar.formats.int4_rows
   kInt4 = 1000,  // Samovar's own from here on; never stored in a GGUF file
   kU4_32 = 1001,
   kU4_64 = 1002,

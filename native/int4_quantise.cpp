@@ -17,7 +17,7 @@ struct Choice {
 };
 
 // The multiplier and zero code of 32 values with the least weighted error.
-Choice search(const float* u, const float* reciprocals) {
+Choice search(const float* u, const float* weights, const float* reciprocals) {
   float low = 0.0f, high = 0.0f;
   for (int i = 0; i < kGroup; ++i) {
     low = u[i] < low ? u[i] : low;
@@ -40,6 +40,7 @@ Choice search(const float* u, const float* reciprocals) {
       const float error = u[i] - clamp(rint(u[i] * reciprocal), bottom, top) * multiplier;
       errors[i] = error * error * __builtin_fabsf(u[i]);
     }
+    for (int i = 0; i < kGroup && weights != nullptr; ++i) errors[i] *= weights[i];
     for (int width = kGroup / 2; width > 0; width /= 2) {
       for (int i = 0; i < width; ++i) errors[i] += errors[i + width];
     }
@@ -53,7 +54,7 @@ Choice search(const float* u, const float* reciprocals) {
 
 }  // namespace
 
-bool quantise_int4(const float* row, int64_t n, uint8_t* codes, uint8_t* bytes, float* scale) {
+bool quantise_int4(const float* row, const float* importance, int64_t n, uint8_t* codes, uint8_t* bytes, float* scale) {
   uint32_t top = 0;  // magnitudes order as their bits do
   for (int64_t i = 0; i < n; ++i) {
     uint32_t bits;
@@ -72,7 +73,7 @@ bool quantise_int4(const float* row, int64_t n, uint8_t* codes, uint8_t* bytes, 
   for (int64_t g = 0; g < n_groups(n); ++g, row += kGroup, codes += kGroup) {
     float u[kGroup];
     for (int i = 0; i < kGroup; ++i) u[i] = row[i] * inverse;
-    const Choice choice = search(u, reciprocals);
+    const Choice choice = search(u, importance == nullptr ? nullptr : importance + g * kGroup, reciprocals);
     const float reciprocal = reciprocals[choice.multiplier];
     const float bottom = static_cast<float>(-choice.zero), above = static_cast<float>(15 - choice.zero);
     for (int i = 0; i < kGroup; ++i) {

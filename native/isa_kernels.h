@@ -34,7 +34,7 @@ void int4_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t 
                  int64_t group_last, float* out, uint8_t* scratch);
 void quantise_whole_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
 bool quantise_blocks(const Format& format, const float* x, const float* importance, int64_t n, uint8_t* out);
-bool quantise_int4(const float* row, int64_t n, uint8_t* codes, uint8_t* bytes, float* scale);
+bool quantise_int4(const float* row, const float* importance, int64_t n, uint8_t* codes, uint8_t* bytes, float* scale);
 
 void float_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t group_first,
                   int64_t group_last, float* out, uint8_t* scratch);

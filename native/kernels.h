@@ -99,8 +99,9 @@ struct Kernels {
   void (*int4_linear)(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int64_t first, int64_t last,
                       int64_t group_first, int64_t group_last, float* out_TN, uint8_t* scratch);
   // A row of int4 weights as `samovar.kernels.int4` defines it: n codes, n / 32 bytes (multiplier + 16 zero code) and the scale.
-  // Returns whether all values are finite; what is written otherwise means nothing.
-  bool (*quantise_int4)(const float* row, int64_t n, uint8_t* codes, uint8_t* bytes, float* scale);
+  // `importance`, which may be null, has a positive weight for each value. Returns whether all values are finite; what is written
+  // otherwise means nothing.
+  bool (*quantise_int4)(const float* row, const float* importance, int64_t n, uint8_t* codes, uint8_t* bytes, float* scale);
   // n values of a row as blocks of the format, as `samovar.kernels.quantise` defines them; `importance` has a positive weight for
   // each. Returns whether the format is one that rows can be quantised to; n is a multiple of its block, and n = 0 only asks.
   bool (*quantise_blocks)(const Format& format, const float* row, const float* importance, int64_t n, uint8_t* out);

@@ -1,6 +1,7 @@
 #include "ops.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 namespace samovar {
@@ -27,9 +28,29 @@ void Engine::embed(const Format& format, const uint8_t* table, int64_t n_in, con
   });
 }
 
+namespace {
+
+// The blocks of Type::kInt4Rows.
+void quantise_int4_row(const Kernels& kernels, const float* x, const float* importance, int64_t n_in, uint8_t* out) {
+  uint8_t *codes = scratch(Slot::kWork, n_in + n_groups(n_in)), *bytes = codes + n_in;
+  float scale;
+  kernels.quantise_int4(x, importance, n_in, codes, bytes, &scale);
+  for (int64_t g = 0; g < n_groups(n_in); ++g, codes += kGroup, out += 21) {
+    std::memcpy(out, &scale, 4);
+    out[4] = bytes[g];
+    for (int i = 0; i < 16; ++i) out[5 + i] = static_cast<uint8_t>(codes[i] | codes[i + 16] << 4);
+  }
+}
+
+}  // namespace
+
 bool Engine::quantise(const Format& format, const float* x, const float* importance, int64_t n_rows, int64_t n_in, uint8_t* out) {
-  if (!kernels_.quantise_blocks(format, x, importance, 0, out)) return false;
   const int64_t row_bytes = n_in / format.block_elements * format.block_bytes;
+  if (format.type == Type::kInt4Rows) {
+    pool_.for_each(n_rows, [&](int64_t row) { quantise_int4_row(kernels_, x + row * n_in, importance, n_in, out + row * row_bytes); });
+    return true;
+  }
+  if (!kernels_.quantise_blocks(format, x, importance, 0, out)) return false;
   pool_.for_each(n_rows, [&](int64_t row) {
     kernels_.quantise_blocks(format, x + row * n_in, importance, n_in, out + row * row_bytes);
   });

@@ -146,6 +146,18 @@ int64_t scales_bytes(const WeightView& w) {
 
 int64_t row_scales_bytes(const WeightView& w) { return w.format->is_int4() ? n_row_groups(w.n_out) * kRowGroup * 4 : 0; }
 
+// Take the n groups of a row apart; whether its scale is finite.
+bool copy_int4_row(const Format& format, const uint8_t* stored, int64_t n, uint8_t* codes, uint8_t* bytes, float* scale) {
+  Block block;
+  for (int64_t g = 0; g < n; ++g) {
+    read_block(format, stored + g * format.block_bytes, nullptr, block);
+    std::memcpy(codes + g * kGroup, block.codes, static_cast<size_t>(kGroup));
+    bytes[g] = static_cast<uint8_t>(block.zero);
+  }
+  *scale = block.scale;
+  return block.scale - block.scale == 0.0f;
+}
+
 bool pack_int4_row_group(const WeightView& w, const Format& format, std::span<const uint8_t> stored, const uint8_t* codebook,
                          int64_t row_group, const Kernels& kernels) {
   const int64_t n = n_groups(w.n_in), row_bytes = w.n_in / format.block_elements * format.block_bytes;
@@ -156,9 +168,13 @@ bool pack_int4_row_group(const WeightView& w, const Format& format, std::span<co
   bool is_finite = true;
   for (int64_t r = 0; r < kRowGroup && row_group * kRowGroup + r < w.n_out; ++r) {
     const int64_t index = row_group * kRowGroup + r;
-    dequantise_row(format, stored.data() + index * row_bytes, codebook, w.n_in, row);
     auto* scale = const_cast<float*>(w.row_scales) + index;
-    if (!kernels.quantise_int4(row, w.n_in, codes + r * w.n_in, bytes + r * n, scale)) is_finite = false;
+    if (format.type == Type::kInt4Rows) {
+      if (!copy_int4_row(format, stored.data() + index * row_bytes, n, codes + r * w.n_in, bytes + r * n, scale)) is_finite = false;
+      continue;
+    }
+    dequantise_row(format, stored.data() + index * row_bytes, codebook, w.n_in, row);
+    if (!kernels.quantise_int4(row, nullptr, w.n_in, codes + r * w.n_in, bytes + r * n, scale)) is_finite = false;
   }
   auto* payload = const_cast<uint8_t*>(w.payload) + row_group * n * w.format->payload_bytes();
   auto* scales = const_cast<uint8_t*>(w.scales) + row_group * n * kRowGroup;

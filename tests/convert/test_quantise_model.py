@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -26,7 +27,7 @@ from tests.packages import missing
 
 EXACT = Mix(name="f32", plain=F32, file_type=0)
 TINY = Shape(n_layers=4, d_model=256, n_heads=2, d_ffn=512, is_tied=True, n_kv_heads=1, vocab_size=512, max_context=256)
-# what GGUF has no keys for, and what llama.cpp does not run: qwen3moe with dense layers, without renormalisation, or with biases
+# what GGUF has no keys for; and what llama.cpp does not run: qwen3moe with dense layers or without renormalisation, biases
 UNSAID = {"qwen2-yarn", "llama-yarn"}
 OURS_ONLY = {"qwen3-moe-every-second", "qwen3-moe-8-of-13", "qwen3-moe-1-of-5", "qwen3-biased"}
 
@@ -199,10 +200,10 @@ def test_a_killed_run_is_gone_on_with(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
-    shape = SHAPES["qwen3-8b"].with_layers(2)
+    shape = replace(SHAPES["qwen3-8b"], n_layers=1, vocab_size=32_768)
     source = tmp_path / "sparse.gguf"
     _write_sparse(source, shape)
-    assert source.stat().st_size > 6 << 30
+    assert source.stat().st_size > 7 << 28
     program = (
         "import resource, sys; from pathlib import Path\n"
         "from samovar.convert.quantise import quantise_model; from samovar.convert.type_mix import MIXES\n"
@@ -213,7 +214,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, source, tmp_path / "out.gguf"]
     peak_kib = int(subprocess.run(command, env=os.environ, check=True, capture_output=True, text=True).stdout)
     print(f"peak {peak_kib / 1024:.0f} MiB for a source of {source.stat().st_size / 2**20:.0f} MiB; ", end="")
-    assert peak_kib < 1 << 20
+    assert peak_kib < 512 << 10  # a quarter of it, and of the bound
 
 
 def _write_sparse(path: Path, shape: Shape) -> None:
@@ -250,7 +251,7 @@ def _write_sparse(path: Path, shape: Shape) -> None:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     writer.close()
-    os.replace(path.with_suffix(".tmp"), path)
+    path.with_suffix(".tmp").replace(path)
     os.truncate(path, -(-path.stat().st_size // 32) * 32 + total)
 
 

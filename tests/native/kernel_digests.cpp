@@ -184,6 +184,22 @@ void ordered_linears(Engine& engine) {
   }
 }
 
+// Rows to the blocks of each type that they can be quantised to.
+void quantisers(Engine& engine) {
+  constexpr int64_t kRows = 7, kWidth = 768;
+  Random random(12);
+  const auto x = random.floats(kRows * kWidth);
+  auto importance = random.floats(kWidth);
+  for (float& w : importance) w = w * w + 0.01f;
+  for (const Type type : {Type::kQ4_0, Type::kQ4_1, Type::kQ5_0, Type::kQ5_1, Type::kQ8_0, Type::kQ4_K, Type::kQ5_K, Type::kQ6_K,
+                          Type::kIQ4_NL, Type::kInt4Rows}) {
+    const Format& format = *find_format(static_cast<int>(type));
+    std::vector<uint8_t> out(static_cast<size_t>(kRows * kWidth / format.block_elements * format.block_bytes));
+    if (!engine.quantise(format, x.data(), importance.data(), kRows, kWidth, out.data())) std::abort();
+    report("quantise " + std::to_string(static_cast<int>(type)), out);
+  }
+}
+
 void int4_linears(Engine& engine) {
   Random random(11);
   const Format &int4 = *find_format(static_cast<int>(Type::kInt4)), &f32 = *find_format(static_cast<int>(Type::kF32));
@@ -402,6 +418,7 @@ int main(int argc, char** argv) {
   Engine engine(*kernels, 2);
   linears(engine);
   int4_linears(engine);
+  quantisers(engine);
   experts(engine);
   ordered_linears(engine);
   ordered_experts(engine);

@@ -30,6 +30,7 @@ types, with the bits of a weight in the matrices of the layers:
   q5_k    5.5   as llama.cpp's Q5_K_M: some attn_v and ffn_down Q6_K
   q4_k    4.5   as llama.cpp's Q4_K_M: some attn_v and ffn_down Q6_K
   q4_0    4.5   all matrices Q4_0
+  samovar-int4  4.25  Samovar's own int4, which other programs refuse by its name
   iq4_nl  4.5   16 uneven steps; attn_v Q5_K where 4 query heads or more share a key head
 
 Beside types below Q8_0 the output head, and an embedding that is tied to it, take Q6_K. Norms, biases and the routers of

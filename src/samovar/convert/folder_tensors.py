@@ -46,7 +46,7 @@ def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[l
     main = _main_type(checkpoint)
     plans = []
     for name in sorted(checkpoint.tensors, key=_place):
-        for piece in _pieces(checkpoint.tensors[name], config):
+        for piece in _pieces(checkpoint.tensors[name].stored(), config):
             kind = _type_of(piece.tensor, main)
             tensor = piece.tensor
             plans.append(

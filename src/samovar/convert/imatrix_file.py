@@ -50,8 +50,8 @@ def _read_gguf(path: Path) -> dict[str, F32]:
         counts = tensors.get(matrix + _COUNTS)
         if counts is None or counts.n_elements * sums.shape[-1] != sums.n_elements:
             raise FormatError(f"{path}: tensor {matrix + _COUNTS!r} does not give a count for each row of {name!r}")
-        sums_EK = dequantise(sums.type, sums.data).reshape(-1, sums.shape[-1])
-        counts_E1 = dequantise(counts.type, counts.data).reshape(-1, 1)
+        sums_EK = dequantise(sums.type, sums.stored().data).reshape(-1, sums.shape[-1])
+        counts_E1 = dequantise(counts.type, counts.stored().data).reshape(-1, 1)
         found[matrix] = np.where(counts_E1 > 0, sums_EK / np.maximum(counts_E1, 1), 0).astype(np.float32)
     if not found:
         raise FormatError(f"{path}: a GGUF file without tensors named *{_SUMS}; one of llama-imatrix is expected")

@@ -12,6 +12,7 @@ from samovar.formats.gguf_header import read_encoded_metadata
 from samovar.formats.gguf_values import EncodedValue, Kind, encode_as
 from samovar.formats.hf_folder import CONFIG, HfCheckpoint
 from samovar.models.config import DecoderConfig
+from samovar.models.gguf_config import gguf_architecture
 
 _NOT_COPIED: Final = ("split.", "general.alignment", "general.file_type", "general.quantization_version", "quantize.imatrix.")
 _SAMPLING: Final[dict[str, tuple[str, Kind]]] = {
@@ -38,6 +39,7 @@ def file_metadata(
         keys = {k: EncodedValue(v) for k, v in encoded.items() if not k.startswith(_NOT_COPIED)}
     else:
         keys = _of_folder(checkpoint, config, tensors)
+    keys["general.architecture"] = encode_as("string", gguf_architecture(config.architecture))
     keys["general.quantization_version"] = encode_as("u32", _BLOCK_LAYOUTS)
     keys["general.file_type"] = encode_as("u32", file_type)
     if importance is not None:

@@ -18,11 +18,14 @@ from samovar.convert.importance import Importance
 from samovar.convert.metadata import file_metadata
 from samovar.convert.source import SourceTensor, source_tensors
 from samovar.convert.type_mix import Mix, TypeRules
-from samovar.errors import FormatError, StoreError
+from samovar.errors import FormatError, StoreError, UnsupportedModel
 from samovar.formats import open_checkpoint
+from samovar.formats.gguf_values import encode_as
 from samovar.formats.gguf_writer import TensorPlan, write_gguf_part
+from samovar.formats.int4_rows import INT4_PREFIX, int4_row_bytes, without_scales
 from samovar.kernels import F32, Ops
 from samovar.kernels.quantise import LARGEST, QUANTISED_TYPES
+from samovar.models.gguf_config import gguf_architecture
 from samovar.tensors import dtypes
 from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor
@@ -43,13 +46,9 @@ class TensorResult:
     type: TensorType
     wanted: TensorType
     n_elements: int
+    size_bytes: int
     error: float
     power: float
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes in the file."""
-        return self.n_elements // self.type.block_elements * self.type.block_bytes
 
     @property
     def relative_error(self) -> float:
@@ -95,7 +94,12 @@ def quantise_model(
     _refuse_own_source(target, [file.path for file in checkpoint.files])
     config, tensors = source_tensors(checkpoint)
     rules = TypeRules(mix=mix, config=config, has_importance=importance is not None)
+    is_int4 = mix.plain is dtypes.INT4_ROWS
+    if is_int4 and any(tensor.type_name == dtypes.INT4_ROWS.name for tensor in tensors):
+        raise UnsupportedModel(f"{source}: its weights are in {mix.name} already; copy the file")
     metadata = file_metadata(checkpoint, config, tensors, mix.file_type, importance)
+    if is_int4:
+        metadata["general.architecture"] = encode_as("string", INT4_PREFIX + gguf_architecture(config.architecture))
     works = [_work(tensor, rules, ops, importance) for tensor in tensors]
     chosen = hashlib.sha256(importance.digest if importance else b"").hexdigest()
     job = f"quantise {_VERSION} {checkpoint.identity} {mix.name} {chosen}"
@@ -133,14 +137,17 @@ class _Work:
 
     def plan(self) -> TensorPlan:
         """What the writer does with it."""
-        return TensorPlan(name=self.tensor.name, type=self.type, shape=self.tensor.shape, fill=self._fill, note=self._note)
+        name, shape, type_ = self.tensor.name, self.tensor.shape, self.type
+        if type_ is dtypes.INT4_ROWS:
+            type_, shape = dtypes.I8, (*shape[:-1], int4_row_bytes(shape[-1]))
+        return TensorPlan(name=name, type=type_, shape=shape, fill=self._fill, note=self._note)
 
     def result(self, note: str) -> TensorResult:
         """What became of it; `note` is what was kept of an earlier run, or `_note` of this one."""
         error, power = json.loads(note)
         return TensorResult(
             name=self.tensor.name, source_type=self.tensor.type_name, type=self.type, wanted=self.wanted,
-            n_elements=self.tensor.n_elements, error=float(error), power=float(power),
+            n_elements=self.tensor.n_elements, size_bytes=self.plan().size_bytes, error=float(error), power=float(power),
         )  # fmt: skip
 
     def _note(self) -> str:
@@ -148,7 +155,8 @@ class _Work:
 
     def _fill(self) -> Iterator[NDArray[np.uint8]]:
         self.sums = [0.0, 0.0]
-        blocks = self.tensor.blocks() if self.tensor.type_name == self.type.name else None
+        is_kept = self.tensor.type_name == self.type.name and self.type is not dtypes.INT4_ROWS
+        blocks = self.tensor.blocks() if is_kept else None
         if blocks is not None:
             yield from blocks
             return
@@ -160,7 +168,7 @@ class _Work:
             done += len(x_MK)
 
     def _encode(self, x_MK: F32, member: int) -> NDArray[np.uint8]:
-        if self.type not in QUANTISED_TYPES:
+        if self.type not in (*QUANTISED_TYPES, dtypes.INT4_ROWS):
             return encode_floats(self.type, x_MK)
         width = x_MK.shape[1]
         ones_K = np.ones(width, np.float32)
@@ -171,7 +179,7 @@ class _Work:
         lost_MK -= x_MK
         for index, values_MK in enumerate((lost_MK, x_MK)):
             self.sums[index] += float(np.einsum("mk,mk,k->", values_MK, values_MK, weights_K, dtype=np.float64))
-        return out
+        return out if self.type is not dtypes.INT4_ROWS else without_scales(out)
 
     def _check(self, x_MK: F32) -> None:
         """Refuse what no scale stands for."""

@@ -11,7 +11,8 @@ those of `llama-quantize` (llama.cpp, `src/llama-quant.cpp`) for the presets Q8_
 - with 8 experts, `attn_k` and `attn_v` take Q8_0, and beside Q4_K and IQ4_NL `attn_output` Q5_K;
 - with 80 layers, `attn_v` takes Q5_K beside Q4_K.
 
-A mix of a float type takes it for all matrices.
+samovar-int4 is Samovar's own (`formats.int4_rows`), in all matrices of the layers whose rows are a multiple of 64 values; an
+embedding that is not tied takes Q4_0. A mix of a float type takes it for all matrices.
 
 Vectors and the routers of experts stay in F32. Rows that no block of a type divides take a finer type (FALLBACKS).
 """
@@ -21,8 +22,10 @@ from typing import Final
 
 from samovar.llm.random_model import uses_more_bits
 from samovar.models.config import DecoderConfig
-from samovar.tensors.dtypes import F16, F32, IQ4_NL, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TensorType
+from samovar.models.weights import INT4_UNIT
+from samovar.tensors.dtypes import F16, F32, INT4_ROWS, IQ4_NL, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TensorType
 
+INT4_FILE_TYPE: Final = 1024  # llama.cpp's "guessed", the type of files that are none of its mixes
 FALLBACKS: Final = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
 _ROUTER: Final = "ffn_gate_inp"
 _MANY_LAYERS: Final = 80
@@ -47,6 +50,7 @@ MIXES: Final = {
         Mix(name="q4_k", plain=Q4_K, file_type=15, has_better=True),
         Mix(name="q4_0", plain=Q4_0, file_type=2),
         Mix(name="iq4_nl", plain=IQ4_NL, file_type=25),
+        Mix(name="samovar-int4", plain=INT4_ROWS, file_type=INT4_FILE_TYPE),
     )
 }
 
@@ -67,6 +71,8 @@ class TypeRules:
     def type_of(self, name: str, shape: tuple[int, ...]) -> TensorType:
         """The type of a tensor, by its GGUF name."""
         wanted, width = self.wanted(name, shape), shape[-1]
+        if wanted is INT4_ROWS and width % INT4_UNIT:
+            return Q5_0 if width % Q5_0.block_elements == 0 else F16
         if width % wanted.block_elements:
             wanted = FALLBACKS.get(wanted, wanted)
         return F16 if width % wanted.block_elements else wanted
@@ -81,7 +87,7 @@ class TypeRules:
         if part == "output" or (part == "token_embd" and self.config.is_tied):
             return Q8_0 if self.mix.plain is Q8_0 or shape[-1] % Q6_K.block_elements else Q6_K
         if part == "token_embd":
-            return self.mix.plain
+            return Q4_0 if self.mix.plain is INT4_ROWS else self.mix.plain
         return self._in_layer(part.removesuffix("_exps"), int(name.split(".")[1]))
 
     def _in_layer(self, part: str, layer: int) -> TensorType:

@@ -14,9 +14,10 @@ from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
 from samovar.formats.cache import CacheStore
 from samovar.formats.gguf_header import MAGIC, GgufHeader, MetadataValue, TensorEntry, read_header
 from samovar.formats.gguf_header_cache import facts_of, read_header_once
+from samovar.formats.int4_rows import INT4_PREFIX, int4_tensors
 from samovar.formats.mapped_file import MappedFile, identity_of, stored_size
-from samovar.tensors.dtypes import TENSOR_TYPES, TYPE_BY_GGML_ID, TensorType
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.dtypes import I8, TENSOR_TYPES, TYPE_BY_GGML_ID, TensorType
+from samovar.tensors.stored import StoredTensor, Tensor
 
 __all__ = ["MAGIC", "GgufCheckpoint", "MetadataValue", "read_gguf"]
 
@@ -40,7 +41,7 @@ class GgufCheckpoint:
     path: Path
     version: int
     metadata: Mapping[str, MetadataValue]
-    tensors: dict[str, StoredTensor]
+    tensors: Mapping[str, Tensor]
     files: tuple[MappedFile, ...]
 
     @property
@@ -87,7 +88,7 @@ def read_gguf(path: Path, cache: CacheStore | None = None) -> GgufCheckpoint:
         path=path,
         version=parts[0].header.version,
         metadata=parts[0].header.metadata,
-        tensors=tensors,
+        tensors=int4_tensors(tensors) if _is_int4(parts[0].header) else tensors,
         files=tuple(p.file for p in parts),
     )
 
@@ -101,7 +102,7 @@ def _read_part(path: Path, cache: CacheStore | None = None) -> _Part:
     for entry in header.tensors:
         if entry.name in tensors:
             raise FormatError(f"{path}: tensor {entry.name!r} is listed twice")
-        stored_type = _stored_type(path, entry)
+        stored_type = I8 if entry.ggml_type == I8.ggml_id and _is_int4(header) else _stored_type(path, entry)
         size = stored_size(entry.name, stored_type, entry.shape, str(path))
         start = header.data_start + entry.offset
         if entry.offset % header.alignment:
@@ -115,6 +116,12 @@ def _read_part(path: Path, cache: CacheStore | None = None) -> _Part:
         tensors[entry.name] = file.tensor(entry.name, stored_type, entry.shape, start, size)
     _refuse_overlaps(path, ranges)
     return _Part(file, header, tensors)
+
+
+def _is_int4(header: GgufHeader) -> bool:
+    """Whether tensors of bytes are weights in Samovar's own int4."""
+    architecture = header.metadata.get("general.architecture")
+    return isinstance(architecture, str) and architecture.startswith(INT4_PREFIX)
 
 
 def _stored_type(path: Path, entry: TensorEntry) -> TensorType:

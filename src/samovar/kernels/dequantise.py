@@ -64,6 +64,7 @@ def _decoders() -> dict[str, _Decoder]:
         "MXFP4": _mxfp4,
         "NVFP4": _nvfp4,
         **CODEBOOK_DECODERS,
+        "INT4": _int4_rows,
         **{name: decode for kind, decode in _GROUPED.items() for name in (f"{kind}_G{size}" for size in (32, 64, 128))},
     }
 
@@ -232,6 +233,16 @@ def _nvfp4(blocks: U8, out: F32) -> None:
     groups = out.reshape(-1, 4, 16)
     _look_up(_E2M1_DOUBLED, nibbles(blocks[:, 4:], 8), groups)
     groups *= scales[:, :, None]
+
+
+def _int4_rows(blocks: U8, out: F32) -> None:
+    """float32 scale, multiplier and zero code in a byte, 16 bytes of nibbles: scale * (multiplier * (q - zero))."""
+    multiplier = (blocks[:, 4:5] & np.uint8(15)).astype(np.float32)
+    zero = (blocks[:, 4:5] >> np.uint8(4)).astype(np.float32)
+    out[:] = nibbles(blocks[:, 5:], 16).reshape(out.shape)
+    out -= zero
+    out *= multiplier
+    out *= np.ascontiguousarray(blocks[:, :4]).view("<f4")
 
 
 def dequantise_matrix(weight: StoredTensor) -> F32:

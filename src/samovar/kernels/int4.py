@@ -22,6 +22,8 @@ s = amax / 120, inv = 120 / amax. For a group:
         q[i] = clamp(rint(u[i] * R[m]), -z, 15 - z);  e[i] = u[i] - q[i] * m;  t[i] = (e[i] * e[i]) * |u[i]|
         error = sum of t: a[j] = t[j] + t[j + 16] for 16 lanes, then the upper half of the lanes added to the lower: 8, 4, 2, 1
 
+Where columns have an importance, t[i] is multiplied with that of its column, as a last step.
+
 The first (m, z) with the least error is kept, and c = q + z. A row whose amax is below 2^-110 becomes zeros: s = 0, m = 1,
 z = 8, c = 8; a group of zeros gets those m, z and c by the rules above. Values must be finite: callers raise FormatError for a
 row that holds an infinity or no number, and nothing is checked here.
@@ -61,8 +63,11 @@ class Int4Rows:
     scales_N: F32
 
 
-def quantise_int4(w_NK: F32) -> Int4Rows:
-    """The rows in 4 bits; K is a multiple of 32 and every value finite. A row's result depends on that row alone."""
+def quantise_int4(w_NK: F32, importance_K: F32 | None = None) -> Int4Rows:
+    """The rows in 4 bits; K is a multiple of 32 and every value finite. A row's result depends on that row alone.
+
+    With an importance of columns, all positive, errors count by it as well.
+    """
     n, k = w_NK.shape
     assert k % GROUP == 0, f"rows of {k} values; expected a multiple of {GROUP}"
     codes_NK = np.empty((n, k), np.uint8)
@@ -75,7 +80,7 @@ def quantise_int4(w_NK: F32) -> Int4Rows:
     for start in range(0, n, step):
         rows = slice(start, start + step)
         u_ML: F32 = (w_NK[rows] * inverse_N[rows, None]).reshape(-1, GROUP)
-        m_M, z_M = _search(u_ML)
+        m_M, z_M = _search(u_ML, None if importance_K is None else importance_K.reshape(-1, GROUP))
         codes_NK[rows] = (_integers(u_ML, m_M, z_M) + z_M[:, None]).reshape(-1, k)
         multipliers_NG[rows] = m_M.reshape(-1, k // GROUP)
         zeros_NG[rows] = z_M.reshape(-1, k // GROUP)
@@ -104,7 +109,7 @@ def dequantise_int4(rows: Int4Rows) -> F32:
     return int8_rows(rows).astype(np.float32) * rows.scales_N[:, None]
 
 
-def _search(u_ML: F32) -> tuple[F32, F32]:
+def _search(u_ML: F32, importance_GL: F32 | None) -> tuple[F32, F32]:
     """([M], [M]): multiplier and zero code of each group."""
     low_M, high_M = u_ML.min(axis=1, initial=0), u_ML.max(axis=1, initial=0)
     middle_M = (high_M + low_M) * np.float32(0.5)
@@ -119,6 +124,8 @@ def _search(u_ML: F32) -> tuple[F32, F32]:
         error_ML = u_ML - _integers(u_ML, m_M, z_M) * m_M[:, None]
         error_ML *= error_ML
         error_ML *= magnitude_ML
+        if importance_GL is not None:
+            error_ML.reshape(-1, *importance_GL.shape)[:] *= importance_GL
         error_M = _sum(error_ML)
         is_less_M = error_M < least_M
         for best_M, found_M in ((least_M, error_M), (best_m_M, m_M), (best_z_M, z_M)):

@@ -22,7 +22,7 @@ from samovar.kernels.finite import scales_not_finite
 from samovar.kernels.sample_batch import SampleBatch, refuse_failed
 from samovar.kernels.slabs import Slabs
 from samovar.tensors.dtypes import F32 as F32_TYPE
-from samovar.tensors.dtypes import TensorType
+from samovar.tensors.dtypes import INT4_ROWS, TensorType
 from samovar.tensors.stored import StoredTensor, Tensor
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class NativeOps:
         first = tensors[0]
         assert all(t.type == first.type and t.shape[-2:] == first.shape[-2:] for t in tensors), first.name
         assert all(t.has_input_order == first.has_input_order for t in tensors), first.name
-        type_id = _native().int4_id if form == "int4" else first.type.ggml_id
+        type_id = _native().int4_id if form == "int4" or first.type is INT4_ROWS else first.type.ggml_id
         n_stacked = sum(map(_n_weights, tensors))
         linear: NativeLinear = _native().NativeLinear(type_id, *first.shape[-2:], n_stacked, first.has_input_order)
         return linear

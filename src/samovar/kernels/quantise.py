@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.kernels import F32
+from samovar.kernels.int4 import GROUP, quantise_int4
 from samovar.kernels.quantise_search import (
     FINE_GRID,
     codes_from_zero,
@@ -24,7 +25,7 @@ from samovar.kernels.quantise_search import (
     shared_scale,
     shared_scales,
 )
-from samovar.tensors.dtypes import IQ4_NL, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TensorType
+from samovar.tensors.dtypes import INT4_ROWS, IQ4_NL, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TensorType
 
 U8 = NDArray[np.uint8]
 
@@ -38,12 +39,14 @@ _IQ4_MIDDLES: Final = (_IQ4_VALUES[1:] + _IQ4_VALUES[:-1]) * np.float32(0.5)
 
 
 def quantise(type_: TensorType, x_NK: F32, importance_K: F32 | None = None) -> U8:
-    """[N, row bytes]: the rows in `type_`, one of QUANTISED_TYPES, whose blocks divide K.
+    """[N, row bytes]: the rows in `type_`, one of QUANTISED_TYPES or INT4_ROWS, whose blocks divide K.
 
     The values are finite and at most LARGEST; importance is positive, around 1, and 1 for all columns where it is None.
     """
     n_rows, width = x_NK.shape
     assert width % type_.block_elements == 0, f"rows of {width} values; expected a multiple of {type_.block_elements}"
+    if type_ is INT4_ROWS:
+        return _int4_rows(x_NK, importance_K)
     w_K = np.ones(width, np.float32) if importance_K is None else importance_K
     out = np.empty((n_rows, width // type_.block_elements * type_.block_bytes), np.uint8)
     step, encode = max(1, _CHUNK_VALUES // width), _encoders()[type_.name]
@@ -54,6 +57,17 @@ def quantise(type_: TensorType, x_NK: F32, importance_K: F32 | None = None) -> U
             blocks = encode(*(a_NK.reshape(-1, type_.block_elements) for a_NK in (rows_NK, w_NK)))
         out[start : start + step] = blocks.reshape(len(rows_NK), -1)
     return out
+
+
+def _int4_rows(x_NK: F32, importance_K: F32 | None) -> U8:
+    """Blocks of Samovar's own int4, whose search is in `kernels.int4`."""
+    rows = quantise_int4(np.ascontiguousarray(x_NK, np.float32), importance_K)
+    n_rows, n_groups = rows.multipliers_NG.shape
+    out = np.empty((n_rows, n_groups, INT4_ROWS.block_bytes), np.uint8)
+    out[:, :, :4] = rows.scales_N.astype("<f4")[:, None].view(np.uint8)[:, None, :]
+    out[:, :, 4] = rows.multipliers_NG | rows.zeros_NG << np.uint8(4)
+    out[:, :, 5:] = _nibbles(rows.codes_NK.reshape(n_rows, n_groups, GROUP))
+    return out.reshape(n_rows, -1)
 
 
 def _encoders() -> dict[str, Callable[[F32, F32], U8]]:

@@ -93,7 +93,7 @@ def one_scale(x_ML: F32, w_ML: F32, codes: Codes, top: float, grid: Iterable[flo
 
 def eight_bit_scale(x_ML: F32, w_ML: F32, codes: Codes) -> F32:
     """[M]: the scale, already rounded to float16, for x ~ scale * code with codes up to 127."""
-    amax_M = np.abs(x_ML).max(axis=1)
+    amax_M: F32 = np.abs(x_ML).max(axis=1)
     least_M, scale_M = np.full_like(amax_M, np.inf), np.zeros_like(amax_M)
     for step in EIGHT_BIT_STEPS:
         s_M = half(amax_M * np.float32((1 + step / 256) / 127))

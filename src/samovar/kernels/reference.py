@@ -81,7 +81,7 @@ class ReferenceOps:
 
     def pack(self, weight: StoredTensor, form: WeightForm = "stored") -> StoredLinear:
         """Keep the stored form, or float32 values that are rounded to int4. Raises FormatError for infinite scales."""
-        if form == "stored":
+        if form == "stored" or weight.type is dtypes.INT4_ROWS:
             if not has_finite_scales(weight):
                 raise scales_not_finite(weight)
             return StoredLinear(weight)

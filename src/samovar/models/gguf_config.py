@@ -7,6 +7,7 @@ known to be harmless, or refused by name.
 from collections.abc import Mapping
 
 from samovar.errors import FormatError, UnsupportedModel
+from samovar.formats.int4_rows import INT4_PREFIX
 
 _SIZES = {
     "block_count": "num_hidden_layers",
@@ -91,6 +92,7 @@ def folder_tensor_name(name: str) -> str:
 
 def model_type_of(architecture: object) -> object:
     """The `model_type` of a GGUF file's `general.architecture`."""
+    architecture = architecture.removeprefix(INT4_PREFIX) if isinstance(architecture, str) else architecture
     return _MODEL_TYPES.get(architecture, architecture) if isinstance(architecture, str) else architecture
 
 
@@ -110,7 +112,7 @@ def config_from_gguf(
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
         raise FormatError(f"{where}: general.architecture is {architecture!r}; expected a name such as 'qwen3'")
-    prefix = architecture + "."
+    prefix = architecture.removeprefix(INT4_PREFIX) + "."
     rest = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
     for key in _HARMLESS:
         rest.pop(key, None)

@@ -17,7 +17,7 @@ from samovar.models.gguf_config import config_from_gguf, gguf_tensor_name, model
 from samovar.models.outputs import folder_outputs, gguf_outputs
 from samovar.models.packing import BackgroundPacker, EagerPacker, Packer, Progress
 from samovar.models.weights import WeightSource
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.stored import Tensor
 
 INTERLEAVED = frozenset({"llama", "mistral"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
 _ROPE_FACTORS = "rope_freqs.weight"
@@ -135,11 +135,11 @@ def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, 
     raw = config_from_gguf(checkpoint.facts, shapes, where)
     for key in _LONG_ROPE_FACTORS:
         if (tensor := checkpoint.tensors.get(f"rope_factors_{key}.weight")) is not None:
-            raw[f"{key}_factor"] = dequantise(tensor.type, tensor.data).tolist()
+            raw[f"{key}_factor"] = dequantise(tensor.type, tensor.stored().data).tolist()
     return ARCHITECTURES[str(raw["model_type"])], raw, where
 
 
-def _with_rope_factors(config: DecoderConfig, factors: StoredTensor | None) -> DecoderConfig:
+def _with_rope_factors(config: DecoderConfig, factors: Tensor | None) -> DecoderConfig:
     """Llama 3's scaling comes in GGUF as one divisor per rotated pair."""
     if factors is None:
         return config
@@ -149,4 +149,4 @@ def _with_rope_factors(config: DecoderConfig, factors: StoredTensor | None) -> D
             f"{factors.source}: tensor {factors.name!r} has shape {list(factors.shape)}; "
             f"the head width asks for {list(expected)}"
         )
-    return replace(config, rope=config.rope.divided_by(dequantise(factors.type, factors.data)), long_context=None)
+    return replace(config, rope=config.rope.divided_by(dequantise(factors.type, factors.stored().data)), long_context=None)

@@ -14,6 +14,7 @@ from samovar.kernels import Linear, Ops, Stack, WeightForm
 from samovar.kernels.dequantise import dequantise
 from samovar.models.packing import EagerPacker, Packer, in_order
 from samovar.tensors.dtypes import F32 as F32_TYPE
+from samovar.tensors.dtypes import INT4_ROWS
 from samovar.tensors.stored import StoredTensor, Tensor
 
 F32 = NDArray[np.float32]
@@ -95,7 +96,7 @@ class WeightSource:
 
     def _check_form(self, tensor: Tensor) -> None:
         n_in = tensor.shape[-1]
-        if self._form == "int4" and n_in % INT4_UNIT:
+        if (self._form == "int4" or tensor.type is INT4_ROWS) and n_in % INT4_UNIT:
             raise UnsupportedModel(
                 f"{tensor.source}: tensor {tensor.name!r} has rows of {n_in} values; int4 weights need a multiple of "
                 f"{INT4_UNIT}: use the weights as they are stored"

@@ -69,6 +69,10 @@ NVFP4 = TensorType("NVFP4", 40, 64, 36)
 Q1_0 = TensorType("Q1_0", 41, 128, 18)
 Q2_0 = TensorType("Q2_0", 42, 64, 18)
 
+# Samovar's own int4 (`kernels.int4`) in memory: a block is its row's float32 scale, the byte multiplier + 16 zero code, and
+# nibbles as in Q4_0. Files keep the scale once a row, see `formats.int4_rows`.
+INT4_ROWS = TensorType("INT4", 999, 32, 21)
+
 # Elements of tensors that are parts of a quantised weight, and no weights by themselves.
 I8 = TensorType("I8", 24, 1, 1)
 I32 = TensorType("I32", 26, 1, 4)
