@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from samovar.formats.catalogue import CATALOGUE
 from samovar.formats.gguf import read_gguf
 from samovar.formats.gguf_writer import TensorPlan, write_gguf
 from samovar.formats.pull_record import PullRecord, RecordedFile, record_path, write_record
 from tests.cli.fakes import samovar
+from tests.formats.quantised_parts import METHODS
+from tests.models.test_quantised_folders import SPARSE, quantised_folder
 from tests.models.tiny_checkpoints import VARIANTS, random_model, write_folder
 from tests.models.tiny_gguf import write_gguf as write_tiny_gguf
 from tests.real_models import STORE
@@ -145,6 +148,20 @@ def test_a_folder_is_checked_and_a_damaged_one_too(tmp_path: Path) -> None:
     code, found = report(str(folder))
     assert code == 1
     assert "config: figures" in lines(found, "unknown")
+
+
+@pytest.mark.parametrize("method", ["awq-g128", "fp8-blocks", "gptq-4"])
+def test_a_quantised_folder_is_looked_through_and_a_bad_scale_in_it_found(tmp_path: Path, method: str) -> None:
+    folder = tmp_path / "Qwen3-0.6B"
+    quantised_folder(folder, METHODS[method], SPARSE)
+    _, whole = report(str(folder))
+    assert {"weights: scales", "weights: routers", "weights: tensors", "weights: quantisation"} <= lines(whole, "pass")
+    tensors = load_file(folder / "model.safetensors")
+    name = next(n for n in tensors if "q_proj" in n and "scale" in n)
+    tensors[name].view(-1)[-1] = float("nan")
+    save_file(tensors, folder / "model.safetensors")
+    _, found = report(str(folder))
+    assert {"weights: parts", "weights: scales"} & lines(found, "fail")
 
 
 def test_a_pulled_model_is_named_by_its_record_and_held_against_the_hashes_of_its_hub(tmp_path: Path) -> None:

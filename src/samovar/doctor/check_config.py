@@ -27,6 +27,8 @@ TITLES: Final = {
     "num_experts_per_tok": "experts per token",
     "moe_intermediate_size": "expert width",
     "norm_topk_prob": "expert weights sum to 1",
+    "decoder_sparse_step": "experts in layers, every",
+    "mlp_only_layers": "layers without experts",
     "partial_rotary_factor": "rotated share of heads",
     "shared_expert_intermediate_size": "shared expert width",
     "full_attention_interval": "full attention every",
@@ -37,7 +39,7 @@ TITLES: Final = {
     "linear_value_head_dim": "linear value width",
 }
 # What GGUF has no key for: it follows from the tensors, or from the architecture.
-_UNSAID_BY_GGUF: Final = frozenset({"tie_word_embeddings", "norm_topk_prob"})
+_UNSAID_BY_GGUF: Final = frozenset({"tie_word_embeddings", "norm_topk_prob", "decoder_sparse_step", "mlp_only_layers"})
 _ADVICE: Final = {
     "rope_theta": "positions would be wrong, worse with each thousand tokens: convert it again from the original config",
     "max_position_embeddings": "prompts would be cut or refused too early, or run past what the model was trained for; "
@@ -88,6 +90,8 @@ def _same(found: object, expected: object) -> bool:
 
 
 def _show(value: object) -> str:
+    if value == []:
+        return "none"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value) if not isinstance(value, bool) else "yes" if value else "no"
     if isinstance(value, float) and not value.is_integer():

@@ -82,7 +82,7 @@ def expected_tensors(figures: Figures, *, is_gguf: bool) -> dict[str, tuple[int,
         if n_layers * (_size(figures, "num_experts") if "num_experts" in figures else 1) > _MAX_PARTS:
             return None
         for i in range(n_layers):
-            for name, shape in _layer(figures, str(kind), is_stacked=is_gguf):
+            for name, shape in _layer(figures, kind == "qwen3_moe" and _is_sparse(figures, i), is_stacked=is_gguf):
                 shapes[f"model.layers.{i}.{name}"] = shape
     except KeyError:
         return None
@@ -102,7 +102,15 @@ def _outer(figures: Figures) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "model.norm.weight", (width,)
 
 
-def _layer(figures: Figures, kind: str, *, is_stacked: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _is_sparse(figures: Figures, layer: int) -> bool:
+    """Whether this layer of a model with experts has some."""
+    dense, step = figures.get("mlp_only_layers"), figures.get("decoder_sparse_step")
+    is_on_step = not isinstance(step, int) or step < 1 or (layer + 1) % step == 0
+    return is_on_step and not (isinstance(dense, list) and layer in dense)
+
+
+def _layer(figures: Figures, is_sparse: bool, *, is_stacked: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    kind = str(figures["model_type"])
     width, d_head = _size(figures, "hidden_size"), _size(figures, "head_dim")
     rows = {"q": _size(figures, "num_attention_heads") * d_head, "o": width}
     rows["k"] = rows["v"] = _size(figures, "num_key_value_heads") * d_head
@@ -114,7 +122,7 @@ def _layer(figures: Figures, kind: str, *, is_stacked: bool) -> Iterator[tuple[s
             yield f"self_attn.{part}_norm.weight", (d_head,)
     yield "input_layernorm.weight", (width,)
     yield "post_attention_layernorm.weight", (width,)
-    if kind != "qwen3_moe":
+    if not is_sparse:
         yield from _feed_forward("mlp", (), width, _size(figures, "intermediate_size"))
         return
     n_experts, d_ffn = _size(figures, "num_experts"), _size(figures, "moe_intermediate_size")

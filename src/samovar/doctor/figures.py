@@ -78,6 +78,7 @@ def _ratio(metadata: Mapping[str, object], upper: str, lower: str) -> float | No
 
 def _of_config(config: Mapping[str, object]) -> dict[str, object]:
     figures = dict(config)
+    figures.setdefault("num_experts", config.get("num_local_experts"))  # as transformers 5 writes it
     parameters = config.get("rope_parameters")
     if isinstance(parameters, dict):
         figures.setdefault("rope_theta", parameters.get("rope_theta"))

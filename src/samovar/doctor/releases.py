@@ -65,6 +65,8 @@ def _sparse(layers: int, width: int, heads: int, ffn: int, experts: int = 128) -
         "num_experts_per_tok": 8,
         "moe_intermediate_size": ffn,
         "norm_topk_prob": True,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
     }
 
 
@@ -100,7 +102,15 @@ _NEXT: Final[Figures] = {
     "rope_theta": 1e7,
     "max_position_embeddings": _LONG,
 }
-_NEXT_UNVERIFIED: Final = frozenset({"vocab_size", "rms_norm_eps", "tie_word_embeddings", "norm_topk_prob", TEMPLATE})
+_UNSEEN: Final = (
+    "vocab_size",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "norm_topk_prob",
+    "decoder_sparse_step",
+    "mlp_only_layers",
+)
+_NEXT_UNVERIFIED: Final = frozenset({*_UNSEEN, TEMPLATE})
 _PLAIN_SAMPLING: Final = {"temperature": 0.7, "top_k": 20, "top_p": 0.8}
 _THOUGHTFUL: Final = {"temperature": 0.6, "top_k": 20, "top_p": 0.95}
 _SAMPLING: Final = {"qwen3": _THOUGHTFUL, "qwen3-thinking-2507": _THOUGHTFUL}
