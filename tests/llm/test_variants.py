@@ -4,7 +4,6 @@ Configs are those that are published, widths and layers apart; the tokenizer is 
 """
 
 import json
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +33,7 @@ SPARSE = DENSE | {"num_experts": 8, "num_experts_per_tok": 4, "moe_intermediate_
 
 def coder_template():
     """Qwen3-Coder's own template, which the source package of llama-cpp-python carries."""
-    folder = Path(os.environ.get("SAMOVAR_TEMPLATES", Path(sys.prefix) / "templates"))
-    path = folder / "Qwen3-Coder.jinja"
+    path = Path(sys.prefix) / "llama_cpp_templates" / "Qwen3-Coder.jinja"
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
@@ -291,9 +289,7 @@ def test_calls_in_coders_form_become_calls_by_their_schema(coder):
 
 def test_the_true_template_lists_tools_as_xml_and_prints_calls_back(coder):
     if coder_template() is None:
-        pytest.skip("Qwen3-Coder.jinja is not there: it lies in the source package of llama-cpp-python, below vendor/llama.cpp/"
-                    "models/templates; put it into the folder templates of this environment, or name its folder by "
-                    "SAMOVAR_TEMPLATES")  # fmt: skip
+        pytest.skip("llama_cpp_templates/Qwen3-Coder.jinja is not there; the source package of llama-cpp-python has it")
     call = {"type": "function", "function": {"name": "look", "arguments": '{"where": "attic", "depth": 3, "more": [1, "a"]}'}}
     messages = [
         {"role": "user", "content": "What is there?"},

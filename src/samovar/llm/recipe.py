@@ -35,8 +35,8 @@ MIN_DIMENSIONS: Final = 32  # of Qwen3-Embedding
 class EmbeddingRecipe:
     """A text is `prompts[kind]` and what was given, then `end_ids`; its vector is the state after the last token.
 
-    `prompts` is None where nothing says how queries are marked. `default_kind` is None where a text of no stated kind goes
-    without a prompt. `min_dimensions` is the least number that a vector may be cut to, None where nothing says that the model
+    `prompts` is None where nothing says how queries are marked; `default_prompt` goes before a text of no stated kind.
+    `min_dimensions` is the least number that a vector may be cut to, None where nothing says that the model
     was trained for it. `max_tokens` bounds a text.
     """
 
