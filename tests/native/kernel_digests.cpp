@@ -313,6 +313,8 @@ void elementwise(Engine& engine) {
   std::vector<float> out(gate.size());
   engine.silu_gate(gate.data(), up.data(), static_cast<int64_t>(gate.size()), out.data());
   report("silu_gate " + shape({40001}), out);
+  engine.gelu_gate(gate.data(), up.data(), static_cast<int64_t>(gate.size()), out.data());
+  report("gelu_gate " + shape({40001}), out);
   engine.accumulate(up.data(), static_cast<int64_t>(up.size()), out.data());
   report("accumulate " + shape({40001}), out);
 }
@@ -353,8 +355,10 @@ void attention_case(Engine& engine, KvKind kind, int64_t n_heads, int64_t n_kv_h
   const auto q = random.floats(41 * n_heads * d_head);
   std::vector<float> out(q.size());
   const SpanView spans{starts.data(), positions.data(), tables.data(), 3, kWidth};
-  engine.attention(q.data(), n_heads, kv, spans, 0.125f, out.data());
-  report("attention " + name, out);
+  for (const int64_t window : {int64_t{1} << 30, int64_t{300}, int64_t{7}}) {
+    engine.attention(q.data(), n_heads, kv, spans, 0.125f, window, out.data());
+    report("attention " + name + " window " + std::to_string(window), out);
+  }
 }
 
 void attentions(Engine& engine) {
