@@ -214,13 +214,14 @@ inline void read_scales(const uint8_t* head, const uint8_t* p, Group<T>& group) 
   } else if constexpr (kType == Type::kIQ2_XXS || kType == Type::kIQ3_XXS) {
     group.scale[0] = mul(mul(load_f16(halves(head)), load_u8(p)), set1(kType == Type::kIQ2_XXS ? 0.125f : 0.25f));
   } else if constexpr (kType == Type::kIQ2_S || kType == Type::kIQ1_M) {
-    const F32x16 d = load_f16(halves(head));
-    uint8_t odd[2][16];
+    const F32x16 d = mul(load_f16(halves(head)), set1(0.25f));
+    uint8_t low[16], high[16];
     for (int i = 0; i < 16; ++i) {
-      odd[0][i] = static_cast<uint8_t>(2 * (p[i] & 15) + 1);
-      odd[1][i] = static_cast<uint8_t>(2 * (p[i] >> 4) + 1);
+      low[i] = p[i] & 15;
+      high[i] = p[i] >> 4;
     }
-    for (int h = 0; h < 2; ++h) group.scale[h] = mul(mul(d, load_u8(odd[h])), set1(0.125f));
+    group.scale[0] = mul(d, add(load_u8(low), set1(0.5f)));  // exact, as (2 s + 1) / 8 is
+    group.scale[1] = mul(d, add(load_u8(high), set1(0.5f)));
   } else if constexpr (kType == Type::kIQ1_S) {
     uint8_t odd[16], zero[16];
     for (int i = 0; i < 16; ++i) {
