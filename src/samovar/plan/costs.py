@@ -46,9 +46,9 @@ _KERNELS: Final = {
     "Q4_K": KernelCost(4.0, 3.4),
     "Q5_K": KernelCost(8.0, 3.5),
     "Q6_K": KernelCost(5.0, 3.9),
-    "BF16": KernelCost(20.0, 8.8, 0.9),
-    "F16": KernelCost(20.0, 8.8, 0.9),
-    "F32": KernelCost(16.0, 8.8, 0.9),
+    "BF16": KernelCost(14.0, 8.8),
+    "F16": KernelCost(14.0, 8.8),
+    "F32": KernelCost(14.0, 8.8),
 }
 _BY_PREFIX: Final = (
     ("U4", KernelCost(4.0, 3.3)),
@@ -125,5 +125,5 @@ def step_s(n_streams: int) -> float:
 
 
 def expected_distinct(n_experts: int, n_chosen: int, n_rows: int) -> float:
-    """Experts that some of `n_rows` rows choose, where each chooses as if by lot."""
+    """Experts that some of `n_rows` rows choose, where each chooses as if by lot; rows that are alike choose fewer."""
     return n_experts * -math.expm1(n_rows * math.log1p(-n_chosen / n_experts)) if n_chosen < n_experts else float(n_experts)
