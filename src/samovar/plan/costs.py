@@ -7,9 +7,9 @@ Q8_0, BF16 and attention are fitted to what is printed by
 
     python -m benchmarks.plan_costs [--cpu]
 
-on 2 cores of a Zen 4 EPYC (AVX-512 with VNNI), those of other types to the same in a noisier run, or taken from their likes; what
-calls, values and steps cost is fitted to `python -m benchmarks.plan_check`. Other instruction sets have other figures: AMX takes
-less for many rows.
+on 2 cores of a Zen 4 EPYC (AVX-512 with VNNI), those of other types to the same in a noisier run, or taken from their likes;
+what calls, values and steps cost is fitted to `python -m benchmarks.plan_check`. Other instruction sets have other figures: AMX
+takes less for many rows.
 """
 
 import math
