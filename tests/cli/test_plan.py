@@ -72,6 +72,19 @@ def test_users_and_contexts_take_memory_and_have_a_column() -> None:
     assert "4 users" in planned("qwen3-4b", "--context", "8192", "--users", "4").out
 
 
+def test_coarser_weights_and_keys_take_less() -> None:
+    argv = ("qwen3-0.6b", "--quant", "q8_0")
+    plain, coarse = as_json(*argv), as_json(*argv, "--weights", "int4", "--kv-type", "int8")
+    (of_plain,), (of_coarse,) = plain["candidates"], coarse["candidates"]  # type: ignore[misc]
+    assert (of_plain["quant"], of_coarse["quant"]) == ("q8_0", "q8_0, int4")
+    assert of_coarse["kv_type"] == "int8"
+    assert of_coarse["weight_bytes"] < 0.75 * of_plain["weight_bytes"]
+    assert of_coarse["memory_bytes"] - of_coarse["weight_bytes"] < of_plain["memory_bytes"] - of_plain["weight_bytes"] - (
+        200 << 20
+    )
+    assert of_coarse["decode"] > of_plain["decode"]
+
+
 def test_a_file_is_planned_as_it_is_stored_and_within_its_own_context(tiny_model: Path) -> None:
     found = as_json(str(tiny_model))
     (candidate,) = found["candidates"]  # type: ignore[misc]

@@ -26,7 +26,7 @@ def test_a_table_has_a_line_for_each_model_with_intervals(tiny_model: Path, text
     assert ended.code == 0, ended.err
     assert sum("tiny.gguf" in line for line in ended.out.splitlines()) == 2
     assert "words.txt" in ended.out
-    assert re.search(r"\d to \d", ended.out)
+    assert re.search(r"\d-\d", ended.out)
     assert "bootstrap over blocks of 64" in ended.out
     assert ended.err == ""
 

@@ -65,6 +65,8 @@ def test_published_shapes_have_the_published_numbers_of_parameters() -> None:
     published = {
         "qwen3-0.6b": 0.596, "qwen3-1.7b": 1.721, "qwen3-4b": 4.022, "qwen3-8b": 8.191, "qwen3-30b-a3b": 30.532,
         "qwen3-235b-a22b": 235.094, "qwen3-coder-30b-a3b": 30.532, "qwen3-coder-480b-a35b": 480.155,
+        "qwen3-14b": 14.768, "qwen3-32b": 32.762, "qwen3-4b-2507": 4.022, "qwen3-30b-a3b-2507": 30.532,
+        "qwen3-235b-a22b-2507": 235.094,
     }  # fmt: skip
     assert n_parameters == pytest.approx(published, abs=5e-4)
 

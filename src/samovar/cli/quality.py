@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -31,7 +32,8 @@ The text is cut into windows, each computed by itself; of each, the first tokens
 reference is computed in the types of its file, its keys and values in float32; with --exact in float32 throughout, by the NumPy
 kernels, which takes longer. Charts need matplotlib: pip install 'samovar[chart]'.
 """
-_BESIDE = ("x reference", "mean KL", "KL, 99 %", "same first")
+_BESIDE = ("x reference", "mean KL", "99 % KL", "top-1 %")
+_EXPLAINED = "\nx reference: perplexity over the reference's; KL: divergence in nats; top-1: both put the same token first"
 _DEFAULT_TEXT = "Universal Declaration of Human Rights"
 
 
@@ -81,7 +83,12 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     if args.json:
         streams.stdout.write(json.dumps(_to_json(found, settings)) + "\n")
     else:
-        streams.console(streams.stdout).print(_table(found, settings))
+        console = streams.console(streams.stdout)
+        reference = _reference_name(settings)
+        about = f"intervals of 95 %: bootstrap over blocks of {BLOCK} neighbouring tokens, {N_DRAWS:,} draws"
+        console.print(_caption(found, settings) + (f"; reference: {reference}" if reference else ""), soft_wrap=True)
+        console.print(_table(found, has_reference=reference is not None))
+        console.print(about + (_EXPLAINED if reference else ""), soft_wrap=True)
     return 0
 
 
@@ -160,40 +167,38 @@ def _caption(found: Sequence[Quality], settings: Settings) -> str:
     return f"{Path(settings.text_name).name}: {tokens} tokens scored, windows of {settings.window}"
 
 
-def _table(found: Sequence[Quality], settings: Settings) -> Table:
-    """A line a model, its interval in brackets."""
-    reference = _reference_name(settings)
-    title = _caption(found, settings) + (f"\nreference: {reference}" if reference else "")
-    caption = f"intervals of 95 %: bootstrap over blocks of {BLOCK} neighbouring tokens, {N_DRAWS:,} draws"
-    if reference:
-        caption += "\nx reference: perplexity over the reference's; KL in nats; same first: both put the same token first"
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    table.add_column("model", overflow="fold", min_width=12)
-    headings = (
-        ["size", "bits", "kv", "perplexity", *_BESIDE] if reference else ["size", "bits", "kv", "perplexity", "bits/byte"]
-    )
-    for heading in headings:
+def _table(found: Sequence[Quality], *, has_reference: bool) -> Table:
+    """Two lines a model: figures, and below each its interval."""
+    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
+    table.add_column("model", overflow="fold", min_width=18)
+    for heading in ("perplexity", *(_BESIDE if has_reference else ("bits a byte",))):
         table.add_column(heading, justify="right", no_wrap=True)
     for quality in found:
-        form = "" if quality.weights == "stored" else f"\n{quality.weights}"
-        cells = [f"{Path(quality.model).name}{form}", f"{quality.packed_bytes / 2**20:,.0f} MiB"]
-        cells += [f"{quality.bits_per_weight:.2f}", quality.kv_type]
-        cells.append(_shown(quality.perplexity, "{:.4g}"))
-        if quality.beside is None:
-            cells.append(_shown(quality.bits_per_byte, "{:.3f}"))
+        form = "" if quality.weights == "stored" else f", {quality.weights}"
+        sizes = f"{_size(quality.packed_bytes)}, {quality.bits_per_weight:.2f} bits, kv {quality.kv_type}"
+        cells = [f"{Path(quality.model).name}{form}\n{sizes}", _shown(quality.perplexity)]
+        if (beside := quality.beside) is None:
+            cells.append(_shown(quality.bits_per_byte))
         else:
-            beside = quality.beside
-            cells += [_shown(beside.perplexity_ratio, "{:.3f}"), _shown(beside.kl, "{:.3g}"), f"{beside.kl_99:.3g}"]
-            cells.append(_shown(beside.top_1, "{:.1%}"))
-        table.add_row(*cells)
+            cells += [
+                _shown(beside.perplexity_ratio),
+                _shown(beside.kl),
+                f"{beside.kl_99:.3g}",
+                _shown(beside.top_1.scaled(100), "{:.1f}"),
+            ]
+        table.add_row(*cells, end_section=True)
     return table
 
 
-def _shown(estimate: Estimate, form: str) -> str:
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.2f} GiB" if n_bytes >= 1 << 30 else f"{n_bytes / 2**20:.0f} MiB"
+
+
+def _shown(estimate: Estimate, form: str = "{:#.3g}") -> str:
     value = form.format(estimate.value)
     if estimate.low is None or estimate.high is None:
         return value
-    return f"{value}\n{form.format(estimate.low)} to {form.format(estimate.high)}"
+    return f"{value}\n{form.format(estimate.low)}-{form.format(estimate.high)}"
 
 
 def _to_json(found: Sequence[Quality], settings: Settings) -> dict[str, object]:

@@ -72,17 +72,12 @@ def _panels(qualities: Sequence[Quality]) -> list[_Panel]:
             _Panel("perplexity", "lower is better", [quality.perplexity for quality in qualities], form="{:.2f}"),
             _Panel("bits per byte", "lower is better", [quality.bits_per_byte for quality in qualities]),
         ]
-    shares = [_scaled(beside.top_1, 100) for beside in besides]
+    shares = [beside.top_1.scaled(100) for beside in besides]
     return [
         _Panel("KL divergence", "nats, lower is nearer", [b.kl for b in besides], is_log=True, form="{:.2g}"),
         _Panel("same first token", "percent, higher is nearer", shares, form="{:.1f}"),
         _Panel("perplexity", "times the reference's", [beside.perplexity_ratio for beside in besides]),
     ]
-
-
-def _scaled(estimate: Estimate, by: float) -> Estimate:
-    low, high = (None if edge is None else by * edge for edge in (estimate.low, estimate.high))
-    return Estimate(by * estimate.value, low, high)
 
 
 def _label(quality: Quality) -> str:

@@ -28,6 +28,11 @@ class Estimate:
     low: float | None = None
     high: float | None = None
 
+    def scaled(self, by: float) -> "Estimate":
+        """The same in another unit."""
+        low, high = (None if edge is None else by * edge for edge in (self.low, self.high))
+        return Estimate(by * self.value, low, high)
+
 
 def block_starts(window_lengths: Sequence[int]) -> NDArray[np.int64]:
     """[N]: where blocks begin, of windows with so many scored positions each that lie one behind the other."""
