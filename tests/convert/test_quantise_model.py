@@ -104,7 +104,7 @@ def test_the_metadata_of_a_folder_are_those_of_llama_cpps_converter(tmp_path: Pa
     assert fields["general.sampling.top_k"].types == [gguf.GGUFValueType.INT32]
 
 
-@pytest.mark.parametrize("type_name", MIXES)
+@pytest.mark.parametrize("type_name", sorted(MIXES.keys() - {"samovar-int4"}))
 def test_every_type_loads_in_llama_cpp_and_gives_our_logits(type_name: str, tmp_path: Path) -> None:
     source, target = tmp_path / "f32.gguf", tmp_path / "small.gguf"
     write_random_model(source, TINY, "f32")

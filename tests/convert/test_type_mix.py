@@ -29,7 +29,7 @@ def types_of(path: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [DENSE, WIDE, SPARSE, EIGHT], ids=["tied", "narrow blocks", "experts", "8 experts"])
-@pytest.mark.parametrize("name", MIXES)
+@pytest.mark.parametrize("name", sorted(MIXES.keys() - {"samovar-int4"}))
 def test_each_tensor_takes_the_type_that_llama_cpp_gives_it(name: str, shape: Shape, tmp_path: Path) -> None:
     try:
         import llama_cpp
