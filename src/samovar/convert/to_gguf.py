@@ -1,8 +1,8 @@
 """A Hugging Face folder to a GGUF file. No value changes.
 
-Matrices stay in their float type; vectors and the routers of experts become F32, as llama.cpp has them. Quantised matrices become
-F32, since GGUF has no type of theirs. One slab of rows is in memory at a time. The file shows when it is whole, and a second run
-goes on where the first stopped.
+Matrices stay in their float type; vectors and the routers of experts become F32, as llama.cpp has them. Quantised matrices
+become F32, since GGUF has no type of theirs. One slab of rows is in memory at a time. The file shows when it is whole, and a
+second run goes on where the first stopped.
 """
 
 from collections import Counter

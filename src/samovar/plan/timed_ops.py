@@ -149,7 +149,7 @@ class TimedOps:
         """Value by value."""
         return self._elementwise(gate_TF)
 
-    def quantise(self, type_: TensorType, x_NK: F32, importance_K: F32) -> NDArray[np.uint8]:  # noqa: ARG002
+    def quantise(self, type_: TensorType, x_NK: F32, importance_K: F32) -> NDArray[np.uint8]:
         """No model does so."""
         raise NotImplementedError
 

@@ -34,8 +34,7 @@ class Server:
     """The state behind all routes. `fingerprint` stands for the build: the same request and seed give the same tokens.
 
     `any_model_scores` lets models make vectors and scores that have no recipe for it. `records` is None where nothing is kept.
-    `fetch` gets models that clients ask for, None where they may not. `endpoints` are the routes that take a POST, for batches of
-    them.
+    `fetch` gets models that clients ask for, None where they may not. `endpoints` are the routes that take a POST, for batches.
     """
 
     registry: Registry
