@@ -127,9 +127,10 @@ std::string shape(std::initializer_list<int64_t> sizes) {
   return out;
 }
 
-// Codes that are no codebook's, but of its size and range.
+// Codes that are no codebook's, but of its size and range, for a type that has one.
 void give_codebook(Engine& engine, const Format& format, Random& random) {
   const Codebook shape = codebook_of(format.type);
+  if (shape.size() == 0) return;
   std::vector<uint8_t> codes(static_cast<size_t>(shape.size()));
   for (uint8_t& code : codes) code = static_cast<uint8_t>(random.below(static_cast<uint64_t>(shape.largest_code) + 1));
   engine.take_codebook(format, codes);
