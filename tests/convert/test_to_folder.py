@@ -18,6 +18,7 @@ from samovar.convert.to_folder import write_folder
 from samovar.errors import BadRequest, FormatError, SamovarError, StoreError, UnsupportedModel
 from samovar.formats.gguf import read_gguf
 from samovar.text.tokenizer import Tokenizer
+from tests.convert.variants import quickly
 from tests.models.tiny_checkpoints import VARIANTS, random_ids, random_model, witness_logits
 from tests.models.tiny_gguf import TYPES, round_weights, write_gguf
 from tests.real_models import QWEN_CODER, SMOLLM2, real_model
@@ -37,8 +38,8 @@ def _quiet(_done: int, _total: int, _what: str) -> None:
     """No progress bar."""
 
 
-@pytest.mark.parametrize("type_name", ["F16", "Q8_0"])
-@pytest.mark.parametrize("name", _VARIANTS)
+@pytest.mark.parametrize("type_name", ["F16", pytest.param("Q8_0", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", quickly(_VARIANTS))
 def test_transformers_computes_from_the_folder_what_it_computes_from_the_weights(
     name: str, type_name: str, tmp_path: Path
 ) -> None:

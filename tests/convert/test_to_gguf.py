@@ -16,6 +16,7 @@ from samovar.formats import open_checkpoint
 from samovar.formats.gguf import read_gguf
 from samovar.formats.hf_folder import HfCheckpoint, read_hf_folder
 from samovar.kernels.reference import ReferenceOps
+from tests.convert.variants import quickly
 from tests.models.tiny_checkpoints import VARIANTS, random_ids, random_model, write_folder
 from tests.models.tiny_gguf import write_gguf
 
@@ -34,7 +35,7 @@ def _folder(name: str, path: Path, dtype: torch.dtype = torch.bfloat16) -> HfChe
     return read_hf_folder(write_folder(random_model(VARIANTS[name], dtype), path))
 
 
-@pytest.mark.parametrize("name", _VARIANTS)
+@pytest.mark.parametrize("name", quickly(_VARIANTS))
 def test_the_file_gives_the_logits_of_the_folder(name: str, tmp_path: Path) -> None:
     folder = _folder(name, tmp_path / "folder")
     write_gguf_file(folder, tmp_path / "m.gguf", ReferenceOps(), _quiet)
@@ -61,7 +62,7 @@ def test_matrices_keep_their_type_and_vectors_become_f32(tmp_path: Path) -> None
     assert types["blk.0.attn_norm.weight"] == types["output_norm.weight"] == "F32"
 
 
-@pytest.mark.parametrize("name", _BOTH_WAYS)
+@pytest.mark.parametrize("name", quickly(_BOTH_WAYS))
 def test_a_folder_comes_back_to_the_bit(name: str, tmp_path: Path) -> None:
     folder = _folder(name, tmp_path / "folder")
     write_gguf_file(folder, tmp_path / "m.gguf", ReferenceOps(), _quiet)

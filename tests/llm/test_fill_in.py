@@ -1,5 +1,7 @@
 """Filling in: the prompts of a file and of a repository, where a filling ends, and what is no place to fill."""
 
+import copy
+
 import pytest
 
 from samovar.errors import BadRequest
@@ -16,7 +18,7 @@ SHOP = Repository(name="samovar-shop", path="src/main.py", files={"src/tea.py": 
 
 def segments(*parts):
     """The ids of tokens by name and of plain texts, by the package `tokenizers`."""
-    reference, ids = qwen3_reference(), []
+    reference, ids = copy.deepcopy(qwen3_reference()), []
     for kind, part in parts:
         if kind == "token":
             ids.append(reference.token_to_id(part))

@@ -38,7 +38,7 @@ PAIRS = [(query, document) for query in QUERIES for document in DOCUMENTS]
 
 
 def opened(path, **options):
-    return LLM(path, **{"n_threads": 1, "cache": False, "speculation": "off"} | options)
+    return LLM(path, **{"n_threads": 1, "cache": False, "speculation": "off", "long_context": "off"} | options)
 
 
 def published(root):

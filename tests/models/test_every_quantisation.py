@@ -65,6 +65,7 @@ def relative_error(ours_TV: np.ndarray, theirs_TV: np.ndarray) -> float:
 
 
 @native
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [SHAPE, EXPERTS], ids=["dense", "experts"])
 @pytest.mark.parametrize("name", GGUF_TYPES)
 def test_logits_are_those_of_the_same_weights_in_float32(name: str, shape: Shape, tmp_path: Path) -> None:

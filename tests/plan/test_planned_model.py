@@ -42,7 +42,8 @@ def test_bytes_are_those_of_the_loaded_model(shape: Shape, quant: str, form: str
         assert model.decoder.packed_bytes == llm.model.packed_bytes
         assert model.decoder.read_bytes == llm.model.read_bytes
         assert model.n_parameters == sum(tensor.n_elements for tensor in open_checkpoint(llm.path).tensors.values())
-        assert replace(model.config, rope=llm.config.rope, norm_eps=llm.config.norm_eps) == llm.config
+        same = {name: getattr(llm.config, name) for name in ("rope", "long_context", "norm_eps")}
+        assert replace(model.config, **same) == llm.config
         assert model.kv_type == llm.kv_type
 
 

@@ -18,7 +18,10 @@ def llms(tmp_path_factory, require):
     folder = write_embedder(root / "Qwen3-Embedding-0.6B")
     write_sentence_files(folder)
     classifier = write_classifier(root / "Qwen3-Reranker-0.6B-seq-cls", n_labels=1)
-    made = {"embedder": LLM(folder, n_threads=1, cache=False), "reranker": LLM(classifier, n_threads=1, cache=False)}
+    made = {
+        "embedder": LLM(folder, n_threads=1, cache=False, long_context="off"),
+        "reranker": LLM(classifier, n_threads=1, cache=False),
+    }
     yield made
     for llm in made.values():
         llm.close()

@@ -14,7 +14,7 @@ from samovar.errors import UnsupportedModel
 from samovar.formats.gguf_values import EncodedValue, Kind, encode_as
 from samovar.models import ARCHITECTURES
 from samovar.models.config import DecoderConfig
-from samovar.models.gguf_config import config_from_gguf, gguf_architecture, model_type_of
+from samovar.models.gguf_config import config_from_gguf, gguf_architecture
 from samovar.models.long_context import LongContext
 from samovar.models.outputs import POOLING_LAST, gguf_outputs
 from samovar.models.rope import Rope
@@ -53,6 +53,8 @@ def _sizes(config: DecoderConfig) -> _Values:
         "rope.dimension_count": ("u32", config.d_head),
         "vocab_size": ("u32", config.vocab_size),
     }
+    if config.architecture == "mistral" and len(set(config.windows)) == 1 and (window := config.windows[0]) is not None:
+        sizes["attention.sliding_window"] = ("u32", window)
     if (experts := config.experts) is not None:
         sizes |= {
             "expert_count": ("u32", experts.n_experts),
@@ -95,9 +97,8 @@ def _check(values: _Values, config: DecoderConfig, tensors: list[SourceTensor], 
     """Read the keys back."""
     plain = {key: value for key, (_, value) in values.items()}
     shapes = {tensor.name: tensor.shape for tensor in tensors}
-    model_type = model_type_of(values["general.architecture"][1])
-    assert isinstance(model_type, str)
-    found = ARCHITECTURES[model_type].read_config(config_from_gguf(plain, shapes, where), where)
+    raw = config_from_gguf(plain, shapes, where)
+    found = ARCHITECTURES[str(raw["model_type"])].read_config(raw, where)
     pooling = plain.get(f"{values['general.architecture'][1]}.pooling_type")
     found = replace(found, outputs=replace(gguf_outputs(pooling, None, shapes, where), is_bare=config.outputs.is_bare))
     factors = next((t.parts[0].stored().data.view(np.float32) for t in tensors if t.name == "rope_freqs.weight"), None)

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from samovar.errors import UnsupportedModel
 from samovar.formats import Checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.kernels import F32, Ops
@@ -25,6 +26,7 @@ from samovar.tensors.stored import StoredTensor, Tensor
 
 _SLAB_VALUES: Final = 1 << 22
 _EXPERTS: Final = ".mlp.experts."
+_FROM_FOLDERS: Final = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,11 @@ def source_tensors(checkpoint: Checkpoint) -> tuple[DecoderConfig, list[SourceTe
     that are missing, left over, or of another shape than the config says.
     """
     config = check_tensors(checkpoint)
+    if not isinstance(checkpoint, GgufCheckpoint) and config.architecture not in _FROM_FOLDERS:
+        raise UnsupportedModel(
+            f"{checkpoint.path}: folders of {config.architecture} are not written as GGUF; implemented are "
+            f"{', '.join(_FROM_FOLDERS)}: take a GGUF file of the model as the source"
+        )
     if isinstance(checkpoint, GgufCheckpoint):
         return config, [SourceTensor(name=t.name, shape=t.shape, parts=(t,)) for t in checkpoint.tensors.values()]
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not is_recomputed(name)}
