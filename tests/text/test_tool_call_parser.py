@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from samovar.text.json_stream import JsonStream, sound_json
@@ -313,6 +313,7 @@ def cut_texts(draw):
 
 @settings(max_examples=600, deadline=None)
 @given(cut_texts(), st.booleans(), st.sampled_from([{}, {"finds_bare": False}, {"max_calls": 1}]))
+@example(("<function=f{<function=f>", ["<function=f{<function=f>"]), False, {})
 def test_how_a_text_is_cut_makes_no_difference(cut, is_cut, options):
     text, pieces = cut
     whole = parse([text], is_cut=is_cut, **options)

@@ -19,7 +19,7 @@ _END_FUNCTION: Final = "</function>"
 _MAX_HEADER: Final = 300
 _MAX_HEAD: Final = 512  # characters of a Hermes call until its arguments begin
 _HEAD: Final = re.compile(r'\{\s*"name"\s*:\s*"([^"\\]*)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
-_HEADER: Final = re.compile(r"""<function=[ \t]*["']?([^\s<>"']+)["']?[ \t]*(?:>|(?=[\s<{]))""")
+_HEADER: Final = re.compile(r"""<function=[ \t]*["']?([^\s<>"'{]+)["']?[ \t]*(?:>|(?=[\s<{]))""")
 _FENCE: Final = re.compile(r"\s*```(?:json)?[ \t]*\n\s*(?=\{)")
 _FENCE_BEGUN: Final = re.compile(r"\s*(?:`{0,2}|```(?:j|js|jso|json)?[ \t]*(?:\n\s*)?)")
 _START: Final = re.compile(rf"{OPEN_MARK}|\n[ \t]*(?=<function=|\{{)")
