@@ -134,3 +134,8 @@ def test_the_real_coder_fills_gaps_and_looks_into_other_files():
     assert knowing.text.startswith("tea_in_roubles")
     assert not llm.fill_in(before, after, **greedy).text.startswith("tea_in_roubles")
     llm.close()
+
+
+def test_a_repository_is_told_as_one(hybrid_llm):
+    with pytest.raises(BadRequest, match=r"repository is a dict; expected a samovar\.Repository"):
+        hybrid_llm.fill_in("a", "b", repository={"geo.py": "x = 1"})

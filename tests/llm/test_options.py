@@ -108,7 +108,7 @@ def test_numbers_of_numpy_are_numbers():
 
 def test_defaults_that_nothing_honours_are_named():
     config = {"temperature": 0.6, "eos_token_id": [1], "num_beams": 4, "no_repeat_ngram_size": 3, "min_length": None}
-    assert unread_defaults(config) == ["no_repeat_ngram_size", "num_beams"]
+    assert unread_defaults(config | {"output_attentions": False}) == ["no_repeat_ngram_size", "num_beams"]
 
 
 def test_a_hybrid_that_does_not_think_takes_its_familys_values_for_that_mode():

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from samovar.errors import BadRequest, OutOfMemory, SamovarError
+from samovar.errors import BadRequest, EngineFailed, FormatError, OutOfMemory
 from samovar.formats.cache import CacheWriter
 from samovar.formats.hub import default_cache
 from samovar.kernels.native import NativeOps, available_isas
@@ -280,3 +280,13 @@ def test_processes_that_pack_at_the_same_time_compute_the_same(tiny_folder, expe
         out, _ = child.communicate(timeout=120)
         assert out == expected.tobytes()
     assert np.array_equal(load(tiny_folder), expected)
+
+
+def test_a_damaged_weight_ends_a_request_without_the_advice_to_send_it_again(tiny_folder, monkeypatch):
+    def refuse(ops, linear, weight):
+        raise FormatError("model: tensor 'x' is damaged")
+
+    monkeypatch.setattr(NativeOps, "fill", refuse)
+    with pytest.raises(EngineFailed) as caught:
+        LLM(tiny_folder).generate("tea", max_tokens=1)
+    assert str(caught.value) == "the model cannot be computed: model: tensor 'x' is damaged"

@@ -37,7 +37,7 @@ _COMMANDS = {
     "keys": "keys",
     "quantize": "quantize",
 }
-_DESCRIPTION = "Run open-weight language models (Qwen3, Qwen2, Llama) on this computer's processor."
+_DESCRIPTION = "Run open-weight language models (the Qwen3 family, and others) on this computer's processor."
 _EPILOG = """examples:
   samovar pull qwen3:0.6b
   samovar chat

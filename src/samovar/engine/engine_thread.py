@@ -17,7 +17,7 @@ from samovar.engine.client import Deliver, OpenRequests, Ticket
 from samovar.engine.engine import Engine
 from samovar.engine.prefix_cache import Realm
 from samovar.engine.request import Ending, Event, Grammar, Request
-from samovar.errors import EngineFailed, SamovarError
+from samovar.errors import EngineFailed, FormatError, SamovarError
 
 T = TypeVar("T")
 _CLOSED = "the model was closed; open it again"
@@ -170,7 +170,10 @@ class EngineThread:
 
 
 def _failure(where: str, error: Exception) -> EngineFailed:
-    failure = EngineFailed(f"the engine failed {where} ({type(error).__name__}: {error}); the request can be sent again")
+    if isinstance(error, FormatError):  # weights that are read behind the first prompt: no second try can succeed
+        failure = EngineFailed(f"the model cannot be computed: {error}")
+    else:
+        failure = EngineFailed(f"the engine failed {where} ({type(error).__name__}: {error}); the request can be sent again")
     failure.__cause__ = error
     return failure
 

@@ -278,12 +278,13 @@ class LLM:
         """Check all about a text, or token ids, to continue, before any of it is computed. Raises as `generate` does.
 
         With a `suffix` the answer is what stands between the two, for models that were trained to fill in; `repository` is what
-        they are told of other files. `task` "prefill"
-        computes the prompt alone, for its `prompt_logprobs`.
+        they are told of other files. `task` "prefill" computes the prompt alone, for its `prompt_logprobs`.
         """
         self.card.check_writes_text()
         if not isinstance(prompt, str | tuple):
             raise BadRequest(f"prompt is {prompt!r}; expected a text", param="prompt")
+        if repository is not None and not isinstance(repository, Repository):
+            raise BadRequest(f"repository is a {type(repository).__name__}; expected a samovar.Repository", param="repository")
         if repository is not None and suffix is None:
             raise BadRequest(
                 "repository is given without suffix; give both, with a suffix of '' at a file's end", param="suffix"

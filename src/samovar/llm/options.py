@@ -206,7 +206,7 @@ def unread_defaults(generation_config: Mapping[str, object]) -> list[str]:
     return sorted(
         key
         for key, value in generation_config.items()
-        if value is not None and key not in SAMPLING_FIELDS and key not in _READ_ELSEWHERE
+        if value not in (None, False) and key not in SAMPLING_FIELDS and key not in _READ_ELSEWHERE
     )
 
 
