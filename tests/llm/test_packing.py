@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from samovar.errors import BadRequest, EngineFailed, FormatError, OutOfMemory
+from samovar.errors import BadRequest, EngineFailed, FormatError, OutOfMemory, SamovarError
 from samovar.formats.cache import CacheWriter
 from samovar.formats.hub import default_cache
 from samovar.kernels.native import NativeOps, available_isas
