@@ -68,6 +68,7 @@ def test_windows_that_the_file_could_not_say_are_told_in_words(tmp_path: Path) -
     [
         ("mistral-window", "ignore llama.attention.sliding_window: beyond 20 tokens"),
         ("qwen3-moe-every-second", "do not load this file: 4 of the 5 layers have no experts"),
+        ("qwen3-moe-1-of-5", "ignore qwen3moe.expert_weights_norm"),
         ("qwen3-moe", ""),
         ("mistral", ""),
     ],

@@ -137,14 +137,17 @@ def _print(result: QuantiseResult, mix: Mix, streams: Streams) -> None:
         error = f", relative error {100 * (lost / power) ** 0.5:.3f} %" if power else ""
         size = sum(tensor.size_bytes for tensor in same)
         print(f"{type_.name:7} {n_tensors:5} tensors {size / 1e6:10,.1f} MB{error}", file=streams.stdout)
-    others = Counter((t.name.split(".")[-2], t.wanted.name) for t in result.tensors if t.wanted not in (mix.plain, F32))
+    by_mix = [t for t in result.tensors if t.wanted == t.type and t.type not in (mix.plain, F32)]
+    others = Counter((t.name.split(".")[-2], t.type.name) for t in by_mix)
     if others:
         listed = ", ".join(f"{part} {type_name} ({n_tensors})" for (part, type_name), n_tensors in others.items())
         print(f"{mix.name} has these tensors in other types: {listed}", file=streams.stdout)
     for (wanted, type_), n_tensors in Counter((t.wanted, t.type) for t in result.tensors if t.wanted != t.type).items():
+        same = [t for t in result.tensors if (t.wanted, t.type) == (wanted, type_)]
+        parts = ", ".join(dict.fromkeys(t.name.split(".")[-2] for t in same))
         print(
             f"{n_tensors} tensors are {type_.name} instead of {wanted.name}, whose blocks of {wanted.block_elements} values "
-            "do not divide their rows",
+            f"do not divide their rows: {one_line(parts)}",
             file=streams.stdout,
         )
     print(
