@@ -14,7 +14,7 @@ from gguf.quants import dequantize
 from transformers import AutoModelForCausalLM
 
 from samovar import LLM
-from samovar.convert.to_folder import write_folder
+from samovar.convert.to_folder import is_begun, write_folder
 from samovar.errors import BadRequest, FormatError, SamovarError, StoreError, UnsupportedModel
 from samovar.formats.gguf import read_gguf
 from samovar.text.tokenizer import Tokenizer
@@ -138,6 +138,40 @@ def test_what_another_source_left_is_not_gone_on_from(tmp_path: Path) -> None:
     assert not list((tmp_path / "folder").glob("model-*"))
 
 
+@pytest.mark.parametrize("what", ["a folder", "with a note of its own", "a file", "a link"])
+def test_what_another_program_left_under_the_name_of_the_part_is_refused_and_stays(what: str, tmp_path: Path) -> None:
+    path = write_gguf(random_model(VARIANTS["qwen3-untied"]), tmp_path / "m.gguf", "F32")
+    part, mine = tmp_path / "folder.part", tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("precious")
+    if what == "with a note of its own":
+        (mine / ".source").write_text("https://example.org/thesis")
+    if what == "a file":
+        part.write_text("precious")
+    elif what == "a link":
+        part.symlink_to(mine)
+    else:
+        mine.rename(part)
+    error = _refusal(path, tmp_path / "folder")
+    assert isinstance(error, StoreError)
+    assert f"{part}: a " in str(error)
+    assert "move it away, or choose another name" in str(error)
+    assert (part if what == "a file" else part / "thesis.txt").read_text() == "precious"
+
+
+def test_a_part_counts_as_begun_when_a_shard_of_it_is_whole(tmp_path: Path) -> None:
+    checkpoint = read_gguf(write_gguf(random_model(VARIANTS["qwen3-untied"]), tmp_path / "m.gguf", "F32"))
+
+    def interrupt(done: int, total: int, _what: str) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    for name, shard_bytes, expected in (("one", 1 << 30, False), ("many", 60_000, True)):
+        with pytest.raises(KeyboardInterrupt):
+            write_folder(checkpoint, tmp_path / name, interrupt, max_shard_bytes=shard_bytes)
+        assert is_begun(tmp_path / name) == expected
+
+
 def _refusal(path: Path, target: Path) -> SamovarError:
     with pytest.raises(SamovarError) as caught:
         write_folder(read_gguf(path), target, _quiet)
@@ -148,7 +182,7 @@ def _refusal(path: Path, target: Path) -> SamovarError:
 def test_a_target_that_is_there_is_left_alone(tmp_path: Path) -> None:
     path = write_gguf(random_model(VARIANTS["qwen3-untied"]), tmp_path / "m.gguf", "F32")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(BadRequest, match="is there already"):
+    with pytest.raises(BadRequest, match="is there already, and folders are never replaced"):
         write_folder(read_gguf(path), tmp_path / "folder", _quiet)
 
 
@@ -173,6 +207,7 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None
     error = _refusal(write_gguf(model, tmp_path / "m.gguf", "F32"), tmp_path / "folder")
     assert isinstance(error, FormatError)
     assert "blk.1.ffn_down.weight" in str(error)
+    assert not (tmp_path / "folder.part").exists()
 
 
 def test_llama_3_scaling_is_refused_since_its_settings_are_not_in_the_file(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from samovar import LLM
+from samovar.convert.quantise import quantise_model
 from samovar.convert.to_folder import write_folder as write_converted_folder
 from samovar.convert.to_gguf import write_gguf_file
+from samovar.convert.type_mix import MIXES
 from samovar.errors import FormatError, StoreError, UnsupportedModel
 from samovar.formats import open_checkpoint
 from samovar.formats.gguf import read_gguf
@@ -53,6 +55,32 @@ def test_what_the_file_could_not_say_is_refused(name: str, tmp_path: Path) -> No
     with pytest.raises(UnsupportedModel, match="no way to say"):
         write_gguf_file(_folder(name, tmp_path / "folder"), tmp_path / "m.gguf", ReferenceOps(), _quiet)
     assert not (tmp_path / "m.gguf").exists()
+
+
+def test_windows_that_the_file_could_not_say_are_told_in_words(tmp_path: Path) -> None:
+    words = r"1 of 3 layers see the last 33 positions, the others all of them\): .* use the folder itself"
+    with pytest.raises(UnsupportedModel, match=words):
+        write_gguf_file(_folder("qwen2-window", tmp_path / "folder"), tmp_path / "m.gguf", ReferenceOps(), _quiet)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mistral-window", "ignore llama.attention.sliding_window: beyond 20 tokens"),
+        ("qwen3-moe-every-second", "do not load this file: 4 of the 5 layers have no experts"),
+        ("qwen3-moe-1-of-5", "ignore qwen3moe.expert_weights_norm"),
+        ("qwen3-moe", ""),
+        ("mistral", ""),
+    ],
+)
+def test_what_other_programs_make_of_the_file_is_said(name: str, words: str, tmp_path: Path) -> None:
+    folder = _folder(name, tmp_path / "folder")
+    written = write_gguf_file(folder, tmp_path / "m.gguf", ReferenceOps(), _quiet)
+    quantised = quantise_model(folder.path, tmp_path / "q.gguf", MIXES["q4_0"], ReferenceOps()).warnings
+    assert [words in line for line in written] == ([True] if words else [])
+    assert [line for line in quantised if "gains" not in line] == list(written)
+    ours = quantise_model(folder.path, tmp_path / "i.gguf", MIXES["samovar-int4"], ReferenceOps()).warnings
+    assert not [line for line in ours if "gains" not in line]
 
 
 def test_matrices_keep_their_type_and_vectors_become_f32(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The GGUF writer against the `gguf` package, and what happens when writing breaks off."""
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -11,7 +12,7 @@ import gguf
 import numpy as np
 import pytest
 
-from samovar.errors import StoreError
+from samovar.errors import FormatError, StoreError
 from samovar.formats import part_file
 from samovar.formats.gguf import read_gguf
 from samovar.formats.gguf_header import read_encoded_metadata
@@ -141,12 +142,66 @@ def test_another_job_or_a_damaged_start_begins_anew(change: str, tmp_path: Path)
     made.break_at = None
     made.made.clear()
     if change == "journal":
-        (tmp_path / "model.gguf.part.journal").write_bytes(b"\xff\xfe")
+        (tmp_path / "model.gguf.part.journal").write_bytes(b"0" * 64 + b"\n\xff\xfe")
     if change == "cut":
         os.truncate(tmp_path / "model.gguf.part", 10)
     write_gguf_part(target, {"a": 2 if change == "metadata" else 1}, made.plans(), job="k" if change == "job" else "j")
     assert made.made == [0, 1, 2, 3]
     check(target, made)
+
+
+@pytest.mark.parametrize("what", ["a file", "with a foreign journal", "a journal alone", "a folder", "a link"])
+def test_what_another_program_left_under_the_name_of_the_part_is_refused_and_stays(what: str, tmp_path: Path) -> None:
+    target, part, journal = (tmp_path / name for name in ("m.gguf", "m.gguf.part", "m.gguf.part.journal"))
+    (tmp_path / "diary").write_bytes(b"precious")
+    if what == "a folder":
+        part.mkdir()
+    elif what == "a link":
+        part.symlink_to(tmp_path / "diary")
+    elif what != "a journal alone":
+        part.write_bytes(b"precious")
+    if "journal" in what:
+        journal.write_bytes(b"my diary, day one\n")
+    before = {path.name: path.is_dir() or path.read_bytes() for path in tmp_path.iterdir()}
+    assert not part_file.is_begun(target)
+    with pytest.raises(StoreError, match="move it away, or choose another name"):
+        write_gguf_part(target, {"a": 1}, Made(2).plans(), job="j", replace=True)
+    assert before == {path.name: path.is_dir() or path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_nothing_stays_of_a_run_whose_source_is_damaged(tmp_path: Path) -> None:
+    made, target = Made(4), tmp_path / "model.gguf"
+    made.break_at, made.error = 2, FormatError("damaged")
+    with pytest.raises(FormatError, match="damaged"):
+        write_gguf_part(target, {"a": 1}, made.plans(), job="j")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_counts_as_begun_when_something_in_it_is_done(tmp_path: Path) -> None:
+    for break_at, is_begun in ((0, False), (1, True)):
+        made, target = Made(2), tmp_path / f"{break_at}.gguf"
+        assert not part_file.is_begun(target)
+        made.break_at = break_at
+        with pytest.raises(KeyboardInterrupt):
+            write_gguf_part(target, {"a": 1}, made.plans(), job="j")
+        assert part_file.is_begun(target) == is_begun
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "free some space and run the command again (what is done is kept), or write elsewhere and start anew"),
+        (errno.EACCES, "permission denied; choose a folder"),
+        (errno.ENOENT, "the folder takes no such file"),
+    ],
+)
+def test_the_advice_suits_what_the_disk_said(number: int, words: str, tmp_path: Path) -> None:
+    made = Made(2)
+    made.break_at, made.error = 1, OSError(number, "refused")
+    with pytest.raises(StoreError) as caught:
+        write_gguf_part(tmp_path / "model.gguf", {"a": 1}, made.plans(), job="j")
+    assert words in str(caught.value)
+    assert ("kept" in str(caught.value)) == (number == errno.ENOSPC)
 
 
 def _write_until_killed(target: Path, made: Made) -> None:
@@ -200,7 +255,7 @@ def test_a_file_that_is_there_is_replaced_only_where_asked(tmp_path: Path) -> No
     (tmp_path / "folder").mkdir()
     with pytest.raises(StoreError, match="a folder"):
         write_gguf_part(tmp_path / "folder", {"a": 1}, made.plans(), job="j", replace=True)
-    with pytest.raises(StoreError, match="no such folder"):
+    with pytest.raises(StoreError, match=r"no such folder; make it first$"):
         write_gguf_part(tmp_path / "none" / "model.gguf", {"a": 1}, made.plans(), job="j")
 
 

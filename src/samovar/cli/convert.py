@@ -1,4 +1,7 @@
-"""`samovar convert`: a model between GGUF and a Hugging Face folder, without a change of value."""
+"""`samovar convert`: a model between GGUF and a Hugging Face folder, without a change of value.
+
+Folders of gemma3 and phi3 are not written as GGUF.
+"""
 
 import argparse
 from pathlib import Path
@@ -16,7 +19,8 @@ _EXAMPLES = """examples:
   samovar convert qwen3-0.6b.gguf ./folder         GGUF to safetensors, config, tokenizer and template
 
 Quantised weights become float32, which holds each of their values and takes 4 to 8 times the space; `samovar quantize` writes
-smaller files. A run that was stopped goes on where it was when the command is given again.
+smaller files. Folders of gemma3 and phi3 are not written as GGUF. A run that was stopped goes on where it was when the command
+is given again.
 """
 
 
@@ -27,15 +31,16 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("source", metavar="SRC", help="a GGUF file, a Hugging Face folder, or a name in the store")
     parser.add_argument("target", metavar="DST", type=Path, help="the folder to write, or the file: NAME.gguf")
-    parser.add_argument("--force", action="store_true", help="replace the file DST if it is there")
+    parser.add_argument("--force", action="store_true", help="replace the file DST if it is there; folders are never replaced")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Convert, and print the path on stdout."""
     # Imported where it is needed: start-up waits for imports, and no other command needs these.
-    from samovar.convert.to_folder import write_folder
+    from samovar.convert import to_folder
     from samovar.convert.to_gguf import write_gguf_file
+    from samovar.formats import part_file
     from samovar.llm.setup import choose_ops
 
     checkpoint = open_checkpoint(resolve(args.source, default_store()))
@@ -43,14 +48,19 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     if is_to_gguf == isinstance(checkpoint, GgufCheckpoint):
         found, expected = ("GGUF file", "a folder") if is_to_gguf else ("folder", "a file with a name that ends in .gguf")
         raise BadRequest(f"{args.target}: the source is a {found} already; expected {expected} to write", param="target")
+    warnings: tuple[str, ...] = ()
     try:
         with ProgressBar(streams, "converting") as progress:
             if isinstance(checkpoint, GgufCheckpoint):
-                write_folder(checkpoint, args.target, progress)
+                to_folder.write_folder(checkpoint, args.target, progress)
             else:
-                write_gguf_file(checkpoint, args.target, choose_ops(streams.isa, None)[0], progress, replace=args.force)
+                ops = choose_ops(streams.isa, None)[0]
+                warnings = write_gguf_file(checkpoint, args.target, ops, progress, replace=args.force)
     except KeyboardInterrupt:
-        streams.note("interrupted; what is done is kept, and the same command goes on from there")
+        is_begun = part_file.is_begun(args.target) if is_to_gguf else to_folder.is_begun(args.target)
+        streams.note_interrupted(is_begun=is_begun)
         raise
+    for warning in warnings:
+        streams.note(f"warning: {warning}")
     print(one_line(str(args.target)), file=streams.stdout)
     return 0

@@ -52,6 +52,11 @@ class Streams:
         """One line on stderr."""
         print(f"samovar: {one_line(message)}", file=self.stderr, flush=True)
 
+    def note_interrupted(self, *, is_begun: bool) -> None:
+        """Say on stderr what Ctrl-C left. `is_begun` says that the same command can go on from something."""
+        kept = "what is done is kept, and the same command goes on from there" if is_begun else "nothing was done that is kept"
+        self.note(f"interrupted; {kept}")
+
     def note_cut(self, n_tokens: int) -> None:
         """Say on stderr that an answer of `n_tokens` is not whole."""
         self.note(f"the answer is cut off after {n_tokens} tokens (see --max-tokens and --ctx-size)")

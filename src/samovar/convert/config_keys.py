@@ -107,10 +107,20 @@ def _check(values: _Values, config: DecoderConfig, tensors: list[SourceTensor], 
         if isinstance(got, Rope) and factors is not None:
             got = got.divided_by(factors)
         if entry.name != "architecture" and not _is_same(wanted, got):
+            found_words = f"{entry.name.replace('_', ' ')} ({_in_words(wanted, entry.name)})"
             raise UnsupportedModel(
-                f"{where}: GGUF has no way to say this model's {entry.name.replace('_', ' ')} ({str(wanted)[:200]}): "
-                "it would be another model"
+                f"{where}: GGUF has no way to say this model's {found_words}: "
+                "it would be another model; use the folder itself, which Samovar runs as it is"
             )
+
+
+def _in_words(value: object, name: str) -> str:
+    """What a config says, for a message."""
+    if name != "windows" or not isinstance(value, tuple):
+        return str(value)[:200]
+    sliding = [window for window in value if window is not None]
+    lengths = " or ".join(str(length) for length in sorted(set(sliding)))
+    return f"{len(sliding)} of {len(value)} layers see the last {lengths} positions, the others all of them"
 
 
 def _is_same(wanted: object, got: object) -> bool:

@@ -6,6 +6,7 @@ One slab of rows is in memory at a time. The file shows when it is whole, and a 
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from samovar.convert.differences import differences
 from samovar.convert.importance import Importance
 from samovar.convert.metadata import file_metadata
 from samovar.convert.source import SourceTensor, source_tensors
-from samovar.convert.type_mix import Mix, TypeRules
+from samovar.convert.type_mix import Mix, TypeRules, stays_f32
 from samovar.errors import FormatError, StoreError, UnsupportedModel
 from samovar.formats import open_checkpoint
 from samovar.formats.gguf_values import encode_as
@@ -26,6 +28,7 @@ from samovar.formats.int4_rows import INT4_PREFIX, int4_row_bytes, without_scale
 from samovar.kernels import F32, Ops
 from samovar.kernels.quantise import LARGEST, QUANTISED_TYPES
 from samovar.models.gguf_config import gguf_architecture
+from samovar.models.weights import INT4_UNIT
 from samovar.tensors import dtypes
 from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor
@@ -58,10 +61,11 @@ class TensorResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantiseResult:
-    """What was written where."""
+    """What was written where. `warnings` is what a user should know of the file, a line each."""
 
     path: Path
     tensors: tuple[TensorResult, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -104,7 +108,24 @@ def quantise_model(
     chosen = hashlib.sha256(importance.digest if importance else b"").hexdigest()
     job = f"quantise {_VERSION} {checkpoint.identity} {mix.name} {chosen}"
     notes = write_gguf_part(target, metadata, [w.plan() for w in works], job=job, replace=replace, progress=progress)
-    return QuantiseResult(path=target, tensors=tuple(w.result(note) for w, note in zip(works, notes, strict=True)))
+    results = tuple(w.result(note) for w, note in zip(works, notes, strict=True))
+    warnings = [] if is_int4 else [*differences(config)]  # other programs refuse samovar-int4 by its name
+    warnings += _gains_nothing(tensors, mix, checkpoint.size_bytes, target.stat().st_size)
+    return QuantiseResult(path=target, tensors=results, warnings=tuple(warnings))
+
+
+def _gains_nothing(tensors: list[SourceTensor], mix: Mix, source_bytes: int, target_bytes: int) -> list[str]:
+    """A line where the file is larger than its source, or most weights of that took no more bits before."""
+    n_values: Counter[TensorType] = Counter()
+    for tensor in tensors:
+        if not stays_f32(tensor.name, tensor.shape):
+            n_values[tensor.parts[0].type] += tensor.n_elements
+    asked = 8 * int4_row_bytes(INT4_UNIT) / INT4_UNIT if mix.plain is dtypes.INT4_ROWS else mix.plain.bits_per_weight
+    sizes = f"{target_bytes / 1e6:,.1f} MB from {source_bytes / 1e6:,.1f}"
+    if 2 * sum(n for type_, n in n_values.items() if type_.bits_per_weight <= asked) > n_values.total():
+        main = n_values.most_common(1)[0][0].name
+        return [f"this gains nothing: the weights of the source are mostly {main} already ({sizes}); use the source itself"]
+    return [f"this gains nothing: the file is larger than its source ({sizes})"] if target_bytes > source_bytes else []
 
 
 def _refuse_own_source(target: Path, sources: list[Path]) -> None:

@@ -1,11 +1,12 @@
 """A GGUF file to a Hugging Face folder: safetensors, config, tokenizer and template. No value changes.
 
 The folder is made beside its place, under the name with `.part`, and gets its name when all is there. What an interrupted run
-left is gone on from, shard by shard, where it is of the same source.
+left is gone on from, shard by shard, where it is of the same source. A folder of that name that no run made is left alone.
 """
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +16,10 @@ from typing import Final
 
 from samovar.convert.folder_config import folder_config, generation_config
 from samovar.convert.folder_tensors import folder_tensors
-from samovar.errors import BadRequest, StoreError
+from samovar.errors import BadRequest, FormatError, StoreError
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hf_folder import CONFIG
+from samovar.formats.part_file import GO_ON, disk_reason
 from samovar.formats.safetensors_writer import FloatTensorPlan, write_safetensors
 from samovar.models.loader import read_config
 from samovar.text.tokenizer import Tokenizer
@@ -27,6 +29,7 @@ Progress = Callable[[int, int, str], None]
 
 MAX_SHARD_BYTES: Final = 4 << 30
 _SOURCE: Final = ".source"  # in an unfinished folder: the identity of what it is made of
+_IDENTITY: Final = re.compile("[0-9a-f]{64}")
 _SPARE_BYTES: Final = 64 << 20  # beside the tensors: tokenizer and configs
 
 
@@ -35,11 +38,13 @@ def write_folder(
 ) -> None:
     """Write the folder `target`, which must not be there.
 
-    Raises BadRequest where it is, StoreError where the disk refuses or is too small, UnsupportedModel and FormatError for
-    what cannot be converted.
+    Raises BadRequest where it is, StoreError where the disk refuses or is too small or a folder of another origin has the name
+    of the unfinished one, UnsupportedModel and FormatError for what cannot be converted; nothing is kept after those two.
     """
     if target.exists():
-        raise BadRequest(f"{target}: is there already; give a name that is not, or remove it")
+        raise BadRequest(
+            f"{target}: is there already, and folders are never replaced; give a name that is not there, or remove it"
+        )
     config = read_config(checkpoint)
     tokenizer = Tokenizer.from_gguf(checkpoint.metadata, origin=str(checkpoint.path))
     plans, main = folder_tensors(checkpoint, config)
@@ -49,18 +54,56 @@ def write_folder(
         **tokenizer_files(checkpoint.metadata, str(checkpoint.path), config.max_context),
     }
     total = sum(plan.size_bytes for plan in plans)
-    part = target.with_name(target.name + ".part")
+    part = _part_of(target)
     try:
+        _refuse_foreign(part)
         part.mkdir(parents=True, exist_ok=True)
         with _held(part):
             _start(part, checkpoint.identity)
-            _write_shards(part, _shards(plans, max_shard_bytes), total, progress)
+            try:
+                _write_shards(part, _shards(plans, max_shard_bytes), total, progress)
+            except FormatError:
+                shutil.rmtree(part)
+                raise
             for name, text in files.items():
                 (part / name).write_text(text, encoding="utf-8")
             (part / _SOURCE).unlink()
             part.rename(target)
     except OSError as error:
-        raise StoreError(f"{error.filename or part}: cannot be written: {error.strerror or error}") from None
+        raise StoreError(f"{error.filename or part}: cannot be written: {disk_reason(error, target.parent)}") from None
+
+
+def is_begun(target: Path) -> bool:
+    """Whether there is an unfinished folder with shards that a later run goes on from."""
+    part = _part_of(target)
+    try:
+        return _is_own(part) and any(part.glob("*.safetensors"))
+    except OSError:
+        return False
+
+
+def _part_of(target: Path) -> Path:
+    return target.with_name(target.name + ".part")
+
+
+def _is_own(part: Path) -> bool:
+    """Whether a run of ours made this folder: it holds the note of one."""
+    note = part / _SOURCE
+    if part.is_symlink() or not part.is_dir() or note.is_symlink() or not note.is_file():
+        return False
+    with note.open("rb") as file:
+        return _IDENTITY.fullmatch(file.read(65).decode("ascii", "replace")) is not None
+
+
+def _refuse_foreign(part: Path) -> None:
+    """Raise StoreError where something that is not ours has the name of the unfinished folder; an empty folder may be ours."""
+    is_plain = part.is_dir() and not part.is_symlink()
+    if not os.path.lexists(part) or _is_own(part) or (is_plain and not any(part.iterdir())):
+        return
+    raise StoreError(
+        f"{part}: a {'folder' if is_plain else 'file'} that Samovar did not write is where it keeps what is unfinished; "
+        "move it away, or choose another name"
+    )
 
 
 @contextmanager
@@ -83,6 +126,7 @@ def _held(part: Path) -> Iterator[None]:
 
 def _start(part: Path, identity: str) -> None:
     """Keep finished shards of the same source, and nothing else."""
+    _refuse_foreign(part)  # once more: the folder is held from here on
     note = part / _SOURCE
     if not (note.exists() and note.read_text(encoding="utf-8") == identity):
         for path in part.iterdir():
@@ -110,9 +154,7 @@ def _write_shards(part: Path, shards: Sequence[Sequence[FloatTensorPlan]], total
     missing = [(name, shard) for name, shard in zip(names, shards, strict=True) if not (part / name).exists()]
     needed = sum(plan.size_bytes for _, shard in missing for plan in shard) + _SPARE_BYTES
     if (free := shutil.disk_usage(part).free) < needed:
-        raise StoreError(
-            f"{part}: {needed / 1e9:.1f} GB are needed, and {free / 1e9:.1f} are free; free some, or write elsewhere"
-        )
+        raise StoreError(f"{part}: {needed / 1e9:.1f} GB are still to be written, and {free / 1e9:.1f} are free; {GO_ON}")
     done = total - needed + _SPARE_BYTES
     for name, shard in missing:
 

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from samovar.convert.differences import differences
 from samovar.convert.metadata import file_metadata
 from samovar.convert.quantise import encode_floats
 from samovar.convert.source import SourceTensor, source_tensors
@@ -29,8 +30,10 @@ _VERSION: Final = 1  # counts the changes of what is written for the same source
 _FILE_TYPES: Final = {F32: 0, F16: 1, BF16: 32}  # llama.cpp's numbers (`general.file_type`)
 
 
-def write_gguf_file(checkpoint: HfCheckpoint, target: Path, ops: Ops, progress: Progress, *, replace: bool = False) -> None:
-    """Write the file `target`.
+def write_gguf_file(
+    checkpoint: HfCheckpoint, target: Path, ops: Ops, progress: Progress, *, replace: bool = False
+) -> tuple[str, ...]:
+    """Write the file `target`, and return what a user should know of it, a line each.
 
     Raises FormatError for values that are not finite, and what checking the folder raises; StoreError where the target is there
     and `replace` is not set, is being written, or the disk refuses.
@@ -44,6 +47,7 @@ def write_gguf_file(checkpoint: HfCheckpoint, target: Path, ops: Ops, progress: 
     metadata = file_metadata(checkpoint, config, tensors, file_type, None)
     job = f"convert {_VERSION} {checkpoint.identity}"
     write_gguf_part(target, metadata, [work.plan() for work in works], job=job, replace=replace, progress=progress)
+    return differences(config)
 
 
 def _type_of(tensor: SourceTensor) -> TensorType:

@@ -85,7 +85,7 @@ class TypeRules:
         if self.mix.plain.is_float:
             return self.mix.plain
         if part == "output" or (part == "token_embd" and self.config.is_tied):
-            return Q8_0 if self.mix.plain is Q8_0 or shape[-1] % Q6_K.block_elements else Q6_K
+            return Q8_0 if self.mix.plain is Q8_0 else Q6_K
         if part == "token_embd":
             return Q4_0 if self.mix.plain is INT4_ROWS else self.mix.plain
         return self._in_layer(part.removesuffix("_exps"), int(name.split(".")[1]))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from samovar.errors import StoreError
+from samovar.formats.part_file import disk_reason
 from samovar.tensors.dtypes import BF16, F16, F32, TensorType
 
 _NAMES: Final = {F32: "F32", F16: "F16", BF16: "BF16"}
@@ -52,7 +53,7 @@ def write_safetensors(path: Path, tensors: Sequence[FloatTensorPlan], written: W
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}; free some space, or write elsewhere") from None
+        raise StoreError(f"{path}: cannot be written: {disk_reason(error, path.parent)}") from None
 
 
 def _header(tensors: Sequence[FloatTensorPlan]) -> bytes:

@@ -1,0 +1,31 @@
+"""Where other programs take a GGUF file for another model than Samovar does, or do not load it.
+
+The architecture of the file says what llama.cpp builds (`src/llama-model.cpp`): `llama` without windows, `qwen3moe` with
+experts in all layers, whose weights sum up to 1.
+"""
+
+from samovar.models.config import DecoderConfig
+from samovar.models.gguf_config import gguf_architecture
+
+
+def differences(config: DecoderConfig) -> tuple[str, ...]:
+    """A line for each. Lengths are in tokens."""
+    architecture = gguf_architecture(config.architecture)
+    found: list[str] = []
+    windows = [window for window in config.windows if window is not None]
+    if architecture == "llama" and windows and min(windows) < config.max_context:
+        found.append(
+            f"llama.cpp and programs built on it ignore {architecture}.attention.sliding_window: beyond {min(windows)} tokens "
+            "their answers differ from those of the model; give them no longer contexts"
+        )
+    if architecture == "qwen3moe" and config.experts is not None and (dense := config.experts.dense_layers):
+        found.append(
+            f"llama.cpp and programs built on it do not load this file: {len(dense)} of the {config.n_layers} layers have no "
+            "experts (mlp_only_layers or decoder_sparse_step), and they expect experts in all layers; Samovar runs it"
+        )
+    elif architecture == "qwen3moe" and config.experts is not None and not config.experts.is_renormalised:
+        found.append(
+            f"llama.cpp and programs built on it ignore {architecture}.expert_weights_norm: they make the weights of a token's "
+            "experts sum up to 1, and their answers differ from those of the model at any length"
+        )
+    return tuple(found)
