@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from samovar.cli.doctor import _summary
+from samovar.doctor.check_weights import HashPlan, check_hash
+from samovar.doctor.examine import Report
+from samovar.doctor.finding import Status, passed, unknown
+from samovar.doctor.releases import RELEASES
 from samovar.formats.catalogue import CATALOGUE
 from samovar.formats.gguf import read_gguf
 from samovar.formats.gguf_writer import TensorPlan, write_gguf
@@ -218,9 +223,9 @@ def test_a_reranker_that_cannot_be_run_says_why(tmp_path: Path) -> None:
 
 
 def test_an_absent_model_and_an_unknown_release_are_one_line(tiny_model: Path) -> None:
-    for argv in (("nothing.gguf",), (str(tiny_model), "--as", "qwen9")):
+    for code, *argv in ((1, "nothing.gguf"), (2, str(tiny_model), "--as", "qwen9")):
         ended = samovar("doctor", *argv)
-        assert ended.code == 1
+        assert ended.code == code
         assert ended.out == ""
         assert ended.err.count("\n") == 1
 
@@ -255,3 +260,37 @@ def test_a_flipped_bit_of_a_known_file_is_caught_by_its_hash_alone(smollm2: Path
     code, found = report(str(path))
     assert code == 1
     assert lines(found, "fail") == {"file: sha256"}
+
+
+def test_an_unknown_release_is_wrong_usage_and_a_few_near_ones_are_named(tiny_model: Path) -> None:
+    ended = samovar("doctor", str(tiny_model), "--as", "Qwen3-0.6")
+    assert ended.code == 2
+    assert "(see: samovar doctor --help)" in ended.err
+    assert "Qwen3-0.6B" in ended.err
+    assert ended.err.count("Qwen3-") <= 6  # the name that was asked for, and five
+    assert len(samovar("doctor", str(tiny_model), "--as", "nonsense").err) < 300
+
+
+@pytest.mark.parametrize("n_bytes", [32, 1_000_000])
+def test_bytes_after_the_last_tensor_fail(tiny_model: Path, tmp_path: Path, n_bytes: int) -> None:
+    path = tmp_path / "longer.gguf"
+    path.write_bytes(tiny_model.read_bytes() + bytes(n_bytes))
+    code, found = report(str(path))
+    assert code == 1
+    assert lines(found, "fail") == {"file: end"}
+
+
+def test_without_a_known_hash_nothing_is_called_as_published() -> None:
+    path = Path("Qwen3-0.6B.gguf")
+    hashed = passed("file", "sha256", "abc")
+    for finding, is_known in ((hashed, True), (unknown("file", "sha256", "none known"), False)):
+        summary = _summary(Report(path=path, release=RELEASES[0], findings=(passed("file", "opens", "GGUF"), finding)))
+        assert ("as published" in summary) is is_known
+        assert ("no known hash" in summary) is not is_known
+
+
+def test_another_size_than_the_known_file_s_is_told() -> None:
+    known = next(r for r in RELEASES if r.files)
+    finding = check_hash(HashPlan(expected={}, one_size_bytes=1_000), known, lambda _: None)
+    assert finding.status is Status.UNKNOWN
+    assert "size differs from the published file" in finding.found

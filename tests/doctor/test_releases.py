@@ -134,7 +134,7 @@ def test_a_model_of_another_family_cannot_be_judged():
 
 def test_the_release_can_be_named_by_the_user():
     assert report_on(renamed(gguf_model("Qwen3-0.6B"), "x"), asked="qwen3-0.6b").release.name == "Qwen3-0.6B"
-    with pytest.raises(BadRequest, match="known are"):
+    with pytest.raises(BadRequest, match="the nearest are"):
         report_on(gguf_model("Qwen3-0.6B"), asked="qwen4")
 
 

@@ -168,6 +168,9 @@ def test_a_hub_that_cannot_be_reached_is_named(options: PullOptions, store: Path
     hub.server.server_close()
     with pytest.raises(DownloadError, match=r"cannot be reached .*HF_ENDPOINT.*samovar pull ms:"):
         pull("qwen3:0.6b", store, silent, options=options)
+    with pytest.raises(DownloadError, match="cannot be reached; check the network, or set MODELSCOPE_ENDPOINT") as caught:
+        pull(f"ms:{REPO}", store, silent, options=options)
+    assert str(caught.value).isascii()
     hub.server = type(hub.server)(("127.0.0.1", 0), hub.server.RequestHandlerClass)
     threading.Thread(target=hub.server.serve_forever, daemon=True).start()
 

@@ -138,3 +138,63 @@ def test_a_server_that_is_not_there_is_named_at_once(hub: HubStub, options: Pull
         port = taken.getsockname()[1]
     with pytest.raises(DownloadError, match="check the address and the network"):
         pull(f"http://127.0.0.1:{port}/x.gguf", store, silent, options=replace(options, transfer=TransferSettings()))
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04" + bytes(1000), b"PK\x03\x04" + bytes(1000), b"tjgg" + bytes(1000)])
+def test_pickles_and_what_is_no_model_are_thrown_away(hub: HubStub, options: PullOptions, store: Path, content: bytes) -> None:
+    hub.plain["/plain/pytorch_model.gguf"] = content
+    with pytest.raises(DownloadError, match="no sound model, and was thrown away"):
+        pull(f"{hub.url}/plain/pytorch_model.gguf", store, silent, options=options)
+    assert not list((store / "models").iterdir())
+    assert not [path for path in (store / "tmp").rglob("*") if path.suffix != ".lock"]
+
+
+def test_a_sound_file_of_a_version_that_is_not_read_is_kept(hub: HubStub, options: PullOptions, store: Path) -> None:
+    hub.plain["/plain/later.gguf"] = data = b"GGUF" + (9).to_bytes(4, "little") + bytes(1000)
+    assert pull(f"{hub.url}/plain/later.gguf", store, silent, options=options).read_bytes() == data
+
+
+def test_another_address_is_another_model_though_name_and_size_agree(
+    hub: HubStub, options: PullOptions, store: Path, tmp_path: Path
+) -> None:
+    hub.plain["/plain/ok/a.gguf"] = one = gguf_bytes(tmp_path, **{"general.name": "a"})
+    hub.plain["/plain/alt/a.gguf"] = other = gguf_bytes(tmp_path, **{"general.name": "b"})
+    assert len(one) == len(other)
+    first = pull(f"{hub.url}/plain/ok/a.gguf", store, silent, options=options)
+    second = pull(f"{hub.url}/plain/alt/a.gguf", store, silent, options=options)
+    assert (first.read_bytes(), second.read_bytes()) == (one, other)
+    record = read_record(second.parent)
+    assert record is not None
+    assert record.names[0].startswith("a-")
+    assert resolve("a", store) == first
+    assert resolve(record.names[0], store) == second
+
+
+def test_another_address_of_the_stated_sha256_is_the_same_model(
+    hub: HubStub, options: PullOptions, store: Path, tmp_path: Path
+) -> None:
+    hub.plain["/plain/ok/a.gguf"] = hub.plain["/plain/alt/a.gguf"] = data = gguf_bytes(tmp_path)
+    first = pull(f"{hub.url}/plain/ok/a.gguf", store, silent, options=options)
+    stated = replace(options, sha256=hashlib.sha256(data).hexdigest())
+    assert pull(f"{hub.url}/plain/alt/a.gguf", store, silent, options=stated) == first
+    for name in ("a", f"{hub.url}/plain/ok/a.gguf", f"{hub.url}/plain/alt/a.gguf"):
+        assert resolve(name, store) == first
+
+
+def test_an_update_of_an_address_keeps_the_name(hub: HubStub, options: PullOptions, store: Path, tmp_path: Path) -> None:
+    hub.plain["/plain/a.gguf"] = gguf_bytes(tmp_path)
+    path = pull(f"{hub.url}/plain/a.gguf", store, silent, options=options)
+    hub.plain["/plain/a.gguf"] = data = gguf_bytes(tmp_path, 16_000)
+    assert pull(f"{hub.url}/plain/a.gguf", store, silent, options=replace(options, is_update=True)) == path
+    assert path.read_bytes() == data
+    assert resolve("a", store) == path
+
+
+def test_each_new_try_is_told(hub: HubStub, options: PullOptions, store: Path, tmp_path: Path) -> None:
+    hub.plain["/plain/x.gguf"] = gguf_bytes(tmp_path)
+    hub.wrong.statuses = [503]
+    told: list[str] = []
+    pull(f"{hub.url}/plain/x.gguf", store, silent, options=replace(options, transfer=replace(QUICK, on_retry=told.append)))
+    assert len(told) == 1
+    assert "503" in told[0]
+    assert "trying again" in told[0]

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Final
 from samovar.cli.arguments import Subparsers
 from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams, one_line, printable
+from samovar.doctor.check_weights import SHA256
 from samovar.doctor.examine import Report, examine
 from samovar.doctor.finding import Finding, Status
+from samovar.doctor.release_names import find_release, no_such_release
+from samovar.doctor.releases import RELEASES
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_store, resolve
 from samovar.models.loader import read_config
@@ -51,6 +54,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Print the report. Returns 1 where a line fails."""
+    if args.release is not None and find_release(args.release, RELEASES) is None:
+        args.parser.error(no_such_release(args.release, RELEASES))
     path = resolve(args.model, default_store())
 
     def open_model() -> "LLM":
@@ -142,4 +147,6 @@ def _summary(report: Report) -> str:
         return f"{counts}: it is not as published; each line that fails says what to do"
     if report.release is None:
         return f"{counts}: nothing to hold it against; --as NAME says which release it is"
-    return f"{counts}: it is as published, as far as can be told from here"
+    if any(finding.what == SHA256 and finding.status is Status.PASS for finding in report.findings):
+        return f"{counts}: it is as published, as far as can be told from here"
+    return f"{counts}: nothing differs from {report.release.name}; no known hash vouches for the values of its weights"

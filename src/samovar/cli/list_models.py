@@ -13,7 +13,7 @@ from samovar.errors import SamovarError, UnsupportedModel
 from samovar.formats import open_checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hub import default_cache, default_store
-from samovar.formats.stored_models import StoredModel, stored_models
+from samovar.formats.stored_models import StoredModel, catalogue_licence, stored_models
 from samovar.llm.model_card import quantization_of
 
 _EXAMPLES = """examples:
@@ -76,7 +76,7 @@ def unfinished(store: Path) -> list[Path]:
 
 
 def _row(model: StoredModel) -> _Row:
-    kind, licence = None, model.record.licence if model.record else None
+    kind, licence = None, model.record.licence if model.record else catalogue_licence(model.path)
     try:
         checkpoint = open_checkpoint(model.model_path, default_cache())
         kind = quantization_of(checkpoint)

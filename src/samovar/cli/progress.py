@@ -1,12 +1,16 @@
 """A progress bar on stderr, drawn only where stderr is a terminal."""
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from samovar.cli.terminal import Streams, one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+_NUMBERS_WIDTH: Final = 60  # columns: the bar, bytes, speed and time, with the gaps between them
+_BAR_WIDTH: Final = 20
 
 
 class ProgressBar:
@@ -19,6 +23,7 @@ class ProgressBar:
         self._streams, self._title = streams, title
         self._is_over = not streams.stderr.isatty()
         self._shown: tuple[Progress, TaskID] | None = None
+        self._width: int | None = None
 
     def __enter__(self) -> "ProgressBar":
         return self
@@ -36,7 +41,7 @@ class ProgressBar:
         """Move the bar. `what` names the part in work."""
         if self._is_over:
             return
-        description = f"{self._title} {one_line(what)[:40]}".rstrip()
+        description = self._cut(f"{self._title} {one_line(what)[:40]}".rstrip())
         progress, task = self._shown = self._shown or self._show(description, total)
         if self._is_over:  # stopped while it was made
             progress.stop()
@@ -45,12 +50,26 @@ class ProgressBar:
         if done >= total:
             self.stop()
 
+    def note(self, message: str) -> None:
+        """One line on stderr, above the bar where it is drawn. May be called by any thread."""
+        if self._shown is None or self._is_over:
+            self._streams.note(message)
+        else:
+            self._shown[0].console.print(f"samovar: {one_line(message)}", soft_wrap=True)
+
+    def _cut(self, description: str) -> str:
+        """What fits beside the numbers, which stay whole."""
+        if self._width is None:
+            self._width = self._streams.console(self._streams.stderr).width
+        room = max(16, self._width - _NUMBERS_WIDTH)
+        return description if len(description) <= room else f"{description[: room - 3]}..."
+
     def _show(self, description: str, total: int) -> "tuple[Progress, TaskID]":
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(_BAR_WIDTH),
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),

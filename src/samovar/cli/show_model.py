@@ -15,6 +15,7 @@ from samovar.formats import Checkpoint, open_checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hub import default_cache, default_store, resolve
 from samovar.formats.pull_record import PullRecord, read_record
+from samovar.formats.stored_models import catalogue_licence
 from samovar.llm.model_card import quantization_of, read_card
 from samovar.llm.model_text import read_model_text
 
@@ -104,6 +105,8 @@ def _licence(checkpoint: Checkpoint, record: PullRecord | None) -> str | None:
     """The licence as the source states it, else as the file does."""
     if record is not None and record.licence is not None:
         return record.licence
+    if (known := catalogue_licence(checkpoint.path)) is not None:
+        return known
     stated = checkpoint.metadata.get("general.license") if isinstance(checkpoint, GgufCheckpoint) else None
     return stated if isinstance(stated, str) else None
 

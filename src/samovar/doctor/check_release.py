@@ -6,7 +6,7 @@ from typing import Final
 
 from samovar.doctor.figures import Figures, figures_of
 from samovar.doctor.finding import Finding, failed, passed, unknown
-from samovar.doctor.release_names import NamedRelease, find_release, read_name
+from samovar.doctor.release_names import NamedRelease, find_release, no_such_release, read_name
 from samovar.doctor.releases import Release
 from samovar.doctor.subject import Subject
 from samovar.errors import BadRequest
@@ -35,7 +35,7 @@ def check_release(subject: Subject, releases: Sequence[Release], asked: str | No
     if asked is not None:
         release = find_release(asked, releases)
         if release is None:
-            raise BadRequest(f"{asked!r} is no release known here; known are: {', '.join(r.name for r in releases)}")
+            raise BadRequest(no_such_release(asked, releases))
         return Claim(release=release, findings=(_fits(release, figures, releases, f"{release.name}, as asked"),))
     named = [found for where, name in subject.names if (found := read_name(where, name, releases))]
     if not named:

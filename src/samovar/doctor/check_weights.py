@@ -13,6 +13,7 @@ from samovar.doctor.subject import Subject
 from samovar.formats.mapped_file import open_plain
 
 SECTION: Final = "weights"
+SHA256: Final = "sha256"
 _FILE: Final = "file"
 _AGAIN: Final = "copy or download the file again; if that does not help, it was made like this: get it from its publisher"
 _READ_BYTES: Final = 4 << 20
@@ -23,15 +24,23 @@ Advance = Callable[[int], None]
 def check_opens(subject: Subject) -> list[Finding]:
     """One line for each thing that could not be read."""
     if not subject.problems:
-        return [passed(_FILE, "opens", "GGUF" if subject.is_gguf else "Hugging Face folder")]
+        lines = [passed(_FILE, "opens", "GGUF" if subject.is_gguf else "Hugging Face folder")]
+        if subject.n_spare_bytes:
+            found = f"{subject.n_spare_bytes:,} bytes after the last tensor"
+            lines.append(failed(_FILE, "end", found, "none", _AGAIN))
+        return lines
     return [failed(_FILE, "opens", problem, "", "") for problem in subject.problems]  # they say what to do
 
 
 def check_hash(plan: "HashPlan", release: Release | None, advance: Advance) -> Finding:
     """The sha256 of the files against those that are known. `advance(bytes)` is called as they are read."""
-    what = "sha256"
+    what = SHA256
     if not plan.expected:
-        return unknown(_FILE, what, plan.reason, advice=f"compare it with the one on {_page(release)}")
+        reason = plan.reason
+        if release is not None and release.files and plan.one_size_bytes not in (None, *release.files.values()):
+            sizes = " or ".join(f"{size:,}" for size in release.files.values())
+            reason += f"; its size differs from the published file's: {plan.one_size_bytes:,} bytes, {sizes} known"
+        return unknown(_FILE, what, reason, advice=f"compare it with the one on {_page(release)}")
     shown = whose = ""
     for path, expected in plan.expected.items():
         found = _sha256(path, advance)
@@ -45,11 +54,15 @@ def check_hash(plan: "HashPlan", release: Release | None, advance: Advance) -> F
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashPlan:
-    """The files whose sha256 can be held against known ones, with whose these are; or the `reason` why there are none."""
+    """The files whose sha256 can be held against known ones, with whose these are; or the `reason` why there are none.
+
+    `one_size_bytes` is the size of a model in one file.
+    """
 
     expected: Mapping[Path, Mapping[str, str]]
     size_bytes: int = 0
     reason: str = "no hash of this file is known here"
+    one_size_bytes: int | None = None
 
 
 def plan_hashes(subject: Subject, releases: Sequence[Release], *, is_full: bool) -> HashPlan:
@@ -62,11 +75,13 @@ def plan_hashes(subject: Subject, releases: Sequence[Release], *, is_full: bool)
             return HashPlan(expected={path: known}, size_bytes=size)
     recorded = {f.path.rpartition("/")[2]: f for f in subject.record.files} if subject.record else {}
     given = {path: f for path in files if (f := recorded.get(path.name)) is not None and f.checked == "sha256"}
+    one_size = next(iter(files.values())) if len(files) == 1 else None
     if not given:
-        return HashPlan(expected={})
+        return HashPlan(expected={}, one_size_bytes=one_size)
     total = sum(files[path] for path in given)
     if total > _MAX_HASHED and not is_full:
-        return HashPlan(expected={}, reason="not read for its size; --full holds it against what its source gave")
+        reason = "not read for its size; --full holds it against what its source gave"
+        return HashPlan(expected={}, reason=reason, one_size_bytes=one_size)
     return HashPlan(expected={path: {f.sha256: "as its source gave it"} for path, f in given.items()}, size_bytes=total)
 
 

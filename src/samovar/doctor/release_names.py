@@ -1,5 +1,6 @@
 """Which release a file says it is, by the names it bears."""
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Final
 
 from samovar.doctor.releases import Release
 
+_MAX_NEAR: Final = 5
 _SPLIT: Final = re.compile(r"[^a-z0-9.]+")
 # What names hold beside the release: how the file is quantised, who published it, which part of several it is.
 _HARMLESS: Final = re.compile(
@@ -47,6 +49,13 @@ def find_release(name: str, releases: Iterable[Release]) -> Release | None:
     """The release of exactly this name, upper and lower case aside."""
     wanted = _words(name)
     return next((r for r in releases if wanted in [_words(known) for known in (r.name, *r.aliases)]), None)
+
+
+def no_such_release(name: str, releases: Iterable[Release]) -> str:
+    """What to say of a name that is no release's, with the nearest few."""
+    known = {r.name.lower(): r.name for r in releases}
+    near = difflib.get_close_matches(name.lower(), known, n=_MAX_NEAR, cutoff=0.0)
+    return f"{name[:80]!r} is no release known here; the nearest are: {', '.join(known[low] for low in near)}"
 
 
 def _words(name: str) -> list[str]:

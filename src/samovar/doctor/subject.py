@@ -41,7 +41,7 @@ class Subject:
     `names` are what the model is called, with the place of each name. `metadata` is GGUF's, `config` and its companions are
     Hugging Face's. `tensors` can be read; `listed` is there for more of them, where a file is damaged. `quantisation` is how
     a folder's weights are quantised, in words, and `quantisation_config` as its config has it. `record` is the note that a pull
-    has left.
+    has left; `n_spare_bytes` are after the last tensor.
     """
 
     path: Path
@@ -60,6 +60,7 @@ class Subject:
     quantisation_config: Json = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     record: PullRecord | None = None
+    n_spare_bytes: int = 0
 
 
 def look_at(path: Path) -> Subject:
@@ -111,6 +112,7 @@ def of_gguf(checkpoint: GgufCheckpoint) -> Subject:
         tensors=checkpoint.tensors,
         listed=_listed(checkpoint.tensors),
         files=tuple(file.path for file in checkpoint.files),
+        n_spare_bytes=checkpoint.n_spare_bytes,
     )
 
 

@@ -35,7 +35,8 @@ _UNREAD_TYPES: Final = {
 class GgufCheckpoint:
     """A model in GGUF. `path` is the file that was asked for; `files` are all files of a split model.
 
-    `metadata` may read its long lists when they are first asked for.
+    `metadata` may read its long lists when they are first asked for. `n_spare_bytes` come after the last tensors of the files
+    and their padding.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class GgufCheckpoint:
     metadata: Mapping[str, MetadataValue]
     tensors: Mapping[str, Tensor]
     files: tuple[MappedFile, ...]
+    n_spare_bytes: int = 0
 
     @property
     def size_bytes(self) -> int:
@@ -67,6 +69,7 @@ class _Part:
     file: MappedFile
     header: GgufHeader
     tensors: dict[str, StoredTensor]
+    n_spare_bytes: int
 
 
 def read_gguf(path: Path, cache: CacheStore | None = None) -> GgufCheckpoint:
@@ -90,6 +93,7 @@ def read_gguf(path: Path, cache: CacheStore | None = None) -> GgufCheckpoint:
         metadata=parts[0].header.metadata,
         tensors=int4_tensors(tensors) if _is_int4(parts[0].header) else tensors,
         files=tuple(p.file for p in parts),
+        n_spare_bytes=sum(p.n_spare_bytes for p in parts),
     )
 
 
@@ -115,7 +119,9 @@ def _read_part(path: Path, cache: CacheStore | None = None) -> _Part:
         ranges.append((start, start + size, entry.name))
         tensors[entry.name] = file.tensor(entry.name, stored_type, entry.shape, start, size)
     _refuse_overlaps(path, ranges)
-    return _Part(file, header, tensors)
+    end = max((end for _, end, _ in ranges), default=header.data_start)
+    padded_end = -(-end // header.alignment) * header.alignment
+    return _Part(file, header, tensors, max(0, file.size_bytes - padded_end))
 
 
 def _is_int4(header: GgufHeader) -> bool:

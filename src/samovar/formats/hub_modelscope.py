@@ -82,9 +82,9 @@ def _explained(call: Callable[[], _T], what: str, endpoint: str | None) -> _T:
         ) from None
     except (AuthenticationError, PermissionDeniedError):
         raise DownloadError(f"{what}: {at} denies access; set MODELSCOPE_API_TOKEN to a token that has it") from None
-    except NetworkError as error:
+    except NetworkError:  # its text may be Chinese
         raise DownloadError(
-            f"{what}: {at} cannot be reached ({error}); check the network, or set MODELSCOPE_ENDPOINT or HTTPS_PROXY"
+            f"{what}: {at} cannot be reached; check the network, or set MODELSCOPE_ENDPOINT or HTTPS_PROXY"
         ) from None
     except HubError as error:
         raise DownloadError(f"{what}: {at} answers: {error}") from None

@@ -5,6 +5,7 @@ record in it, is renamed to `models/NAME/`. What breaks off is gone on with by t
 """
 
 import difflib
+import hashlib
 import ipaddress
 import re
 import shutil
@@ -23,13 +24,13 @@ from samovar.errors import DownloadError, FormatError, ModelNotFound, Unsupporte
 from samovar.formats import open_checkpoint
 from samovar.formats.choose_files import Choice, choose_files, is_part
 from samovar.formats.family import FAMILY
-from samovar.formats.gguf import GgufCheckpoint
+from samovar.formats.gguf import MAGIC, GgufCheckpoint
 from samovar.formats.http_fetch import HttpFetcher, TemporaryFailure, Unreachable
 from samovar.formats.model_reference import HubReference, Reference, UrlReference
 from samovar.formats.pull_lock import check_space, pull_lock, sync_folder
 from samovar.formats.pull_record import Checked, PullRecord, RecordedFile, is_intact, read_record, record_path, write_record
 from samovar.formats.remote import Hub, Lister, Listing, RemoteFile, safe_path
-from samovar.formats.stored_models import opened_path
+from samovar.formats.stored_models import StoredModel, opened_path, stored_models
 from samovar.formats.transfer import Report, Transfer, TransferSettings, read_small
 
 _SPARE_BYTES: Final = 16 << 20  # notes, and what else is written meanwhile
@@ -95,7 +96,7 @@ def pull_reference(reference: Reference, asked: str, store: Path, options: PullO
     if isinstance(reference, HubReference):
         plan = _plan_of_hub(reference, asked, store / "tmp", options)
     else:
-        plan = _plan_of_url(reference, options)
+        plan = _plan_of_url(reference, store, options)
     target, work = store / "models" / plan.folder_name, store / "tmp" / plan.folder_name
     total = plan.size_bytes
     with pull_lock(store / "tmp" / f"{plan.folder_name}.lock", lambda: report(0, total, "waiting for another pull of it")):
@@ -179,7 +180,7 @@ def _names(reference: HubReference, choice: Choice, asked: str) -> tuple[str, ..
     return tuple(dict.fromkeys((*family, str(exact), str(reference), asked)))
 
 
-def _plan_of_url(reference: UrlReference, options: PullOptions) -> Plan:
+def _plan_of_url(reference: UrlReference, store: Path, options: PullOptions) -> Plan:
     plain = reference.url.partition("#")[0].partition("?")[0]
     parts = urlsplit(reference.url)
     host = parts.hostname or ""
@@ -198,10 +199,30 @@ def _plan_of_url(reference: UrlReference, options: PullOptions) -> Plan:
         )
     safe_path(name, plain)
     file = _with_sha256((_probed(reference.url, plain, name, options.transfer),), options.sha256, plain)[0]
-    stem = PurePosixPath(name).stem
-    record = PullRecord(names=(stem, plain), source="url", origin=plain, revision=None, licence=None, pulled_at="", files=())
+    stem, mark = PurePosixPath(name).stem, hashlib.sha256(plain.encode()).hexdigest()[:8]
+    stored = list(stored_models(store))
+    same = next((model for model in stored if _is_same_file(model, plain, name, options.sha256)), None)
+    folder = same.path.name if same else f"{host.replace(':', '-')}--{stem}-{mark}"
+    taken = {own.lower() for model in stored if model.path.name != folder for own in (model.name, *_names_of(model))}
+    called = f"{stem}-{mark}" if stem.lower() in taken else stem
+    names = (*(own for own in _names_of(same) if "://" not in own), plain) if same else (called, plain)
+    record = PullRecord(names=names, source="url", origin=plain, revision=None, licence=None, pulled_at="", files=())
     denied = "the file is not public, and there is no way to give a password for it"
-    return Plan(folder_name=f"{host.replace(':', '-')}--{stem}", record=record, files=(file,), denied=denied)
+    return Plan(folder_name=folder, record=record, files=(file,), denied=denied)
+
+
+def _names_of(model: StoredModel) -> tuple[str, ...]:
+    return model.record.names if model.record else (model.path.stem,)
+
+
+def _is_same_file(model: StoredModel, plain: str, name: str, sha256: str | None) -> bool:
+    """Whether a model in the store came from this address, or is the file that is asked for by its sha256."""
+    record = model.record
+    if record is None or not model.path.is_dir() or record.source != "url" or len(record.files) != 1:
+        return False
+    if sha256 is None:
+        return record.origin == plain
+    return record.files[0].path == name and record.files[0].sha256 == sha256.lower() and model.is_intact()
 
 
 def _probed(url: str, plain: str, name: str, settings: TransferSettings) -> RemoteFile:
@@ -217,7 +238,9 @@ def _probed(url: str, plain: str, name: str, settings: TransferSettings) -> Remo
             except TemporaryFailure as failure:
                 if n_failed == settings.n_tries or isinstance(failure, Unreachable):
                     raise DownloadError(f"{failure}; check the address and the network, or try again later") from None
-                time.sleep(settings.wait_s(n_failed, failure.wait_s))
+                wait_s = settings.wait_s(n_failed, failure.wait_s)
+                settings.on_retry(f"{failure}; trying again in {wait_s:.0f} s")
+                time.sleep(wait_s)
         raise AssertionError
     finally:
         fetcher.close()
@@ -277,15 +300,26 @@ def _look_at(files: Path, plan: Plan, work: Path) -> str | None:
     """Read the headers of what came; returns the licence that a GGUF file states. What cannot be read is thrown away."""
     try:
         checkpoint = open_checkpoint(opened_path(files))
-    except UnsupportedModel:  # sound, and for another version or program
-        return None
-    except (FormatError, ModelNotFound) as error:
+    except (FormatError, ModelNotFound, UnsupportedModel) as error:
+        if isinstance(error, UnsupportedModel) and _holds_weights(files):  # sound, and for another version or program
+            return None
         shutil.rmtree(work, ignore_errors=True)
         raise DownloadError(
             f"{plan.record.origin}: what came is no sound model, and was thrown away: {str(error).replace(str(files), '...')}"
         ) from None
     licence = checkpoint.metadata.get("general.license") if isinstance(checkpoint, GgufCheckpoint) else None
     return licence if isinstance(licence, str) and licence else None
+
+
+def _holds_weights(files: Path) -> bool:
+    """Whether each file of weights begins as its name says: GGUF, or safetensors. Pickles under such names do not."""
+    weights = [path for path in files.rglob("*") if path.suffix.lower() in (".gguf", ".safetensors")]
+    heads = []
+    for path in weights:
+        with path.open("rb") as file:
+            head = file.read(9)
+        heads.append(head.startswith(MAGIC) if path.suffix.lower() == ".gguf" else head[8:] == b"{")
+    return bool(heads) and all(heads)
 
 
 def _recorded(file: RemoteFile, path: Path, sha256: str) -> RecordedFile:

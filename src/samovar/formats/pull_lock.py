@@ -21,15 +21,25 @@ def pull_lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
         raise StoreError("pulling models is not implemented on Windows; give the path of a GGUF file")
     import fcntl
 
-    with path.open("wb") as file:
-        while True:
+    while True:
+        with path.open("wb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
             except BlockingIOError:
                 waiting()
                 time.sleep(_LOCK_POLL_S)
-        yield
+                continue
+            if not _is_open_file(path, file.fileno()):  # removed meanwhile: another may hold the one that took its place
+                continue
+            yield
+            return
+
+
+def _is_open_file(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def check_space(work: Path, n_bytes: int, models: Path) -> None:

@@ -35,14 +35,20 @@ class StoredModel:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes on disk of all its files."""
+        """Bytes on disk of all its files, its record aside."""
         files = [self.path] if not self.path.is_dir() else [p for p in self.path.rglob("*") if not p.is_symlink()]
-        return sum(p.stat().st_size for p in files if p.is_file())
+        return sum(p.stat().st_size for p in files if p.is_file() and p != record_path(self.path))
 
     @property
     def changed_s(self) -> float:
         """When it came (time.time)."""
         return self.path.stat().st_mtime
+
+
+def catalogue_licence(path: Path, catalogue: Catalogue = CATALOGUE) -> str | None:
+    """The licence of the catalogue's model that has this file name and size; None for other files. Raises OSError."""
+    entry = next((entry for entry in catalogue.values() if entry.file_name == path.name), None)
+    return entry.licence if entry is not None and path.is_file() and path.stat().st_size == entry.size_bytes else None
 
 
 def opened_path(path: Path) -> Path:

@@ -29,12 +29,13 @@ Report = Callable[[int, int, str], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferSettings:
     """`n_streams` connections at once, each on a segment of `segment_bytes`. A request that brings no byte is tried `n_tries`
-    times, `first_wait_s` seconds apart at first, and twice as long each time."""
+    times, `first_wait_s` seconds apart at first, and twice as long each time. `on_retry` is told the reason, by any thread."""
 
     n_streams: int = 4
     segment_bytes: int = 64 << 20
     n_tries: int = 6
     first_wait_s: float = 1.0
+    on_retry: Callable[[str], None] = lambda _: None
 
     def wait_s(self, n_failed: int, asked_s: float) -> float:
         """Seconds to wait after `n_failed` failures in a row; a server may ask for more."""
@@ -147,7 +148,9 @@ class Transfer:
             n_failed = n_failed + 1 if segment.n_done <= before else 1
             if n_failed >= self._settings.n_tries:
                 raise DownloadError(f"{reason}; tried {n_failed} times; what has come is kept: pull again to go on")
-            self._stop.wait(self._settings.wait_s(n_failed, reason.wait_s))
+            wait_s = self._settings.wait_s(n_failed, reason.wait_s)
+            self._settings.on_retry(f"{reason}; trying again in {wait_s:.0f} s")
+            self._stop.wait(wait_s)
 
     def _request(self, fetcher: HttpFetcher, file: GrowingFile, segment: Segment) -> None:
         """One request for the rest of a segment."""
