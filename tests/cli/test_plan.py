@@ -1,6 +1,7 @@
 """`samovar plan`: its table, its JSON, and what it refuses."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from samovar.cli import plan
 from samovar.cli.main import run
 from samovar.kernels.native import available_isas
+from samovar.llm.random_model import SHAPES
 from samovar.plan.costs import Machine
 from tests.cli.fakes import Ended, streams
 
@@ -23,8 +25,8 @@ def a_known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "140")
 
 
-def planned(*argv: str) -> Ended:
-    given = streams(environ={})
+def planned(*argv: str, is_terminal: bool = False) -> Ended:
+    given = streams(environ={}, is_terminal=is_terminal)
     code = run(("plan", *argv), given)
     return Ended(code=code, out=given.stdout.getvalue(), err=given.stderr.getvalue())  # type: ignore[attr-defined]
 
@@ -40,8 +42,8 @@ def test_the_family_is_a_table_with_one_proposal() -> None:
     assert ended.code == 0, ended.err
     lines = ended.out.splitlines()
     assert sum("qwen3-8b " in line for line in lines) == 5  # quantisations
-    assert sum("qwen3-235b-a22b" in line and "short" in line for line in lines) == 1
-    assert "104 short" in ended.out
+    assert sum(line.startswith("qwen3-235b-a22b ") for line in lines) == 1
+    assert re.search(r"qwen3-235b-a22b +q4_0 .* 124\.2 +104\.\d +- ", ended.out)
     assert "qwen3-30b-a3b-2507, qwen3-coder-30b-a3b as qwen3-30b-a3b" in ended.out
     assert lines[-1].startswith("best that fits: qwen3-30b-a3b q4_k_m, the most parameters")
     assert "20.00 GiB free here" in ended.out
@@ -50,7 +52,59 @@ def test_the_family_is_a_table_with_one_proposal() -> None:
 
 def test_a_busy_machine_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan.os, "getloadavg", lambda: (3.0, 0.1, 0.1))
-    assert "other programs are busy here" in planned("qwen3-0.6b").out
+    said = planned("qwen3-0.6b").out
+    assert "other programs are busy here: speeds are those of a machine where nothing else runs" in said
+    assert "while they run, expect less" in said
+
+
+@pytest.mark.parametrize("users", ["1", "4"])
+def test_at_80_columns_every_cell_is_whole_and_into_a_pipe_there_are_all(users: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    shown = planned("--users", users, "--memory", "900G", is_terminal=True).out
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert not re.search("[…─│]", shown)
+    piped = planned("--users", users, "--memory", "900G").out
+    narrow, wide = (
+        [line.split() for line in text.splitlines() if re.match(r"qwen3\S+ +\w+ ", line)] for text in (shown, piped)
+    )
+    assert len(narrow) == len(wide) == 45
+    assert {len(cells) for cells in wide} == {10 + (users != "1")}
+    assert {len(cells) for cells in narrow} == {8}
+    for few, all_of_them in zip(narrow, wide, strict=True):
+        assert few[0] in SHAPES
+        assert set(few) <= set(all_of_them)
+
+
+def test_contexts_beyond_the_native_length_fit_by_yarn_and_it_is_said() -> None:
+    found = as_json("qwen3-4b", "--context", "60000", "--quant", "q4_0")
+    (candidate,) = found["candidates"]  # type: ignore[misc]
+    assert candidate["fits"]
+    assert (candidate["yarn_factor"], candidate["model_context"], candidate["longest_context"]) == (2, 40_960, 131_072)
+    assert "100,000 tokens are beyond the native 40,960 of qwen3-4b: by YaRN, factor 4" in (
+        planned("qwen3-4b", "--context", "100000", "--quant", "q4_0").out
+    )
+    assert "too long" in planned("qwen3-4b", "--context", "140000", "--quant", "q4_0").out
+    assert "factor 2 or 4" not in planned("qwen3-32b", "--quant", "q4_0").out  # memory ends before the native length
+
+
+def test_no_more_bits_than_the_release_has_are_proposed() -> None:
+    found = as_json("qwen3-0.6b")
+    assert found["best"] == {"model": "qwen3-0.6b", "quant": "bf16"}
+    assert "f32" not in {candidate["quant"] for candidate in found["candidates"]}  # type: ignore[union-attr,attr-defined]
+    asked = as_json("qwen3-0.6b", "--quant", "f32", "bf16")
+    assert asked["best"] == {"model": "qwen3-0.6b", "quant": "bf16"}
+
+
+def test_names_of_the_family_are_planned_before_they_are_pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "default_store", lambda: tmp_path)
+    assert {candidate["model"] for candidate in as_json("qwen3:0.6b")["candidates"]} == {"qwen3-0.6b"}  # type: ignore[attr-defined]
+    (candidate,) = as_json("qwen3:30b-a3b-q4_k_m")["candidates"]  # type: ignore[misc]
+    assert (candidate["model"], candidate["quant"]) == ("qwen3-30b-a3b", "q4_k_m")
+    (candidate,) = as_json("qwen3-coder:30b", "--quant", "q8_0")["candidates"]  # type: ignore[misc]
+    assert (candidate["model"], candidate["quant"]) == ("qwen3-coder-30b-a3b", "q8_0")
+    assert "fp8 is planned from files alone" in planned("qwen3:8b-fp8").err
 
 
 def test_another_machine_is_planned_for() -> None:
@@ -93,7 +147,7 @@ def test_a_file_is_planned_as_it_is_stored_and_within_its_own_context(tiny_model
     assert found["best"] == {"model": tiny_model.name, "quant": "as stored"}
     longer = planned(str(tiny_model), "--context", "4096")
     assert "too long" in longer.out
-    assert f"nothing fits: a context of 4,096 tokens is beyond the model's {candidate['model_context']:,}" in longer.out
+    assert f"nothing fits: a context of 4,096 tokens is beyond the model's {candidate['longest_context']:,}" in longer.out
 
 
 @pytest.mark.parametrize(
@@ -104,7 +158,11 @@ def test_a_file_is_planned_as_it_is_stored_and_within_its_own_context(tiny_model
         (("--users", "0"), "--users is 0; expected 1 to"),
         (("--cores", "0"), "--cores is 0; expected 1 to"),
         (("--memory", "64X"), "'64X' is no size"),
-        (("--memory", "1"), "--memory is 1; expected"),
+        (("--memory", "64"), "'64' is 64 bytes, which no machine has; did you mean 64G?"),
+        (("--bandwidth", "50"), "'50' is 50 bytes a second, which no memory reads; did you mean 50G?"),
+        (("--bandwidth", "50M"), "did you mean 50G?"),
+        (("--bandwidth", "500T"), "which no memory reads; did you mean 500G?"),
+        (("qwen3:8b-q8_0", "--quant", "q4_0"), "qwen3:8b-q8_0 names a quantisation already"),
         (("--bandwidth", "quick"), "'quick' is no rate; expected one as in 50G"),
         (("--bandwidth", "0"), "'0' is no rate"),
         (("--speed", "-1"), "--speed is -1"),
@@ -117,10 +175,12 @@ def test_wrong_options_end_with_code_2(argv: tuple[str, ...], message: str, caps
     assert message in capsys.readouterr().err
 
 
-def test_an_unknown_model_is_refused_with_the_shapes_that_there_are(tiny_model: Path) -> None:
+def test_an_unknown_model_is_refused_with_a_few_shapes_of_such_names(tiny_model: Path) -> None:
     ended = planned("qwen3-9b")
     assert ended.code == 1
-    assert "or a shape: qwen3-0.6b" in ended.err
+    near = ended.err.partition("or a shape, near this one: ")[2].split(", ")
+    assert near[0] == "qwen3-8b"
+    assert 1 < len(near) <= 5
     ended = planned(str(tiny_model), "--quant", "q4_0")
     assert ended.code == 1
     assert "--quant belongs to shapes" in ended.err

@@ -31,6 +31,32 @@ def test_a_table_has_a_line_for_each_model_with_intervals(tiny_model: Path, text
     assert ended.err == ""
 
 
+def test_where_there_are_no_intervals_it_is_said_why(tiny_model: Path, text: Path) -> None:
+    ended = samovar("quality", str(tiny_model), "--text", str(text), *QUICK, "--tokens", "100")
+    assert "no intervals: the text is too short for 8 blocks of up to 64 scored tokens" in ended.out
+    assert "bootstrap" not in ended.out
+
+
+def test_at_80_columns_every_figure_is_whole(
+    tiny_model: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    long = tmp_path / "a-model-whose-name-takes-more-than-half-of-a-terminal.gguf"
+    long.symlink_to(tiny_model)
+    argv = ("quality", str(long), "--exact", "--text", str(text), *QUICK)
+    shown, piped = samovar(*argv, is_terminal=True).out, samovar(*argv).out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert long.name in shown
+    assert "…" not in shown
+
+    def numbers(of: str) -> list[str]:
+        return re.findall(r"[\d.]+(?:-[\d.]+)?(?= |$)", of.partition("x reference")[2].partition("intervals")[0], re.MULTILINE)
+
+    assert sorted(numbers(shown)) == sorted(numbers(piped))
+    assert len(numbers(piped)) >= 9
+
+
 def test_json_has_every_figure_beside_a_reference(tiny_model: Path, text: Path) -> None:
     ended = samovar(
         "quality", str(tiny_model), "--against", str(tiny_model), "--kv-type", "int8", "--text", str(text), *QUICK, "--json"
@@ -71,6 +97,11 @@ def test_a_chart_shows_the_models(kind: str, reference: tuple[str, ...], tiny_mo
     assert data.startswith(b"\x89PNG" if kind == "png" else b"<?xml")
     if kind == "svg":
         assert b"tiny.gguf" in data
+        assert re.search(rb"\d MiB, [\d.]+ bits, kv ", data)
+        rows = ended.out.splitlines()
+        figures = next(line for line in rows if line.startswith("tiny.gguf")).split()[1:]
+        drawn = (figures[2], figures[4], figures[1]) if reference else figures
+        assert all(f">{value}<".encode() in data for value in drawn)
         assert (b"KL divergence" in data) == bool(reference)
         assert (b"reference: itself in float32" in data) == bool(reference)
 
@@ -79,9 +110,12 @@ def test_a_chart_that_cannot_be_drawn_is_refused_before_anything_is_measured(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quality, "measure", lambda *_: pytest.fail("measured"))
-    for chart, message in (("a.gif", "expected a name that ends in .svg or .png"), ("no/a.svg", "there is no folder")):
+    for chart, code, message in (
+        ("a.jpg", 2, "expected a name that ends in .svg or .png"),
+        ("no/a.svg", 1, "there is no folder"),
+    ):
         ended = samovar("quality", str(tiny_model), "--chart", str(tmp_path / chart))
-        assert ended.code == 1
+        assert ended.code == code
         assert message in ended.err
     true_import = builtins.__import__
 
@@ -105,7 +139,7 @@ def test_a_chart_that_cannot_be_drawn_is_refused_before_anything_is_measured(
         (("--tokens", "0"), 2, "--tokens is 0; expected 1 to"),
         (("--threads", "0"), 2, "--threads is 0; expected 1 to"),
         (("--text", "absent.txt"), 1, "absent.txt: no such file"),
-        (("--window", "4096"), 1, "--window is 4096; "),
+        (("--window", "4096"), 2, "--window is 4096; "),
         (("--against", "absent.gguf"), 1, "absent.gguf: no such file"),
         (("--window", "100", "--tokens", "20"), 1, "the text has 20 tokens; 64 give context"),
     ],

@@ -62,10 +62,10 @@ def test_where_nothing_fits_it_is_said_how_much_is_missing_and_what_context_woul
 
 
 def test_a_context_beyond_the_model_does_not_fit_however_large_the_memory() -> None:
-    wish = Wish(context=50_000, n_users=1, least_tokens_per_s=1)
+    wish = Wish(context=150_000, n_users=1, least_tokens_per_s=1)
     found = outlooks(1 << 50, wish)
     assert not any(outlook.fits for outlook in found)
-    assert "beyond the model's 40,960" in advice(found, wish, 1 << 50)
+    assert "beyond the model's 131,072" in advice(found, wish, 1 << 50)
     assert outlooks(1 << 50, wish, ("qwen3-coder-30b-a3b",))[0].fits
 
 

@@ -70,9 +70,10 @@ def test_the_longest_context_fits_and_a_page_more_does_not() -> None:
     model, usable = planned("qwen3-4b", "q4_k_m"), 6 << 30
     for n_users in (1, 3):
         longest = model.most_context(usable, n_users)
-        assert 0 < longest < model.config.max_context
+        assert 0 < longest < model.longest_context
         assert model.memory_bytes(longest, n_users) <= usable < model.memory_bytes(longest + 32, n_users)
-    assert model.most_context(1 << 40, 1) == 40_960
+    assert model.most_context(1 << 40, 1) == model.longest_context == 131_072  # YaRN's factor 4
+    assert [model.yarn_factor(n) for n in (40_960, 40_961, 65_536, 65_537)] == [1, 2, 2, 4]
     assert model.most_context(1 << 30, 1) == 0
 
 

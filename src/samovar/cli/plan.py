@@ -5,14 +5,13 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-
-from rich.box import SIMPLE
-from rich.table import Table
+from pathlib import Path
 
 from samovar.cli.arguments import Subparsers, add_weights_option, size_bytes
-from samovar.cli.terminal import Streams
+from samovar.cli.plan_table import plan_lines
+from samovar.cli.terminal import Streams, printable
 from samovar.errors import BadRequest, ModelNotFound
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_store, resolve
@@ -23,10 +22,12 @@ from samovar.llm.memory import available_bytes, size
 from samovar.llm.random_model import QUANTS, SHAPES
 from samovar.plan.costs import Machine
 from samovar.plan.machine import measure_machine
+from samovar.plan.names import near_shapes, shape_of
 from samovar.plan.outlook import (
     FAMILY_QUANTS,
     MAX_USERS,
     PROMPT_TOKENS,
+    SHAPE_QUANTS,
     Outlook,
     Wish,
     advice,
@@ -34,12 +35,14 @@ from samovar.plan.outlook import (
     distinct_shapes,
     look_at_all,
     shape_candidates,
+    yarn_notes,
 )
 from samovar.plan.planned_model import PlannedModel
 
 _EXAMPLES = """examples:
   samovar plan
   samovar plan qwen3-8b --context 32768 --users 4
+  samovar plan qwen3:30b-a3b-q4_k_m
   samovar plan ./Qwen3-4B-Q4_K_M.gguf
   samovar plan --all --memory 64G --bandwidth 50G --cores 16
   samovar plan qwen3-30b-a3b --quant q4_k_m q8_0 --json
@@ -49,7 +52,12 @@ a second or two: how fast memory is read, and how many 8-bit products the cores 
 """
 _SYSTEM_SHARE = 0.05  # of another machine's memory, for its system and what else runs there
 _BUSY_SHARE = 0.5  # of the cores, by the system's load: more is other programs' work
-_WIDE = 100  # columns of a terminal from which the table has all of its own
+_LEAST_RATE, _MOST_RATE = 1e8, 1e14  # bytes a second
+_LEAST_MEMORY, _MOST_MEMORY = 16 << 20, 1 << 50
+_BUSY = (
+    "other programs are busy here: speeds are those of a machine where nothing else runs (the time that others took of the "
+    "cores is counted out, what they read of memory is not); while they run, expect less"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +74,9 @@ class _Place:
 def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser("plan", help="what fits this machine, and how fast", description=__doc__, epilog=_EXAMPLES)
-    what = f"a GGUF file, a Hugging Face folder, a name in the store, or a shape: {', '.join(SHAPES)} (default: --all)"
+    what = (
+        f"a GGUF file, a folder, a name in the store or of the family (qwen3:0.6b), or a shape: {', '.join(SHAPES)} (or --all)"
+    )
     parser.add_argument("model", nargs="?", metavar="MODEL", help=what)
     parser.add_argument("--all", action="store_true", help="the whole Qwen3 family")
     group = parser.add_argument_group("what for")
@@ -79,7 +89,7 @@ def add_parser(subparsers: Subparsers) -> None:
     group.add_argument("--kv-type", choices=tuple(KV_DTYPES), help="number format of the stored keys and values")
     add_weights_option(group)
     group = parser.add_argument_group("another machine")
-    group.add_argument("--memory", type=size_bytes, metavar="SIZE", help="its memory, as in 64G (default: what is free here)")
+    group.add_argument("--memory", type=memory_bytes, metavar="SIZE", help="its memory, as in 64G (default: what is free here)")
     group.add_argument(
         "--bandwidth", type=rate_bytes, metavar="RATE", help="bytes that it reads a second, as in 50G (default: measured here)"
     )
@@ -95,28 +105,19 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     wish = _read_wish(args)
     named = _named_model(args)  # a wrong name is said before anything is measured
     place = _place(args, streams)
-    if named is not None:
+    same: dict[str, tuple[str, ...]] = {}
+    if isinstance(named, PlannedModel):
         models: Sequence[PlannedModel] = [named]
         wish = _within(wish, named.config.max_context, args)
-        same: dict[str, tuple[str, ...]] = {}
     else:
-        same = distinct_shapes(wish.context) if args.model is None else {args.model: ()}
-        quants = args.quant or (FAMILY_QUANTS if args.model is None else tuple(QUANTS))
+        same = distinct_shapes(wish.context) if named is None else {named[0]: ()}
+        quants = args.quant or (FAMILY_QUANTS if named is None else SHAPE_QUANTS if named[1] is None else (named[1],))
         models = list(shape_candidates(same, quants, kv_type=args.kv_type, form=args.weights))
     outlooks = look_at_all(models, place.machine, place.usable_bytes, wish)
     if args.json:
         streams.stdout.write(json.dumps(_to_json(outlooks, place, wish)) + "\n")
         return 0
-    console = streams.console(streams.stdout)
-    console.print(_table(outlooks, wish, is_wide=console.width >= _WIDE))
-    lines = [f"memory: {place.memory}", f"rates: {place.rates}"]
-    lines += [f"same sizes: {', '.join(others)} as {name}" for name, others in same.items() if others]
-    if place.is_busy:
-        lines.append(
-            "other programs are busy here: the memory's bandwidth lacks what they take; give --bandwidth, or let them rest"
-        )
-    lines.append(advice(outlooks, wish, place.usable_bytes))
-    console.print("\n".join(lines), soft_wrap=True)
+    _print(outlooks, place, wish, same, streams)
     return 0
 
 
@@ -124,16 +125,34 @@ def rate_bytes(text: str) -> float:
     """An argument such as 50G or 50GB/s; units are powers of 1000, as rates are given."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?(/s)?", text.strip(), re.IGNORECASE)
     value = float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ") if found else 0.0
-    if not value:
+    if found is None or not value:
         raise argparse.ArgumentTypeError(f"{text!r} is no rate; expected one as in 50G, bytes a second")
+    if not _LEAST_RATE <= value <= _MOST_RATE:
+        raise argparse.ArgumentTypeError(f"{text!r} is {value:g} bytes a second, which no memory reads; {_instead(found[1])}")
     return value
+
+
+def memory_bytes(text: str) -> int:
+    """An argument such as 64G."""
+    value = size_bytes(text)
+    if not _LEAST_MEMORY <= value <= _MOST_MEMORY:
+        number = re.match(r"[\d.]+", text.strip())
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is {value} bytes, which no machine has; {_instead(number[0] if number else '')}"
+        )
+    return value
+
+
+def _instead(number: str) -> str:
+    """What may have been meant by a number with a unit that makes no sense."""
+    return f"did you mean {number}G?" if 0.1 <= float(number or 0) <= 1e5 else "expected one as in 50G"
 
 
 def _read_wish(args: argparse.Namespace) -> Wish:
     """Ends the program with code 2 where options are out of range or contradict each other."""
     if args.all and args.model is not None:
         args.parser.error("give MODEL or --all, not both")
-    ranges = (("context", 2, 1 << 24), ("users", 1, MAX_USERS), ("cores", 1, 1024), ("memory", 1 << 20, 1 << 50))
+    ranges = (("context", 2, 1 << 24), ("users", 1, MAX_USERS), ("cores", 1, 1024))
     for option, low, high in ranges:
         value = getattr(args, option)
         if value is not None and not low <= value <= high:
@@ -143,16 +162,34 @@ def _read_wish(args: argparse.Namespace) -> Wish:
     return Wish(context=args.context or 4096, n_users=args.users, least_tokens_per_s=args.speed)
 
 
-def _named_model(args: argparse.Namespace) -> PlannedModel | None:
-    """The file or folder that is named; None for a shape, or for all."""
-    if args.model is None or args.model in SHAPES:
-        return None
+def _named_model(args: argparse.Namespace) -> PlannedModel | tuple[str, str | None] | None:
+    """The file or folder that is named, else a shape and the quantisation that its name has, if any; None for all.
+
+    A name of the family is what the store holds of it; where it holds nothing, or --quant is given, the shape.
+    """
+    name = args.model
+    if name is None or name in SHAPES:
+        return None if name is None else (name, None)
     try:
-        path = resolve(args.model, default_store())
+        path = resolve(name, default_store())
     except ModelNotFound as error:
-        raise ModelNotFound(f"{error}; or a shape: {', '.join(SHAPES)}") from None
-    if args.quant is not None:
-        raise BadRequest(f"--quant belongs to shapes, and {args.model} is a file: leave it out", param="quant")
+        if (shape := shape_of(name)) is None:
+            near = near_shapes(name)
+            raise ModelNotFound(
+                f"{error}; or a shape, {'near this one' if near else 'as in'}: {', '.join(near or ('qwen3-4b',))}"
+            ) from None
+    else:
+        if args.quant is None:
+            return _planned_file(path, args)
+        shape = None if os.sep in name else shape_of(name)
+        if shape is None:
+            raise BadRequest(f"--quant belongs to shapes, and {name} is a file: leave it out", param="quant")
+    if args.quant is not None and shape[1] is not None:
+        args.parser.error(f"{name} names a quantisation already: leave out --quant, or give {shape[0]}")
+    return shape
+
+
+def _planned_file(path: Path, args: argparse.Namespace) -> PlannedModel:
     quant = "as stored" if args.weights == "stored" else args.weights
     name = path.name if os.sep in args.model else args.model
     return PlannedModel.of(open_checkpoint(path), name=name, quant=quant, kv_type=args.kv_type, form=args.weights)
@@ -189,60 +226,22 @@ def _measured(streams: Streams, n_threads: int) -> Machine:
         return measure_machine(isa, n_threads)
 
 
-def _table(outlooks: Sequence[Outlook], wish: Wish, *, is_wide: bool) -> Table:
-    """A line a candidate; models of which nothing fits have one line for the smallest. A narrow one has fewer columns."""
+def _print(outlooks: Sequence[Outlook], place: _Place, wish: Wish, same: Mapping[str, Sequence[str]], streams: Streams) -> None:
+    """The table, and what is to be known beside it; as wide as it takes into a pipe."""
+    console, is_terminal = streams.console(streams.stdout), streams.stdout.isatty()
     users = "" if wish.n_users == 1 else f" for each of {wish.n_users} users"
-    title = f"contexts of {wish.context:,} tokens{users}; tokens/s expected"
-    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
-    choice, headings = best(outlooks, wish), _headings(wish, is_wide=is_wide)
-    table.add_column("model", overflow="fold", min_width=10)
-    table.add_column("quant", overflow="fold", min_width=6)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for index, outlook in enumerate(outlooks):
-        if _is_shown(outlook, outlooks):
-            is_last = index + 1 == len(outlooks) or outlooks[index + 1].model != outlook.model
-            style = "bold" if outlook is choice else None
-            table.add_row(*_cells(outlook, wish, is_wide=is_wide), style=style, end_section=is_last)
-    return table
-
-
-def _headings(wish: Wish, *, is_wide: bool) -> list[str]:
-    """Of the columns with figures, as `_cells` fills them."""
-    has_all = is_wide or wish.n_users == 1
-    return [
-        *(["bits a\nweight", "weights\nGiB"] if is_wide else []),
-        *("memory\nGiB", "fits", "longest\ncontext"),
-        *(["decode\nat first"] if has_all else []),
-        f"decode\nat {wish.context:,}",
-        *([f"{wish.n_users} users\ntogether"] if wish.n_users > 1 else []),
-        *([f"prefill\nof {PROMPT_TOKENS}"] if has_all else []),
-    ]
-
-
-def _is_shown(outlook: Outlook, outlooks: Sequence[Outlook]) -> bool:
-    """Of a model whose weights never fit, the smallest alone."""
-    of_model = [other for other in outlooks if other.model == outlook.model]
-    if any(other.most_context for other in of_model):
-        return True
-    return outlook is min(of_model, key=lambda other: other.memory_bytes)
-
-
-def _cells(outlook: Outlook, wish: Wish, *, is_wide: bool) -> list[str]:
-    missing = f"{_gib(outlook.missing_bytes)} short" if outlook.missing_bytes else "yes"
-    fits = "too long" if outlook.is_too_long else missing
-    cells = [outlook.model, outlook.quant]
-    cells += [f"{outlook.bits_per_weight:.2f}", _gib(outlook.weight_bytes)] if is_wide else []
-    cells += [_gib(outlook.memory_bytes), fits, f"{outlook.most_context:,}" if outlook.most_context else "-"]
-    has_all = is_wide or wish.n_users == 1
-    rates = [outlook.decode] if has_all else []
-    rates += [outlook.decode_full, *([outlook.decode_users] if wish.n_users > 1 else [])]
-    rates += [outlook.prefill] if has_all else []
-    return cells + [f"{rate:.3g}" if rate < 1000 else f"{rate:,.0f}" for rate in rates]
-
-
-def _gib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.2f}" if n_bytes < 100 << 30 else f"{n_bytes / 2**30:.0f}"
+    console.print(
+        f"contexts of {wish.context:,} tokens{users}; decode and prompt in tokens/s", end="\n\n", soft_wrap=not is_terminal
+    )
+    choice = best(outlooks, wish)
+    for line, outlook in plan_lines(outlooks, wish, console.width if is_terminal else None):
+        console.print(line, style="bold" if outlook is not None and outlook is choice else None, soft_wrap=True)
+    lines = ["", f"memory: {place.memory}", f"rates: {place.rates}"]
+    lines += [f"same sizes: {', '.join(others)} as {name}" for name, others in same.items() if others]
+    lines += yarn_notes(outlooks, wish)
+    lines += [_BUSY] if place.is_busy else []
+    lines.append(advice(outlooks, wish, place.usable_bytes))
+    console.print(printable("\n".join(lines)), soft_wrap=not is_terminal)
 
 
 def _to_json(outlooks: Sequence[Outlook], place: _Place, wish: Wish) -> dict[str, object]:

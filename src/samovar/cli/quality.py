@@ -2,20 +2,20 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.box import SIMPLE
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from samovar import __version__
-from samovar.cli.arguments import Subparsers, add_weights_option
+from samovar.cli.arguments import Subparsers, add_weights_option, option_message
+from samovar.cli.table import table
 from samovar.cli.terminal import Streams, one_line
 from samovar.errors import BadRequest
 from samovar.evals.chart import check_chart, draw
-from samovar.evals.interval import BLOCK, N_DRAWS, Estimate
+from samovar.evals.figures import about_model, figure, percent
+from samovar.evals.interval import BLOCK, LEAST_BLOCKS, N_DRAWS, Estimate
 from samovar.evals.quality import Quality, Settings, measure
 from samovar.evals.windows import DEFAULT_SKIPPED, DEFAULT_WINDOW, as_text, default_text, read_text
 from samovar.formats.hub import default_store, resolve
@@ -74,22 +74,33 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     names = [*args.models, *([args.against] if args.against else [])]
     for name in names:  # the last one's absence is said before the first is computed
         resolve(name, default_store())
-    if args.chart is not None:
-        check_chart(args.chart)
-    with _Bar(streams) as bar:
-        found = measure(args.models, settings, bar)
+    try:
+        if args.chart is not None:
+            check_chart(args.chart)
+        with _Bar(streams) as bar:
+            found = measure(args.models, settings, bar)
+    except BadRequest as error:
+        if error.param in ("chart", "window"):  # options at fault, though only the model tells how long a window may be
+            args.parser.error(option_message(error))
+        raise
     if args.chart is not None:
         draw(args.chart, found, reference=_reference_name(settings), text=_caption(found, settings))
     if args.json:
         streams.stdout.write(json.dumps(_to_json(found, settings)) + "\n")
     else:
-        console = streams.console(streams.stdout)
-        reference = _reference_name(settings)
-        about = f"intervals of 95 %: bootstrap over blocks of {BLOCK} neighbouring tokens, {N_DRAWS:,} draws"
-        console.print(_caption(found, settings) + (f"; reference: {reference}" if reference else ""), soft_wrap=True)
-        console.print(_table(found, has_reference=reference is not None))
-        console.print(about + (_EXPLAINED if reference else ""), soft_wrap=True)
+        _print(found, settings, streams)
     return 0
+
+
+def _print(found: Sequence[Quality], settings: Settings, streams: Streams) -> None:
+    """The table, and what its figures are; as wide as it takes into a pipe."""
+    console, is_terminal = streams.console(streams.stdout), streams.stdout.isatty()
+    reference = _reference_name(settings)
+    caption = _caption(found, settings) + (f"; reference: {reference}" if reference else "")
+    about = _about_intervals(found) + (_EXPLAINED if reference else "")
+    console.print(one_line(caption), end="\n\n", soft_wrap=not is_terminal)
+    console.print(_table(found, console.width if is_terminal else None, has_reference=reference is not None), soft_wrap=True)
+    console.print(f"\n{about}", soft_wrap=not is_terminal)
 
 
 def _read_settings(args: argparse.Namespace, streams: Streams) -> Settings:
@@ -167,38 +178,55 @@ def _caption(found: Sequence[Quality], settings: Settings) -> str:
     return f"{Path(settings.text_name).name}: {tokens} tokens scored, windows of {settings.window}"
 
 
-def _table(found: Sequence[Quality], *, has_reference: bool) -> Table:
-    """Two lines a model: figures, and below each its interval."""
-    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
-    table.add_column("model", overflow="fold", min_width=18)
-    for heading in ("perplexity", *(_BESIDE if has_reference else ("bits a byte",))):
-        table.add_column(heading, justify="right", no_wrap=True)
+def _table(found: Sequence[Quality], width: int | None, *, has_reference: bool) -> str:
+    """Two lines a model: figures, and below each its interval. Where they are wider than `width`, models stand above them."""
+    names, rows = ["model"], [["perplexity", *(_BESIDE if has_reference else ("bits a byte",))]]
     for quality in found:
         form = "" if quality.weights == "stored" else f", {quality.weights}"
-        sizes = f"{_size(quality.packed_bytes)}, {quality.bits_per_weight:.2f} bits, kv {quality.kv_type}"
-        cells = [f"{Path(quality.model).name}{form}\n{sizes}", _shown(quality.perplexity)]
-        if (beside := quality.beside) is None:
-            cells.append(_shown(quality.bits_per_byte))
-        else:
-            cells += [
-                _shown(beside.perplexity_ratio),
-                _shown(beside.kl),
-                f"{beside.kl_99:.3g}",
-                _shown(beside.top_1.scaled(100), "{:.1f}"),
-            ]
-        table.add_row(*cells, end_section=True)
-    return table
+        names += [one_line(f"{Path(quality.model).name}{form}"), about_model(quality)]
+        rows += _figures(quality)
+    whole = table([[name, *cells] for name, cells in zip(names, rows, strict=True)]).split("\n")
+    if width is None or max(map(len, whole)) <= width:
+        lines = [*whole[:1], *(line for at in range(1, len(whole), 2) for line in ("", *whole[at : at + 2]))]
+    else:
+        bare = table([["", *cells] for cells in rows]).split("\n")
+        lines = bare[:1]
+        for at in range(1, len(bare), 2):
+            about = f"{names[at]}: {names[at + 1]}"
+            heads = [about] if len(about) <= width else names[at : at + 2]
+            lines += ["", *heads, *filter(None, bare[at : at + 2])]
+    return "\n".join(lines)
 
 
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.2f} GiB" if n_bytes >= 1 << 30 else f"{n_bytes / 2**20:.0f} MiB"
+def _figures(quality: Quality) -> tuple[list[str], list[str]]:
+    """The figures, and their intervals."""
+    if (beside := quality.beside) is None:
+        pairs = [_shown(quality.perplexity), _shown(quality.bits_per_byte)]
+    else:
+        pairs = [
+            _shown(quality.perplexity),
+            _shown(beside.perplexity_ratio),
+            _shown(beside.kl),
+            (figure(beside.kl_99), ""),
+            _shown(beside.top_1.scaled(100), percent),
+        ]
+    return [value for value, _ in pairs], [interval for _, interval in pairs]
 
 
-def _shown(estimate: Estimate, form: str = "{:#.3g}") -> str:
-    value = form.format(estimate.value)
+def _shown(estimate: Estimate, form: Callable[[float], str] = figure) -> tuple[str, str]:
+    """The figure, and its interval; empty where there is none."""
     if estimate.low is None or estimate.high is None:
-        return value
-    return f"{value}\n{form.format(estimate.low)}-{form.format(estimate.high)}"
+        return form(estimate.value), ""
+    return form(estimate.value), f"{form(estimate.low)}-{form(estimate.high)}"
+
+
+def _about_intervals(found: Sequence[Quality]) -> str:
+    """How they are made, or why there are none."""
+    n_without = sum(quality.perplexity.low is None for quality in found)
+    if n_without:
+        whose = "no intervals" if n_without == len(found) else f"no intervals for {n_without} of the models"
+        return f"{whose}: the text is too short for {LEAST_BLOCKS} blocks of up to {BLOCK} scored tokens; give a longer one"
+    return f"intervals of 95 %: bootstrap over blocks of {BLOCK} neighbouring tokens, {N_DRAWS:,} draws"
 
 
 def _to_json(found: Sequence[Quality], settings: Settings) -> dict[str, object]:

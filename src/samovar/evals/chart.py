@@ -3,12 +3,13 @@
 Drawn by matplotlib, which is an extra of the package (`samovar[chart]`): it is asked for when a picture is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from samovar.errors import BadRequest, SamovarError, StoreError
+from samovar.evals.figures import about_model, figure, percent
 from samovar.evals.interval import Estimate
 from samovar.evals.quality import Quality
 
@@ -26,7 +27,7 @@ class _Panel:
     note: str
     values: list[Estimate]
     is_log: bool = False
-    form: str = "{:.3f}"
+    form: Callable[[float], str] = figure
 
 
 def check_chart(path: Path) -> None:
@@ -48,7 +49,8 @@ def draw(path: Path, qualities: Sequence[Quality], *, reference: str | None, tex
     from matplotlib.figure import Figure
 
     panels = _panels(qualities)
-    about = f"{text}, 95 % intervals" + (f"; reference: {reference}" if reference else "")
+    has_intervals = any(estimate.low is not None for panel in panels for estimate in panel.values)
+    about = f"{text}{', 95 % intervals' if has_intervals else ''}" + (f"; reference: {reference}" if reference else "")
     style: dict[Any, Any] = {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "samovar", "text.parse_math": False}
     style["figure.constrained_layout.wspace"] = 0.08
     with mpl.rc_context(style):
@@ -69,21 +71,20 @@ def _panels(qualities: Sequence[Quality]) -> list[_Panel]:
     besides = [quality.beside for quality in qualities if quality.beside is not None]
     if len(besides) < len(qualities):
         return [
-            _Panel("perplexity", "lower is better", [quality.perplexity for quality in qualities], form="{:.2f}"),
+            _Panel("perplexity", "lower is better", [quality.perplexity for quality in qualities]),
             _Panel("bits per byte", "lower is better", [quality.bits_per_byte for quality in qualities]),
         ]
     shares = [beside.top_1.scaled(100) for beside in besides]
     return [
-        _Panel("KL divergence", "nats, lower is nearer", [b.kl for b in besides], is_log=True, form="{:.2g}"),
-        _Panel("same first token", "percent, higher is nearer", shares, form="{:.1f}"),
+        _Panel("KL divergence", "nats, lower is nearer", [b.kl for b in besides], is_log=True),
+        _Panel("same first token", "percent, higher is nearer", shares, form=percent),
         _Panel("perplexity", "times the reference's", [beside.perplexity_ratio for beside in besides]),
     ]
 
 
 def _label(quality: Quality) -> str:
     form = "" if quality.weights == "stored" else f", {quality.weights}"
-    size_gib = quality.packed_bytes / 2**30
-    return f"{Path(quality.model).name}{form}\n{quality.bits_per_weight:.2f} bits, {size_gib:.2f} GiB, kv {quality.kv_type}"
+    return f"{Path(quality.model).name}{form}\n{about_model(quality)}"
 
 
 def _draw_panel(axis: "Axes", panel: _Panel) -> None:
@@ -101,7 +102,7 @@ def _draw_panel(axis: "Axes", panel: _Panel) -> None:
         if estimate.low is not None and estimate.high is not None:
             axis.plot([estimate.low, estimate.high], [row, row], color=_BLUE, linewidth=2.2, alpha=0.45, solid_capstyle="butt")
         axis.plot([estimate.value], [row], "o", color=_BLUE, markersize=5)
-        shown = panel.form.format(estimate.value)
+        shown = panel.form(estimate.value)
         axis.annotate(shown, (estimate.value, row), (0, 6), textcoords="offset points", ha="center", fontsize=8, color=_INK)
     axis.set_title(panel.title, fontsize=9, loc="left")
     axis.set_xlabel(panel.note, fontsize=8, color="#555555")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 BLOCK: Final = 64
 N_DRAWS: Final = 2000
-_LEAST_BLOCKS: Final = 8
+LEAST_BLOCKS: Final = 8  # for an interval
 _TAILS: Final = (0.025, 0.975)
 F64 = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ def estimate(values_P: F64, starts_N: NDArray[np.int64], read: Callable[[F64], F
     counts_N = np.diff(np.append(starts_N, len(values_P))).astype(np.float64)
     value = float(read(np.array([sums_N.sum() / counts_N.sum()]))[0])
     n = len(starts_N)
-    if n < _LEAST_BLOCKS:
+    if n < LEAST_BLOCKS:
         return Estimate(value)
     drawn_MN = np.random.default_rng(n).integers(n, size=(N_DRAWS, n))
     means_M = sums_N[drawn_MN].sum(axis=1) / counts_N[drawn_MN].sum(axis=1)

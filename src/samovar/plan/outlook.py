@@ -12,6 +12,8 @@ from samovar.plan.costs import Machine
 from samovar.plan.planned_model import PlannedModel
 
 FAMILY_QUANTS: Final = ("q4_0", "q4_k_m", "q6_k", "q8_0", "bf16")
+SHAPE_QUANTS: Final = tuple(quant for quant in QUANTS if quant != "f32")  # releases are BF16: F32 is twice that for nothing
+_RELEASED_BITS: Final = 16.5  # of a weight as released, and a little
 PROMPT_TOKENS: Final = 512
 MAX_USERS: Final = 1024
 _SHORT: Final = 16  # tokens that `samovar bench` decodes after
@@ -29,7 +31,8 @@ class Wish:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
     """One candidate. `missing_bytes` is 0 where it fits, `most_context` the tokens for each user that would fit; `is_too_long`
-    says that the model takes no context as long as the wish.
+    says that the model takes no context as long as the wish. `model_context` is the model's own length, `longest_context` that
+    with YaRN, and `yarn_factor` what the wish is computed with (1: the model's own rotation).
 
     Rates are tokens a second: one stream after a short prompt and after a full context, all users together after full contexts,
     and a prompt of PROMPT_TOKENS.
@@ -46,6 +49,8 @@ class Outlook:
     missing_bytes: int
     most_context: int
     model_context: int
+    longest_context: int
+    yarn_factor: int
     is_too_long: bool
     decode: float
     decode_full: float
@@ -61,7 +66,7 @@ class Outlook:
 def look_at(model: PlannedModel, machine: Machine, usable_bytes: int, wish: Wish) -> Outlook:
     """What becomes of one candidate on a machine with so much memory to use."""
     needed = model.memory_bytes(wish.context, wish.n_users)
-    full = min(wish.context, model.config.max_context) - 1
+    full = min(wish.context, model.longest_context) - 1
     return Outlook(
         model=model.name,
         quant=model.quant,
@@ -74,7 +79,9 @@ def look_at(model: PlannedModel, machine: Machine, usable_bytes: int, wish: Wish
         missing_bytes=max(0, needed - usable_bytes),
         most_context=model.most_context(usable_bytes, wish.n_users),
         model_context=model.config.max_context,
-        is_too_long=wish.context > model.config.max_context,
+        longest_context=model.longest_context,
+        yarn_factor=model.yarn_factor(wish.context),
+        is_too_long=wish.context > model.longest_context,
         decode=model.decode_tokens_per_s(machine, context=min(_SHORT, full)),
         decode_full=model.decode_tokens_per_s(machine, context=full),
         decode_users=model.decode_tokens_per_s(machine, context=full, n_streams=wish.n_users),
@@ -116,15 +123,37 @@ def shape_candidates(
 
 
 def best(outlooks: Sequence[Outlook], wish: Wish) -> Outlook | None:
-    """Of what fits and is quick enough, that with the most parameters, and of those with the most bits a weight.
+    """Of what fits and is quick enough, that with the most parameters, and of those with the most bits a weight, as far as
+    those of the release: more are rounded from it, and say nothing more.
 
     Where nothing is quick enough it is the quickest that fits; None where nothing fits.
     """
     fitting = [outlook for outlook in outlooks if outlook.fits]
     quick = [outlook for outlook in fitting if outlook.decode_full >= wish.least_tokens_per_s]
     if quick:
-        return max(quick, key=lambda outlook: (outlook.n_parameters, outlook.bits_per_weight))
+        return max(quick, key=_worth)
     return max(fitting, key=lambda outlook: outlook.decode_full, default=None)
+
+
+def _worth(outlook: Outlook) -> tuple[int, bool, float]:
+    is_within = outlook.bits_per_weight <= _RELEASED_BITS
+    return outlook.n_parameters, is_within, outlook.bits_per_weight if is_within else -outlook.bits_per_weight
+
+
+def yarn_notes(outlooks: Sequence[Outlook], wish: Wish) -> list[str]:
+    """A line for the models that reach the wish by YaRN, by factor; one where longest contexts count on it."""
+    models: dict[tuple[int, int], list[str]] = {}
+    for outlook in outlooks:
+        if outlook.yarn_factor > 1 and not outlook.is_too_long:
+            names = models.setdefault((outlook.yarn_factor, outlook.model_context), [])
+            names += [outlook.model] if outlook.model not in names else []
+    notes = [
+        f"{wish.context:,} tokens are beyond the native {own:,} of {', '.join(names)}: by YaRN, factor {factor}"
+        for (factor, own), names in models.items()
+    ]
+    if native := sorted({outlook.model_context for outlook in outlooks if outlook.most_context > outlook.model_context}):
+        notes.append(f"longest contexts beyond the native {' or '.join(f'{n:,}' for n in native)} are by YaRN, factor 2 or 4")
+    return notes
 
 
 def advice(outlooks: Sequence[Outlook], wish: Wish, usable_bytes: int) -> str:
@@ -150,7 +179,7 @@ def advice(outlooks: Sequence[Outlook], wish: Wish, usable_bytes: int) -> str:
 def _nothing_fits(outlooks: Sequence[Outlook], wish: Wish, usable_bytes: int, whom: str) -> str:
     able = [outlook for outlook in outlooks if not outlook.is_too_long]
     if not able:
-        longest = max(outlook.model_context for outlook in outlooks)
+        longest = max(outlook.longest_context for outlook in outlooks)
         return f"nothing fits: a context of {wish.context:,} tokens is beyond the model's {longest:,}; ask for less"
     least = min(able, key=lambda outlook: outlook.memory_bytes)
     message = (

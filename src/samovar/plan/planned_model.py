@@ -58,6 +58,17 @@ class PlannedModel:
         n_looked_up = 0 if self.config.is_tied else self.decoder.embedding.n_elements
         return 8 * self.decoder.packed_bytes / (self.n_parameters - n_looked_up)
 
+    @property
+    def longest_context(self) -> int:
+        """Tokens that the engine serves given room: by YaRN beyond the model's own length, where it is made for that."""
+        long = self.config.long_context
+        return self.config.max_context if long is None else long.longest
+
+    def yarn_factor(self, context: int) -> int:
+        """The factor that a context of so many tokens is computed with; 1 within the model's own length."""
+        long = self.config.long_context
+        return 1 if long is None else long.factor_for(context)
+
     @cached_property
     def _page_bytes(self) -> int:
         return kv_page_bytes(self.config, self.kv_type)
@@ -75,9 +86,9 @@ class PlannedModel:
         return self.fixed_bytes(n_users) + self.kv_bytes(context, n_users)
 
     def most_context(self, usable_bytes: int, n_users: int) -> int:
-        """Tokens of context for each user that fit, at most the model's own; 0 where not even the weights do."""
+        """Tokens of context for each user that fit, at most `longest_context`; 0 where not even the weights do."""
         n_pages = (usable_bytes - self.fixed_bytes(n_users)) // (self._page_bytes * n_users)
-        return max(0, min(self.config.max_context, n_pages * PAGE_TOKENS))
+        return max(0, min(self.longest_context, n_pages * PAGE_TOKENS))
 
     def decode_tokens_per_s(self, machine: Machine, *, context: int, n_streams: int = 1) -> float:
         """Tokens a second, of all streams together, while each has `context` tokens before it."""
