@@ -17,7 +17,7 @@ from samovar.llm import LLM
 from samovar.llm.model_text import read_model_text
 from tests.evals.conftest import TEXT, log_softmax, tiny_model
 from tests.models.tiny_checkpoints import witness_logits
-from tests.packages import missing
+from tests.packages import needs_llama_cpp
 from tests.real_models import SMOLLM2, real_model
 
 SETTINGS = Settings(text=TEXT, text_name="text", window=100, n_skipped=20)
@@ -134,10 +134,9 @@ def test_logits_are_those_of_the_engine_to_the_bit(window: int, folder: Path, mo
 @pytest.mark.slow
 def test_the_perplexity_of_a_real_model_is_that_of_llama_cpp() -> None:
     path = real_model(SMOLLM2)
-    try:
-        from benchmarks.llama_cpp_peer import LlamaCpp
-    except ImportError:
-        missing("llama-cpp-python is not installed; get it with the extra `bench`")
+    needs_llama_cpp()
+    from benchmarks.llama_cpp_peer import LlamaCpp
+
     settings = Settings(text=default_text(), text_name="text", window=256, n_skipped=32, n_tokens=1024)
     windows, peer = windows_of(path, settings), LlamaCpp(path, n_threads=2, n_context=256, all_logits=True)
     surprises = []

@@ -12,7 +12,7 @@ from samovar.kernels.native import available_isas, native_ops
 from samovar.kernels.quantise import LARGEST, QUANTISED_TYPES, quantise
 from samovar.kernels.reference import ReferenceOps
 from samovar.tensors.dtypes import Q4_1, Q5_1, Q6_K, Q8_0, TensorType
-from tests.packages import missing
+from tests.packages import needs_llama_cpp
 
 F32 = NDArray[np.float32]
 TYPES = pytest.mark.parametrize("type_", QUANTISED_TYPES, ids=lambda t: t.name)
@@ -77,19 +77,13 @@ def test_a_row_is_quantised_alone_as_in_company(type_: TensorType) -> None:
 @TYPES
 @pytest.mark.parametrize("is_weighted", [False, True], ids=["plain", "importance"])
 def test_no_more_is_lost_than_by_the_quantiser_of_llama_cpp(type_: TensorType, is_weighted: bool) -> None:
-    pytest.importorskip("llama_cpp") if _has_llama_cpp() else missing("llama-cpp-python")
+    needs_llama_cpp()
     x_NK, w_K = heavy_tailed(64, 1024)
     weights_K = w_K if is_weighted else np.ones_like(w_K)
     ours = native_ops().quantise(type_, x_NK, weights_K)
     theirs = ggml_quantise(type_.ggml_id, ours.shape[1], x_NK, w_K if is_weighted else None)
     lost = [error(x_NK, stored(type_, blocks, x_NK.shape), weights_K) for blocks in (ours, theirs)]
     assert lost[0] <= 1.02 * lost[1]
-
-
-def _has_llama_cpp() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("llama_cpp") is not None
 
 
 @TYPES
