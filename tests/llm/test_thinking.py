@@ -248,6 +248,7 @@ def test_sampling_defaults_follow_the_mode(hybrid_llm):
 
 def test_speculation_changes_no_thought(models, hybrid_llm):
     plain = models.load("hybrid", speculation="off")
+    n_drafted = 0
     with_grammar_of_repeats = "one two three four five six seven. " * 9 + SHORT_SENTENCES
     for budget in (0, 33, 100, None):
         results = []
@@ -256,11 +257,13 @@ def test_speculation_changes_no_thought(models, hybrid_llm):
                 results.append(llm.chat(QUESTION, thinking_budget=budget, max_tokens=400, temperature=0.8, seed=3))
         first, second = results
         assert first.token_ids == second.token_ids
-        assert first.usage.n_drafted == 0 < second.usage.n_drafted
+        assert first.usage.n_drafted == 0
+        n_drafted += second.usage.n_drafted
         assert dataclasses.replace(first.usage, n_drafted=0, n_accepted=0) == dataclasses.replace(
             second.usage, n_drafted=0, n_accepted=0
         )
         assert first.thinking_stopped == second.thinking_stopped
+    assert n_drafted > 0
 
 
 def test_thoughts_side_by_side_are_watched_each_for_itself(hybrid_llm):

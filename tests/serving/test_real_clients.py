@@ -42,7 +42,15 @@ SEEDED = {"seed": 7, "temperature": 0.8}
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory):
     """The process with the small real model that knows tools."""
-    with running(tmp_path_factory.mktemp("serving"), f"{MODEL}={real_model(QWEN_CODER)}", "--max-streams", "4") as server:
+    with running(
+        tmp_path_factory.mktemp("serving"),
+        f"{MODEL}={real_model(QWEN_CODER)}",
+        "--max-streams",
+        "4",
+        "--long-context",
+        "off",
+        "--any-model-scores",
+    ) as server:
         yield server
         failed = [line for line in server.log_lines() if line["level"] == "error" or line.get("status", 0) >= 500]
         assert failed == []
