@@ -19,7 +19,7 @@ from samovar.convert.importance import Importance
 from samovar.convert.source import SourceTensor, source_tensors
 from samovar.errors import BadRequest
 from samovar.formats import open_checkpoint
-from samovar.kernels import F32, PAGE_TOKENS, Activation, Experts, KvPages, Linear, Ops, Spans, Stack, WeightForm
+from samovar.kernels import F32, PAGE_TOKENS, Activation, Experts, KvPages, Linear, LinearStack, Ops, Spans, Stack, WeightForm
 from samovar.llm.model_text import read_model_text
 from samovar.models.blocks import Decoder
 from samovar.models.loader import load_model
@@ -73,33 +73,6 @@ class _Watched:
 
 
 @dataclass(slots=True)
-class _WatchedStack:
-    """Weights of experts, each by itself."""
-
-    members: tuple[_Watched, ...]
-
-    @property
-    def n_stacked(self) -> int:
-        """How many."""
-        return len(self.members)
-
-    @property
-    def n_out(self) -> int:
-        """Rows of each."""
-        return self.members[0].n_out
-
-    @property
-    def n_in(self) -> int:
-        """Columns of each."""
-        return self.members[0].n_in
-
-    @property
-    def size_bytes(self) -> int:
-        """Resident bytes of all."""
-        return sum(member.size_bytes for member in self.members)
-
-
-@dataclass(slots=True)
 class WatchingOps:
     """Implements `samovar.kernels.Ops` on those of `inner`, and records the inputs of all weights that it packs.
 
@@ -119,12 +92,12 @@ class WatchingOps:
         self.seen.setdefault(weight.name, []).append(watched.inputs)
         return watched
 
-    def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm = "stored") -> _WatchedStack:
+    def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm = "stored") -> LinearStack:
         """As `Ops.pack_stack`, one expert at a time."""
         experts = (
             member for t in tensors for member in ([t] if len(t.shape) == 2 else [t.entry(e) for e in range(t.shape[0])])
         )
-        return _WatchedStack(tuple(self.pack(expert, form) for expert in experts))
+        return LinearStack(tuple(self.pack(expert, form) for expert in experts))
 
     def linear(
         self,
@@ -173,8 +146,10 @@ class WatchingOps:
 
 
 def _member(stack: Stack, index: int) -> _Watched:
-    assert isinstance(stack, _WatchedStack)
-    return stack.members[index]
+    assert isinstance(stack, LinearStack)
+    member = stack.members[index]
+    assert isinstance(member, _Watched)
+    return member
 
 
 def calibrate(

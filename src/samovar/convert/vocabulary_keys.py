@@ -6,7 +6,6 @@ put pieces together in.
 """
 
 from collections.abc import Mapping
-from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,7 @@ from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats.gguf_values import EncodedValue, encode_as, encode_list
 from samovar.formats.hf_folder import HfCheckpoint
 from samovar.formats.json_object import read_json_object
+from samovar.text.gguf_vocabulary import TokenKind
 from samovar.text.tokenizer_json import read_tokenizer_json, words_rule
 from samovar.text.vocabulary import PieceKind, Vocabulary
 
@@ -26,17 +26,6 @@ _ROLES: Final = {
     "sep_token": "seperator",
 }
 _NO_SCORE: Final = -1e6
-
-
-class _Kind(IntEnum):
-    """tokenizer.ggml.token_type."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
 
 
 def vocabulary_keys(checkpoint: HfCheckpoint, vocab_size: int) -> dict[str, EncodedValue]:
@@ -66,16 +55,16 @@ def vocabulary_keys(checkpoint: HfCheckpoint, vocab_size: int) -> dict[str, Enco
     return found
 
 
-def _tokens(path: Path, pieces: dict[str, int], vocabulary: Vocabulary, vocab_size: int) -> tuple[list[str], list[_Kind]]:
+def _tokens(path: Path, pieces: dict[str, int], vocabulary: Vocabulary, vocab_size: int) -> tuple[list[str], list[TokenKind]]:
     """The text and kind of each id; ids without a token are unused."""
     most = max([*pieces.values(), *(token.id for token in vocabulary.control_tokens)])
     if most >= vocab_size:
         raise FormatError(f"{path}: has a token with id {most}; the model's embedding has {vocab_size} rows")
-    tokens, kinds = [f"[PAD{i}]" for i in range(vocab_size)], [_Kind.UNUSED] * vocab_size
+    tokens, kinds = [f"[PAD{i}]" for i in range(vocab_size)], [TokenKind.UNUSED] * vocab_size
     for text, token_id in pieces.items():
-        tokens[token_id], kinds[token_id] = text, _Kind.NORMAL
+        tokens[token_id], kinds[token_id] = text, TokenKind.NORMAL
     for token in vocabulary.control_tokens:
-        tokens[token.id], kinds[token.id] = token.text, _Kind.CONTROL if token.is_special else _Kind.USER_DEFINED
+        tokens[token.id], kinds[token.id] = token.text, TokenKind.CONTROL if token.is_special else TokenKind.USER_DEFINED
     if len(set(tokens)) < len(tokens):
         raise FormatError(f"{path}: two ids have the same token; expected each token once")
     return tokens, kinds
@@ -96,7 +85,7 @@ def _byte_level(path: Path, merges: list[list[str]]) -> dict[str, EncodedValue]:
 
 
 def _sentencepiece(
-    tokens: list[str], kinds: list[_Kind], merges: list[list[str]], unknown: object, vocabulary: Vocabulary
+    tokens: list[str], kinds: list[TokenKind], merges: list[list[str]], unknown: object, vocabulary: Vocabulary
 ) -> dict[str, EncodedValue]:
     """Changes `kinds` where a token is a byte or the unknown one."""
     ranks: dict[str, int] = {}
@@ -105,11 +94,12 @@ def _sentencepiece(
     bytes_ = {f"<0x{byte:02X}>" for byte in range(256)}
     for token_id, text in enumerate(tokens):
         if text in bytes_:
-            kinds[token_id] = _Kind.BYTE
+            kinds[token_id] = TokenKind.BYTE
         elif text == unknown:
-            kinds[token_id] = _Kind.UNKNOWN
+            kinds[token_id] = TokenKind.UNKNOWN
     scores = [
-        -float(ranks[t]) if t in ranks and kind is _Kind.NORMAL else _NO_SCORE for t, kind in zip(tokens, kinds, strict=True)
+        -float(ranks[t]) if t in ranks and kind is TokenKind.NORMAL else _NO_SCORE
+        for t, kind in zip(tokens, kinds, strict=True)
     ]
     return {
         "model": encode_as("string", "llama"),

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats.grouped import I16, U8, GroupedWeight, Kind, Scales, unpack_words
 from samovar.formats.quantisation_keys import FLOATS, Keys, Parts, floats, integers, n_groups, refuse_listed, whole_groups
+from samovar.formats.safe_pattern import SafePattern
 from samovar.tensors.dtypes import I32, TensorType
 from samovar.tensors.stored import StoredTensor
 
@@ -32,7 +33,7 @@ _HARMLESS: Final = {
 
 def read_gptq(keys: Keys, parts: Parts) -> tuple[list[GroupedWeight], str]:
     """The quantised weights, and a line about them. Raises FormatError and UnsupportedModel."""
-    bits = keys.want("bits", *_BITS)
+    bits = keys.need("bits", *_BITS)
     assert isinstance(bits, int)
     keys.want("is_marlin_format", False)
     keys.want("pack_dtype", "int32")
@@ -40,22 +41,25 @@ def read_gptq(keys: Keys, parts: Parts) -> tuple[list[GroupedWeight], str]:
     group_size, is_ordered = keys.whole("group_size", 128), keys.flag("desc_act", False)
     keys.flag("sym", True)  # the zero points are in the file either way
     listed = keys.names("modules_to_not_convert")
-    _refuse_changes(keys)
+    left_out = _left_out(keys)
     keys.finish(_HARMLESS)
     modules = parts.modules("qweight")
     refuse_listed(modules, listed, keys.where)
+    if wrong := [module for module in modules if any(pattern.matches(module) for pattern in left_out)]:
+        raise FormatError(f"{keys.where}.dynamic leaves {wrong[0]!r} out, and its tensors are quantised; one of them is wrong")
     weights = [_read_module(keys, parts, module, bits, group_size, zero_offset, is_ordered) for module in modules]
     groups = "one group a row" if group_size == -1 else f"groups of {group_size}"
     return weights, f"GPTQ, {bits} bits, {groups}{', ordered by activation' if is_ordered else ''}"
 
 
-def _refuse_changes(keys: Keys) -> None:
-    """`dynamic` may leave modules out ("-:pattern"), which their tensors show; it may not give some other bits or groups."""
+def _left_out(keys: Keys) -> list[SafePattern]:
+    """What `dynamic` leaves out: "-:pattern", from the start of a name on. It may not give modules other bits or groups."""
     dynamic = keys.pop("dynamic")
     if dynamic is None:
-        return
+        return []
     if not isinstance(dynamic, dict) or not all(isinstance(name, str) and name.startswith("-:") for name in dynamic):
         raise UnsupportedModel(f"{keys.where}.dynamic gives modules settings of their own, which is not read")
+    return [SafePattern(f"(?:{name.removeprefix('-:')}).*", keys.where) for name in dynamic]
 
 
 def _read_module(

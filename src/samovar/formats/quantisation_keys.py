@@ -80,6 +80,12 @@ class Keys:
             raise UnsupportedModel(f"{self.where}.{key} is {str(value)[:60]!r}, which is not read; expected {expected}")
         return value
 
+    def need(self, key: str, *choices: object) -> object:
+        """As `want`, of a key that has no default. Raises FormatError where it is missing."""
+        if self._rest.get(key) is None:
+            raise self._wrong(key, None, " or ".join(map(repr, choices)))
+        return self.want(key, *choices)
+
     def finish(self, harmless: Iterable[str] = ()) -> None:
         """Refuse the keys that are left over; `harmless` ones have no effect on values, nor has any that is empty."""
         left = {key: value for key, value in self._rest.items() if value not in (None, [], {}, "")}
@@ -155,8 +161,11 @@ def whole_groups(keys: Keys, name: str, n_in: int, group_size: int) -> int:
 
 
 def refuse_listed(modules: Iterable[str], listed: tuple[str, ...], where: str) -> None:
-    """Raise FormatError where a module that the config calls unquantised is quantised."""
-    if wrong := sorted(set(modules) & set(listed)):
+    """Raise FormatError where a module that the config calls unquantised is quantised.
+
+    An entry is a module's path or whole parts of one: `mlp.gate` is in `layers.0.mlp.gate`, not in `layers.0.mlp.gate_proj`.
+    """
+    if wrong := sorted(module for module in modules if any(f".{entry}." in f".{module}." for entry in listed)):
         raise FormatError(
             f"{where}: {wrong[0]!r} is listed as not quantised, and its tensors are quantised; one of them is wrong"
         )

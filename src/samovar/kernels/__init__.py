@@ -134,6 +134,33 @@ class Stack(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class LinearStack:
+    """The weights of a projection of all experts of a layer, one by one."""
+
+    members: tuple[Linear, ...]
+
+    @property
+    def n_stacked(self) -> int:
+        """Experts."""
+        return len(self.members)
+
+    @property
+    def n_out(self) -> int:
+        """Rows of each weight."""
+        return self.members[0].n_out
+
+    @property
+    def n_in(self) -> int:
+        """Columns of each weight."""
+        return self.members[0].n_in
+
+    @property
+    def size_bytes(self) -> int:
+        """Resident bytes of all."""
+        return sum(member.size_bytes for member in self.members)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experts:
     """The weights of a layer's experts: `gate` and `up` [E, F, D], `down` [E, D, F]."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.kernels import F32, PAGE_TOKENS, Activation, Experts, KvPages, Linear, Spans, Stack, WeightForm
+from samovar.kernels import F32, PAGE_TOKENS, Activation, Experts, KvPages, Linear, LinearStack, Spans, Stack, WeightForm
 from samovar.kernels.dequantise import dequantise
 from samovar.kernels.finite import has_finite_scales, scales_not_finite
 from samovar.kernels.int4 import dequantise_int4, not_finite, quantise_int4
@@ -46,33 +46,6 @@ class StoredLinear:
         return self.tensor.size_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StoredStack:
-    """The weights of a projection of all experts of a layer, one by one."""
-
-    members: tuple[StoredLinear, ...]
-
-    @property
-    def n_stacked(self) -> int:
-        """Experts."""
-        return len(self.members)
-
-    @property
-    def n_out(self) -> int:
-        """Rows of each weight."""
-        return self.members[0].n_out
-
-    @property
-    def n_in(self) -> int:
-        """Columns of each weight."""
-        return self.members[0].n_in
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the stored form."""
-        return sum(member.size_bytes for member in self.members)
-
-
 class ReferenceOps:
     """Implements `samovar.kernels.Ops` without native code."""
 
@@ -91,10 +64,10 @@ class ReferenceOps:
         data = dequantise_int4(quantise_int4(w_NK)).reshape(-1).view(np.uint8)
         return StoredLinear(replace(weight, type=dtypes.F32, data=data))
 
-    def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm = "stored") -> StoredStack:
+    def pack_stack(self, tensors: tuple[StoredTensor, ...], form: WeightForm = "stored") -> LinearStack:
         """As `pack`, expert by expert."""
         weights = [w for t in tensors for w in ([t] if len(t.shape) == 2 else [t.entry(i) for i in range(t.shape[0])])]
-        return StoredStack(tuple(self.pack(weight, form) for weight in weights))
+        return LinearStack(tuple(self.pack(weight, form) for weight in weights))
 
     def quantise(self, type_: TensorType, x_NK: F32, importance_K: F32) -> NDArray[np.uint8]:
         """See `kernels.quantise`."""
@@ -236,8 +209,10 @@ class ReferenceOps:
 
 def _member(stack: Stack, index: int) -> StoredLinear:
     """One expert's weight."""
-    assert isinstance(stack, StoredStack)
-    return stack.members[index]
+    assert isinstance(stack, LinearStack)
+    member = stack.members[index]
+    assert isinstance(member, StoredLinear)
+    return member
 
 
 def _product(x_TD: F32, weight: Linear) -> F32:

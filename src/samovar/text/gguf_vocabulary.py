@@ -51,7 +51,7 @@ _END_NAMES: Final = frozenset({
 })  # fmt: skip
 
 
-class _Kind(IntEnum):
+class TokenKind(IntEnum):
     """tokenizer.ggml.token_type."""
 
     NORMAL = 1
@@ -63,9 +63,9 @@ class _Kind(IntEnum):
 
 
 # Sets of plain numbers: hundreds of thousands of kinds are looked up, and comparing members of an enumeration takes long.
-_MATCHED: Final = frozenset({int(_Kind.CONTROL), int(_Kind.USER_DEFINED)})
-_SPELLED: Final = frozenset({int(_Kind.NORMAL), int(_Kind.BYTE), int(_Kind.UNKNOWN)})
-_UNUSED: Final = int(_Kind.UNUSED)
+_MATCHED: Final = frozenset({int(TokenKind.CONTROL), int(TokenKind.USER_DEFINED)})
+_SPELLED: Final = frozenset({int(TokenKind.NORMAL), int(TokenKind.BYTE), int(TokenKind.UNKNOWN)})
+_UNUSED: Final = int(TokenKind.UNUSED)
 
 
 def read_gguf_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
@@ -81,7 +81,7 @@ def read_gguf_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
     kinds = _kinds(metadata, tokens)
     encoder = _byte_level(metadata, tokens, kinds) if model == "gpt2" else _sentencepiece(metadata, tokens, kinds)
     is_spm = model == "llama"
-    matched = _MATCHED | {int(_Kind.UNKNOWN)} if is_spm else _MATCHED
+    matched = _MATCHED | {int(TokenKind.UNKNOWN)} if is_spm else _MATCHED
     has_prefix = is_spm and _flag(metadata, "add_space_prefix", default=True)
     ids = {role: _id(metadata, role, tokens) for role in ("bos", "eos", "eot", "eom", "unknown", "padding")}
     bos_by_default = is_spm or _WORDS.get(str(metadata.get(_KEY + "pre"))) in _LOOKED_UP
@@ -89,7 +89,7 @@ def read_gguf_vocabulary(metadata: Mapping[str, object]) -> Vocabulary:
         encoder=encoder,
         normalize=_spm_normalizer(has_prefix=has_prefix) if is_spm else _normalizer(metadata),
         control_tokens=tuple(
-            ControlToken(id=i, text=text, is_special=kind != _Kind.USER_DEFINED)
+            ControlToken(id=i, text=text, is_special=kind != TokenKind.USER_DEFINED)
             for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True))
             if kind in matched
         ),
@@ -139,8 +139,8 @@ def _byte_level(metadata: Mapping[str, object], tokens: list[str], kinds: list[i
     merges = _column(metadata, "merges", str)
     if native_missing_reason() is not None or words in _BY_PACKAGE:
         return PackageEncoder(_package_byte_level(tokens, kinds, _pairs(merges), words), PieceKind.BYTE_LEVEL)
-    role_of = np.full(max(_Kind) + 1, HIDDEN, np.uint8)
-    role_of[[*_MATCHED, _Kind.NORMAL]] = [*[NAMED] * len(_MATCHED), ORDINARY]
+    role_of = np.full(max(TokenKind) + 1, HIDDEN, np.uint8)
+    role_of[[*_MATCHED, TokenKind.NORMAL]] = [*[NAMED] * len(_MATCHED), ORDINARY]
     roles = role_of[np.array(kinds)]
     try:
         return TableEncoder.build(tokens, merges, roles, words=words, looks_up_words=words in _LOOKED_UP)
@@ -164,7 +164,7 @@ def _package_byte_level(
 ) -> "tokenizers.Tokenizer":
     from tokenizers import Regex, pre_tokenizers
 
-    vocabulary = {text: i for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == _Kind.NORMAL}
+    vocabulary = {text: i for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == TokenKind.NORMAL}
     # Some vocabularies mark as user-defined or control what words are built from.
     others = {text: i for i, (text, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind in _MATCHED}
     vocabulary |= {p: others[p] for left, right in pairs for p in (left, right, left + right) if p in others}
@@ -199,15 +199,15 @@ def _package_sentencepiece(
     if len(scores) != len(tokens):
         raise FormatError(f"{_KEY}scores has {len(scores)} entries, {_KEY}tokens {len(tokens)}; expected one for each")
     vocabulary = {t: i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind in _SPELLED}
-    bytes_ = {t for t, kind in zip(tokens, kinds, strict=True) if kind == _Kind.BYTE}
+    bytes_ = {t for t, kind in zip(tokens, kinds, strict=True) if kind == TokenKind.BYTE}
     if missing := [b for b in range(256) if f"<0x{b:02X}>" not in bytes_]:
         raise UnsupportedModel(f"{_KEY}tokens has no token for byte 0x{missing[0]:02X}; expected one for each byte")
-    unknown_id = kinds.index(_Kind.UNKNOWN) if _Kind.UNKNOWN in kinds else _id(metadata, "unknown", tokens)
+    unknown_id = kinds.index(TokenKind.UNKNOWN) if TokenKind.UNKNOWN in kinds else _id(metadata, "unknown", tokens)
     if unknown_id is None:
         raise FormatError(f"{_KEY}token_type marks no token as unknown (2), and no unknown_token_id is given; expected one")
     unknown = tokens[unknown_id]
     vocabulary[unknown] = unknown_id
-    pairs = _pairs_by_score({t: i for t, i in vocabulary.items() if kinds[i] == _Kind.NORMAL}, scores)
+    pairs = _pairs_by_score({t: i for t, i in vocabulary.items() if kinds[i] == TokenKind.NORMAL}, scores)
     if with_control:
         vocabulary |= _control_within(tokens, kinds, max(vocabulary.values()))
     return _encoder(vocabulary, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True)
@@ -254,8 +254,8 @@ def _kinds(metadata: Mapping[str, object], tokens: list[str]) -> list[int]:
     kinds = _column(metadata, "token_type", int)
     if len(kinds) != len(tokens):
         raise FormatError(f"{_KEY}token_type has {len(kinds)} entries, {_KEY}tokens {len(tokens)}; expected one for each")
-    if unknown := set(kinds) - set(_Kind):
-        raise FormatError(f"{_KEY}token_type has {min(unknown)}; expected 1 to {max(_Kind)}")
+    if unknown := set(kinds) - set(TokenKind):
+        raise FormatError(f"{_KEY}token_type has {min(unknown)}; expected 1 to {max(TokenKind)}")
     if len(set(tokens)) != len(tokens):
         seen: set[str] = set()
         twice = next(t for t in tokens if t in seen or seen.add(t))  # type: ignore[func-returns-value]
@@ -265,7 +265,7 @@ def _kinds(metadata: Mapping[str, object], tokens: list[str]) -> list[int]:
 
 def _end_ids(tokens: list[str], kinds: list[int], named: tuple[int | None, ...]) -> tuple[int, ...]:
     """The ids that end an answer: those the file names, then those with a name that is known for it."""
-    known = [i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=True)) if t in _END_NAMES and kind == _Kind.CONTROL]
+    known = [i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=True)) if t in _END_NAMES and kind == TokenKind.CONTROL]
     return tuple(dict.fromkeys([*(i for i in named if i is not None), *known]))
 
 
