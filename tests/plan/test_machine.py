@@ -1,7 +1,5 @@
 """A machine's figures are those that it would have if nothing else ran."""
 
-import time
-
 import pytest
 
 from samovar.kernels.native import available_isas
@@ -9,20 +7,12 @@ from samovar.plan import machine
 from samovar.plan.machine import measure_machine
 
 
-def test_time_that_others_had_is_taken_out() -> None:
-    def half_asleep() -> float:
-        end = time.process_time() + 0.05
-        while time.process_time() < end:
-            pass
-        time.sleep(0.05)
-        return 100.0
-
-    assert machine._undisturbed(half_asleep, 1) >= 195
-    assert machine._undisturbed(half_asleep, 2) >= 390
-
-
-def test_a_rate_is_never_lowered() -> None:
-    assert machine._undisturbed(lambda: 100.0, 1) >= 100
+@pytest.mark.parametrize(
+    ("n_threads", "cpu", "expected"), [(1, 0.5, 200), (2, 0.5, 400), (2, 2.0, 100), (1, 1.5, 100), (1, 0, 100)]
+)
+def test_time_that_others_had_is_taken_out_and_a_rate_is_never_lowered(n_threads: int, cpu: float, expected: float) -> None:
+    wall_s, cpu_s = iter([5.0, 6.0]), iter([3.0, 3.0 + cpu])
+    assert machine._undisturbed(lambda: 100.0, n_threads, wall_s.__next__, cpu_s.__next__) == expected
 
 
 @pytest.mark.skipif(not available_isas(), reason="native kernels are not built")

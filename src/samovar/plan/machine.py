@@ -11,6 +11,8 @@ from samovar.plan.costs import Machine
 if TYPE_CHECKING:
     from samovar._native import Limits as NativeLimits
 
+Clock = Callable[[], float]
+
 _BUFFER_BYTES: Final = 512 << 20  # as in `kernels.limits`
 _PASSES: Final = 9
 _ROUNDS: Final = 200_000
@@ -29,9 +31,11 @@ def measure_machine(isa: str, n_threads: int) -> Machine:
     return Machine(read_bytes_per_s=statistics.median(read), int8_ops_per_s=statistics.median(int8))
 
 
-def _undisturbed(run: Callable[[], float], n_threads: int) -> float:
+def _undisturbed(
+    run: Callable[[], float], n_threads: int, wall_s: Clock = time.perf_counter, cpu_s: Clock = time.process_time
+) -> float:
     """The rate that `run` returns by the clock, by the processor time that its threads had."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = wall_s(), cpu_s()
     rate = run()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = wall_s() - wall, cpu_s() - cpu
     return rate * max(1.0, n_threads * wall / cpu) if cpu > 0 else rate
