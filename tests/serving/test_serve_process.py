@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import threading
@@ -79,6 +80,25 @@ def test_a_server_that_is_told_to_end_finishes_its_streams_and_takes_nothing_new
         assert errors_in(events) == []
         assert server.ended() == 0
         assert not children(server.process.pid)
+
+
+def test_a_server_that_drains_hears_a_request_out_before_it_refuses_and_hangs_up(argv, tmp_path):
+    with running(tmp_path, *argv) as server:
+        reader, engine = Reader(server, LONG | {"max_tokens": 300}), server.engine_pid()
+        os.kill(engine, signal.SIGSTOP)
+        server.process.send_signal(signal.SIGTERM)
+        while server.client.get("/health").status_code == 200:
+            time.sleep(0.01)
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n" % CHAT.encode())
+            connection.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            connection.sendall(b"x" * 10)
+            assert b"shutting_down" in b"".join(iter(lambda: connection.recv(65_536), b""))
+        os.kill(engine, signal.SIGCONT)
+        assert reader.all()[-1] == "[DONE]"
 
 
 def test_streams_that_outlast_the_drain_end_with_one_error_and_the_server_with_success(argv, tmp_path):

@@ -73,16 +73,7 @@ class BoundedBody:
             self._n_bytes += n_more
         return message
 
-    def release(self) -> None:
-        """The request is over, and its body gone."""
-        self._room.n_held -= self._n_bytes
-
-    async def _check(self, n_bytes: int) -> None:
-        if n_bytes > self._max_bytes:
-            await self._drop()
-            raise BodyTooLarge(f"the body has more than {self._max_bytes} bytes, the most that is taken here; send less")
-
-    async def _drop(self) -> None:
+    async def drop(self) -> None:
         """Let more come for a while and forget it: a client that is cut off while it writes may never read why."""
         if self._is_whole or (self._is_held_back and not self._n_bytes):  # nothing more will come without leave
             return
@@ -90,3 +81,12 @@ class BoundedBody:
             async with asyncio.timeout(_DROP_S):
                 while (await self._receive()).get("more_body", False):
                     pass
+
+    def release(self) -> None:
+        """The request is over, and its body gone."""
+        self._room.n_held -= self._n_bytes
+
+    async def _check(self, n_bytes: int) -> None:
+        if n_bytes > self._max_bytes:
+            await self.drop()
+            raise BodyTooLarge(f"the body has more than {self._max_bytes} bytes, the most that is taken here; send less")

@@ -45,6 +45,7 @@ class Gate:
             if isinstance(error, NoKey):
                 reply.headers["www-authenticate"] = "Bearer"
             if isinstance(error, ShuttingDown):
+                await body.drop()
                 reply.headers["connection"] = "close"
             await reply(scope, receive, send)
         finally:
