@@ -22,6 +22,7 @@ from samovar.cli.chat_session import ChatSession
 from samovar.cli.chat_view import AnswerView, StopKey, keys_unseen
 from samovar.cli.loading import load_llm
 from samovar.cli.progress import ProgressBar
+from samovar.cli.reading import ReadingBar
 from samovar.cli.terminal import Streams, one_line, printable
 from samovar.errors import SamovarError
 from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, resolve
@@ -85,9 +86,11 @@ def _answer_once(session: ChatSession, question: str, streams: Streams) -> None:
         **session.sampling,
     )
     try:
-        for delta in stream:
-            if delta.field == "content":
-                streams.write_text(delta.text)
+        with ReadingBar(streams, session.llm) as reading:
+            for delta in stream:
+                reading.stop()
+                if delta.field == "content":
+                    streams.write_text(delta.text)
     finally:
         stream.close()
     streams.write_text("\n")
@@ -110,21 +113,22 @@ def _talk(session: ChatSession, streams: Streams) -> None:
         outcome = run_command(line, session)
         if outcome is None:
             with keys_unseen(streams.stdin):
-                _answer(message_text(line), session, console)
+                _answer(message_text(line), session, streams, console)
         elif outcome.is_end:
             return
         else:
             console.print(Text(printable(outcome.text), style="red" if outcome.is_error else "dim"))
 
 
-def _answer(text: str, session: ChatSession, console: Console) -> None:
+def _answer(text: str, session: ChatSession, streams: Streams, console: Console) -> None:
     """One turn on the screen."""
     view = AnswerView(console)
     try:
-        with StopKey() as stop:
+        with StopKey() as stop, ReadingBar(streams, session.llm) as reading:
 
             def show(delta: Delta) -> None:
                 stop.is_patient = True
+                reading.stop()
                 view.show(delta)
 
             try:

@@ -18,6 +18,7 @@ from samovar.cli.arguments import (
 )
 from samovar.cli.loading import load_llm
 from samovar.cli.progress import ProgressBar
+from samovar.cli.reading import ReadingBar
 from samovar.cli.terminal import Streams
 from samovar.errors import BadRequest
 from samovar.llm import LLM, Result
@@ -78,10 +79,12 @@ def _generate(
     else:
         stream = llm.stream_generate(prompt, **sampling)
     try:
-        for delta in stream:
-            progress.stop()
-            if delta.field == "content" and not args.json:
-                streams.write_text(delta.text)
+        with ReadingBar(streams, llm, packing=progress) as reading:
+            for delta in stream:
+                progress.stop()
+                reading.stop()
+                if delta.field == "content" and not args.json:
+                    streams.write_text(delta.text)
     finally:
         stream.close()
     result = stream.result
