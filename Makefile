@@ -57,7 +57,7 @@ $(VENV)/.checks: $(VENV)/.installed
 # The tests run without a network: what they need from outside is fetched here. Of these packages only the templates, the
 # vocabularies and the texts in them are wanted, so they come without their dependencies. A test that misses one is skipped
 # with the reason, and fails under CI=true.
-$(VENV)/.witnesses: $(VENV)/.checks $(VENV)/udhr $(VENV)/llama_cpp_templates
+$(VENV)/.witnesses: $(VENV)/.checks $(VENV)/udhr $(VENV)/llama_cpp_templates $(VENV)/quantisers
 	@$(BIN)/python -m pip install --quiet --no-deps "trl==1.16.0" "mistral-common==1.13.1" "llama-models==0.3.0" >&2 < /dev/null \
 	  && touch $@ || echo "templates and vocabularies for the tests could not be fetched" >&2
 
@@ -72,6 +72,18 @@ $(VENV)/llama_cpp_templates: | $(VENV)/.created
 	  && tar -xzf llama_cpp_python-*.tar.gz --strip-components=5 --wildcards '*/vendor/llama.cpp/models/templates/*.jinja' \
 	  && rm llama_cpp_python-*.tar.gz && mv ../$(notdir $@).part ../$(notdir $@) \
 	  || echo "templates that llama.cpp's package carries could not be fetched" >&2
+
+# How AutoAWQ and AutoGPTQ unpack weights: a file of each, which needs no more than torch and transformers.
+$(VENV)/quantisers: | $(VENV)/.created
+	@rm -rf $@.part && mkdir $@.part && cd $@.part \
+	  && ../../$(BIN)/python -m pip download --quiet --no-deps --no-binary autoawq --dest . autoawq==0.2.9 >&2 < /dev/null \
+	  && tar -xzf autoawq-0.2.9.tar.gz --strip-components=3 autoawq-0.2.9/awq/utils/packing_utils.py \
+	  && ../../$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --python-version 3.11 \
+	    --platform manylinux2014_x86_64 --dest . auto-gptq==0.7.1 >&2 < /dev/null \
+	  && ../../$(BIN)/python -c 'import glob, pathlib, zipfile; pathlib.Path("qlinear_cuda.py").write_bytes( \
+	    zipfile.ZipFile(*glob.glob("auto_gptq*.whl")).read("auto_gptq/nn_modules/qlinear/qlinear_cuda.py"))' \
+	  && rm *.tar.gz *.whl && mv ../$(notdir $@).part ../$(notdir $@) \
+	  || echo "what AWQ and GPTQ are checked with could not be fetched" >&2
 
 # Programs that tests let talk to the server ask for much, so they have an environment of their own.
 $(CLIENTS_VENV)/.installed:
