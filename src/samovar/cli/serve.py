@@ -43,11 +43,16 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser("serve", help="answer over HTTP", description=__doc__, epilog=_EXAMPLES)
+    add_options(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The models, and how they are served."""
     add_model_options(parser, many=True)
     _add_offer_options(parser.add_argument_group("models"))
     _add_network_options(parser.add_argument_group("network"))
     _add_access_options(parser.add_argument_group("access"))
-    parser.set_defaults(run=run, parser=parser)
 
 
 def _add_offer_options(group: "argparse._ArgumentGroup") -> None:
@@ -141,6 +146,11 @@ def _add_access_options(group: "argparse._ArgumentGroup") -> None:
 
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Serve until a signal says otherwise."""
+    return serve(args, streams)
+
+
+def serve(args: argparse.Namespace, streams: Streams, on_listen: Callable[[str], None] = lambda _: None) -> int:
+    """Serve until a signal says otherwise. Once clients can connect, `on_listen` is called with the server's address."""
     model_settings = _check(args)
     from samovar.serving.app import build_app  # start-up waits for imports, and no other command needs these
     from samovar.serving.listen import ListenSettings, bind, listen, tls_context
@@ -167,8 +177,13 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
             fetch=partial(_fetched, args, model_settings, streams) if args.allow_pull else None,
         )
         settings = ListenSettings(drain_timeout_s=args.drain_timeout, trusted_proxies=args.trusted_proxy, tls=tls)
-        names = server.registry.names()
-        listen(build_app(server, guard), server, bound, settings, lambda: _greet(args, streams, bound, names, guard))
+        names, url = server.registry.names(), _url(args, bound)
+
+        def ready() -> None:
+            _greet(args, streams, url, names, guard)
+            on_listen(url)
+
+        listen(build_app(server, guard), server, bound, settings, ready)
     return 0
 
 
@@ -272,13 +287,18 @@ def _fetched(
     return _offer(name, str(path), None if args.keep_alive < 0 else args.keep_alive, settings, streams)
 
 
-def _greet(args: argparse.Namespace, streams: Streams, bound: socket.socket, names: list[str], guard: "Guard") -> None:
-    """Say where the server is and how it is used."""
+def _url(args: argparse.Namespace, bound: socket.socket) -> str:
+    """Where this machine finds the server, without a slash at the end."""
     from samovar.serving.guard import host_name
-    from samovar.serving.log import LOG
 
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(args.host, host_name(args.host))  # noqa: S104
-    url = f"{'http' if args.tls_cert is None else 'https'}://{host}:{bound.getsockname()[1]}"
+    return f"{'http' if args.tls_cert is None else 'https'}://{host}:{bound.getsockname()[1]}"
+
+
+def _greet(args: argparse.Namespace, streams: Streams, url: str, names: list[str], guard: "Guard") -> None:
+    """Say where the server is and how it is used."""
+    from samovar.serving.log import LOG
+
     if args.log_format == "json":
         LOG.info("listening", extra={"fields": {"url": url, "models": names}})
         return
