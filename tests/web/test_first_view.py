@@ -37,7 +37,7 @@ def test_nothing_on_the_page_shifts_while_an_answer_streams(page, note_figure):
             window.shifts = [];
             new PerformanceObserver(list => {
                 for (const e of list.getEntries()) window.shifts.push([e.value, e.hadRecentInput,
-                    e.sources.map(s => `${s.node?.nodeName} ${s.node?.className} ${JSON.stringify(s.previousRect)} ${JSON.stringify(s.currentRect)}`)]);
+                    e.sources.map(s => [s.node?.nodeName, s.node?.className, s.previousRect.y, s.currentRect.y])]);
             }).observe({ type: "layout-shift" });
         }"""
     )

@@ -88,7 +88,8 @@ def test_what_is_read_stays_where_it_is_while_older_messages_come(visit, server)
             const jumps = [];
             for (let i = 0; i < 250; i++) {
                 const middle = list.getBoundingClientRect().top + list.clientHeight / 2;
-                const seen = [...document.querySelectorAll("[data-message-id]")].find(n => n.getBoundingClientRect().bottom > middle);
+                const all = [...document.querySelectorAll("[data-message-id]")];
+                const seen = all.find(n => n.getBoundingClientRect().bottom > middle);
                 const id = seen?.dataset.messageId, before = seen && place(seen), top = list.scrollTop;
                 list.scrollTop -= 80;
                 await new Promise(requestAnimationFrame);

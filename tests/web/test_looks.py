@@ -94,7 +94,7 @@ def test_axe_finds_no_fault_with_what_opens_over_the_page(visit, talk, axe, look
 
 def test_the_app_can_be_used_without_a_mouse(visit, server):
     page = visit(server.url)
-    focus = "document.activeElement?.getAttribute('aria-label') || document.activeElement?.textContent || document.activeElement?.tagName"
+    focus = "(e => e.getAttribute('aria-label') || e.textContent || e.tagName)(document.activeElement)"
     reached = []
     for _ in range(25):
         page.keyboard.press("Tab")
