@@ -3,12 +3,13 @@
 export type Route =
   { view: "chat"; chatId: string | null; messageId: string | null } | { view: "dashboard" | "admin" | "settings" };
 
-/** `#/c/CHAT`, `#/c/CHAT/m/MESSAGE` (shown at that message), `#/dashboard`, `#/admin`, `#/settings`; all else is a new chat. */
+/** `#/c/CHAT`, `#/c/CHAT?m=MESSAGE` (shown at that message), `#/dashboard`, `#/admin`, `#/settings`; all else is a new chat. */
 export function parseHash(hash: string): Route {
-  const [view, chatId, m, messageId] = hash.replace(/^#\/?/, "").split("/").map(decode);
+  const [path = "", query = ""] = hash.replace(/^#\/?/, "").split("?");
+  const [view, chatId] = path.split("/").map(decode);
   if (view === "dashboard" || view === "admin" || view === "settings") return { view };
   if (view !== "c" || !chatId) return { view: "chat", chatId: null, messageId: null };
-  return { view: "chat", chatId, messageId: m === "m" && messageId ? messageId : null };
+  return { view: "chat", chatId, messageId: new URLSearchParams(query).get("m") };
 }
 
 function decode(part: string): string {
@@ -20,8 +21,8 @@ function decode(part: string): string {
 }
 
 export function chatHash(chatId: string, messageId?: string | null): string {
-  const tail = messageId ? `/m/${encodeURIComponent(messageId)}` : "";
-  return `#/c/${encodeURIComponent(chatId)}${tail}`;
+  const query = messageId ? `?m=${encodeURIComponent(messageId)}` : "";
+  return `#/c/${encodeURIComponent(chatId)}${query}`;
 }
 
 class Router {
