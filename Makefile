@@ -62,7 +62,7 @@ $(STATIC)/index.html: $(WEB_PACKAGES) $(WEB_INPUTS)
 
 $(WEB_PACKAGES): $(VENV)/.node web/package.json web/package-lock.json
 	@echo "installing what the app for the browser is built with" >&2
-	@$(npm) ci --loglevel error --no-audit --no-fund >&2 < /dev/null
+	@$(npm) ci --loglevel error --no-audit --no-fund > /dev/null < /dev/null
 	@touch $@
 
 # Node.js of the system, where Vite takes it; else the one on PyPI.

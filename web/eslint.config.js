@@ -11,7 +11,7 @@ export default ts.config(
   ...svelte.configs.recommended,
   ...svelte.configs.prettier,
   { languageOptions: { globals: { ...globals.browser } } },
-  { files: ["mock/**", "*.config.*"], languageOptions: { globals: { ...globals.node } } },
+  { files: ["mock/**", "*.config.*", "compress.mjs"], languageOptions: { globals: { ...globals.node } } },
   {
     files: ["**/*.svelte", "**/*.svelte.ts"],
     languageOptions: { parserOptions: { parser: ts.parser, extraFileExtensions: [".svelte"], svelteConfig } },
