@@ -132,3 +132,4 @@ def test_the_command_explains_itself_and_has_the_options_of_serve():
     assert "samovar app qwen3:0.6b" in ended.out.split("examples:")[1]
     assert all(option in ended.out for option in ("--no-browser", "--port", "--tls-cert", "--threads", "--max-streams"))
     assert "--port is 70000" in samovar("app", "x.gguf", "--port", "70000").err
+    assert "use samovar serve" in samovar("app", "x.gguf", "--no-app").err

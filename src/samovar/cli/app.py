@@ -34,6 +34,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Serve, with the app open in a browser, until a signal says otherwise."""
+    if args.no_app:
+        args.parser.error("--no-app leaves the app out; use samovar serve for this")
     if not args.model:
         model = _newest()
         streams.note(f"no model is named: {model.name} is the newest in the store")
