@@ -1,1 +1,1 @@
-"""The chat app that browsers show: its pages, and the server side of what they do."""
+"""The chat app: what stands behind the page, on top of the server. It keeps its users' chats in a database of its own."""
