@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from samovar.app.folding import folded
 from samovar.app.schema import MIGRATIONS
 from samovar.errors import StoreError
+from samovar.serving.failures import Refused
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -30,8 +31,18 @@ _SETTINGS: Final = (
 _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
-class DiskFull(StoreError):
+class DatabaseFailed(Refused, StoreError):
+    """SQLite or the disk refused."""
+
+    def __init__(self, message: str, *, status: int = 503, code: str = "database_failed") -> None:
+        super().__init__(message, status=status, code=code)
+
+
+class DiskFull(DatabaseFailed):
     """The database could not grow."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=507, code="disk_full")
 
 
 class _Damaged(Exception):
@@ -141,9 +152,9 @@ def _opened(path: Path) -> sqlite3.Connection:
 def _migrate(file: sqlite3.Connection, path: Path) -> None:
     done = file.execute("PRAGMA user_version").fetchone()[0]
     if done > len(MIGRATIONS):
-        raise StoreError(
-            f"{path} was written by a newer samovar (form {done}; this one knows {len(MIGRATIONS)}): use that one, or give this "
-            "one a folder of its own with --app-data"
+        raise DatabaseFailed(
+            f"{path} was written by a newer samovar (form {done}; this one knows {len(MIGRATIONS)}): use that one, or give "
+            "this one a folder of its own with --app-data"
         )
     for number, migration in enumerate(MIGRATIONS[done:], done + 1):
         file.executescript(f"BEGIN IMMEDIATE; {migration}; PRAGMA user_version = {number}; COMMIT")
@@ -161,20 +172,20 @@ def _put_aside(path: Path) -> Path:
     return kept
 
 
-def _told(path: Path, error: Exception) -> StoreError:
+def _told(path: Path, error: Exception) -> DatabaseFailed:
     """The error in plain words."""
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith("SQLITE_FULL"):
         return DiskFull(f"the disk is full, and the chat could not be saved in {path}: make room, and try again")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return StoreError(
+        return DatabaseFailed(
             f"{path} is in use by another program, perhaps another samovar: end that one, or give this one a folder of its own "
             "with --app-data FOLDER"
         )
     if name.startswith(_DAMAGED):
-        return StoreError(f"{path} is damaged: restart the server, which puts it aside and begins a new one")
+        return DatabaseFailed(f"{path} is damaged: restart the server, which puts it aside and begins a new one")
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")) or isinstance(error, OSError):
-        return StoreError(
+        return DatabaseFailed(
             f"{path} cannot be opened or written ({error}): see who owns the folder, and whether it may be written"
         )
-    return StoreError(f"{path} cannot be read or written: {error}")
+    return DatabaseFailed(f"{path} cannot be read or written: {error}")

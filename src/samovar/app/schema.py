@@ -1,9 +1,11 @@
 """The tables of the app's database, as steps that follow one another; `PRAGMA user_version` counts those that were taken.
 
 Ids are random text, times whole milliseconds since 1970, columns that end in `_json` JSON text. `place` numbers rows in the
-order of their making. A chat's messages are a tree by `parent_id`, which has no cascade: SQLite follows one only 1,000 rows
-deep, and chats are deeper (`message_rows.delete_below` deletes branches). The foreign key is checked at the end of a
-transaction, so that a chat's messages may go, and come, in any order. The user `local` is whoever uses a server that only its own machine reaches.
+order of their making. The user `local` is whoever uses a server that only its own machine reaches.
+
+A chat's messages are a tree by `parent_id`, which has no cascade: SQLite follows one only 1,000 rows deep, and chats are
+deeper (`message_rows.delete_below` deletes branches). The foreign key is checked at the end of a transaction, so that the
+messages of a chat may go, and come, in any order.
 
 `messages_fts` holds the text of each message that is not being written, folded (`folding.folded`), in groups of three
 characters, which finds words of all scripts. It has a copy of its own and does not depend on what folding was when a row
