@@ -9,7 +9,8 @@ from typing import Final
 from starlette.responses import Response
 
 from samovar.app.database import Database, now_ms
-from samovar.app.users import User, user_of_row
+from samovar.app.user_rows import user_of_row
+from samovar.app.users import User
 
 COOKIE: Final = "samovar_session"
 PATH: Final = "/app"
