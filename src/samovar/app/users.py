@@ -6,6 +6,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import Scope
 
+from samovar.serving.auth import find_caller
 from samovar.serving.caller import ANYONE, Caller
 from samovar.serving.failures import Refused
 
@@ -36,10 +37,11 @@ class FindsCallers(Protocol):
 
 
 class EverybodyIsLocal:
-    """For a server that only its own machine reaches: whoever comes is the user `local`."""
+    """For a server that only its own machine reaches: whoever comes is the user `local`, but not through a proxy."""
 
     async def find_caller(self, scope: Scope) -> Caller:
-        """The one user."""
+        """The one user. Raises NoKey for a request that a proxy passed on."""
+        find_caller(scope["headers"], None, needs_key=False)
         user = User(id=LOCAL_ID, name="local", is_admin=True)
         scope["state"]["user"] = user
         return user.caller()

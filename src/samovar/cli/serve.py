@@ -1,4 +1,4 @@
-"""`samovar serve`: answer over HTTP, in the OpenAI, Anthropic and Ollama dialects."""
+"""`samovar serve`: answer over HTTP, in the OpenAI, Anthropic and Ollama dialects, and show the chat app."""
 
 import argparse
 import re
@@ -19,8 +19,10 @@ from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, pull, resolve
 from samovar.llm import LLM
 
 if TYPE_CHECKING:
+    from samovar.serving.dialect import Mounted
     from samovar.serving.guard import Guard
     from samovar.serving.registry import Offered
+    from samovar.serving.server import Server
 
 _EXAMPLES = """examples:
   samovar serve
@@ -87,6 +89,13 @@ def _add_offer_options(group: "argparse._ArgumentGroup") -> None:
         metavar="FOLDER",
         help="where responses, files and batches are kept, for one server at a time (default: in the store)",
     )
+    group.add_argument(
+        "--app-data",
+        type=Path,
+        metavar="FOLDER",
+        help="where the chat app keeps its chats, for one server at a time (default: app in the store)",
+    )
+    group.add_argument("--no-app", action="store_true", help="answer over HTTP alone, without the chat app")
     group.add_argument(
         "--max-waiting",
         type=int,
@@ -168,8 +177,20 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         )
         settings = ListenSettings(drain_timeout_s=args.drain_timeout, trusted_proxies=args.trusted_proxy, tls=tls)
         names = server.registry.names()
-        listen(build_app(server, guard), server, bound, settings, lambda: _greet(args, streams, bound, names, guard))
+        app = build_app(server, guard, _chat_app(args, server, guard))
+        listen(app, server, bound, settings, lambda: _greet(args, streams, bound, names, guard))
     return 0
+
+
+def _chat_app(args: argparse.Namespace, server: "Server", guard: "Guard") -> "Mounted | None":
+    """The chat app; None where it is not wanted. Raises StoreError for a database that cannot be opened."""
+    if args.no_app or guard.needs_key:  # everybody is the same user, which is for this machine alone
+        return None
+    from samovar.app.app import App
+    from samovar.app.database import Database
+    from samovar.app.mount import mounted
+
+    return mounted(App(server=server, database=Database(args.app_data or default_store() / "app")))
 
 
 def _check(args: argparse.Namespace) -> ModelArguments:
@@ -287,6 +308,7 @@ def _greet(args: argparse.Namespace, streams: Streams, bound: socket.socket, nam
     hello = """'{"messages": [{"role": "user", "content": "Hello"}]}'"""
     lines = (
         f"samovar serves {one_line(', '.join(names))}",
+        *(() if args.no_app or guard.needs_key else (f"  app        {url}",)),
         f"  OpenAI     {url}/v1",
         f"  Anthropic  {url}",
         f"  Ollama     {url}",
