@@ -12,6 +12,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.types import Scope
 
+from samovar.app.app import PREFIX
 from samovar.app.database import Database
 from samovar.app.sessions import COOKIE, Sessions
 from samovar.app.user_rows import has_accounts, local_user
@@ -21,10 +22,7 @@ from samovar.serving.caller import ANYONE, Caller
 from samovar.serving.failures import Refused
 from samovar.serving.keys import Keys
 
-API: Final = "/app/api"
-PAGE_HEADER: Final = b"x-samovar-app"
-_NO_LOGIN: Final = frozenset(f"{API}/{name}" for name in ("me", "login", "logout", "setup"))
-_SAFE_METHODS: Final = frozenset(("GET", "HEAD"))
+_NO_LOGIN: Final = frozenset(f"{PREFIX}/{name}" for name in ("me", "login", "logout", "setup"))
 _CODE_LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # none that looks like another
 _CODE_GROUPS: Final = 4  # of four letters: 80 bits
 
@@ -42,13 +40,9 @@ class Access:
     async def find_caller(self, scope: Scope) -> Caller:
         """Who sends a request, whose User goes into its state; ANYONE, and None, for a path that needs no login.
 
-        Raises Refused: 403 for a request that changes something and comes from no page of the app, 401 without a login.
+        Raises Refused (401) without a login.
         """
         request = Request(scope)
-        if scope["method"] not in _SAFE_METHODS and (PAGE_HEADER, b"1") not in scope["headers"]:
-            raise Refused(
-                "the request has no header 'X-Samovar-App: 1', which the app's pages send with it", status=403, code="csrf"
-            )
         user = scope["state"]["user"] = await self._user(request)
         if user is not None:
             return user.caller()

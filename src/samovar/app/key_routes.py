@@ -7,13 +7,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from samovar.app.access import API
+from samovar.app.app import App, AppTable
 from samovar.app.message_rows import NotFound
 from samovar.app.users import require_admin
 from samovar.serving.body import Fields, read_body
 from samovar.serving.keys import Key, KeyFile
 from samovar.serving.replies import json_reply
-from samovar.serving.server import Server, Table
 
 
 class KeyFields(Fields, kw_only=True, frozen=True):
@@ -46,27 +45,27 @@ class KeyRoutes:
 
     file: KeyFile
 
-    def table(self) -> Table:
+    def table(self) -> AppTable:
         """All routes."""
         return (
-            ("GET", f"{API}/keys", self.list_keys),
-            ("POST", f"{API}/keys", self.make_key),
-            ("DELETE", f"{API}/keys/{{name}}", self.revoke_key),
+            ("GET", "/keys", self.list_keys),
+            ("POST", "/keys", self.make_key),
+            ("DELETE", "/keys/{name}", self.revoke_key),
         )
 
-    async def list_keys(self, _: Server, request: Request) -> Response:
+    async def list_keys(self, _: App, request: Request) -> Response:
         """All keys, without what opens anything."""
         require_admin(request)
         return json_reply({"keys": [_shown(key) for key in await asyncio.to_thread(self.file.read)]})
 
-    async def make_key(self, _: Server, request: Request) -> Response:
+    async def make_key(self, _: App, request: Request) -> Response:
         """Make a key, whose text is shown this once."""
         require_admin(request)
         options = msgspec.structs.asdict(read_body(KeyFields, await request.body(), {}))
         name = options.pop("name")
         return json_reply({"key": await asyncio.to_thread(lambda: self.file.create(name, **options))}, 201)
 
-    async def revoke_key(self, _: Server, request: Request) -> Response:
+    async def revoke_key(self, _: App, request: Request) -> Response:
         """Forget a key."""
         require_admin(request)
         name = request.path_params["name"]

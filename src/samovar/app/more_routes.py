@@ -1,0 +1,15 @@
+"""The routes beside the conversation, put together."""
+
+from samovar.app.access import Access
+from samovar.app.account_routes import AccountRoutes
+from samovar.app.app import AppTable
+from samovar.app.file_routes import FileRoutes
+from samovar.app.key_routes import KeyRoutes
+from samovar.app.passwords import Passwords
+from samovar.serving.keys import KeyFile
+
+
+def more_routes(access: Access, key_file: KeyFile, passwords: Passwords | None = None) -> AppTable:
+    """Accounts, API keys and files."""
+    accounts = AccountRoutes(access=access, passwords=passwords or Passwords())
+    return (*accounts.table(), *KeyRoutes(key_file).table(), *FileRoutes().table())
