@@ -14,6 +14,7 @@ from argon2 import PasswordHasher
 
 from samovar.app.access import Access
 from samovar.app.app import App
+from samovar.app.dashboard import Dashboard
 from samovar.app.database import Database
 from samovar.app.more_routes import more_routes
 from samovar.app.mount import mounted
@@ -148,7 +149,7 @@ def served_app(llms, folder, *, page_folder=None, guard=None, is_private=True) -
     access = Access(database, keys=keys, is_private=is_private)
     app = App(server=server, database=database, callers=access)
     quick = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    routes = more_routes(access, key_file, quick)
+    routes = more_routes(access, key_file, Dashboard(), quick)
     part = mounted(app, **({} if page_folder is None else {"folder": page_folder}), more=routes)
     config = uvicorn.Config(
         build_app(server, guard, part),

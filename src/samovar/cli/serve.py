@@ -194,6 +194,7 @@ def _chat_app(args: argparse.Namespace, server: "Server", guard: "Guard") -> "tu
 
     from samovar.app.access import Access
     from samovar.app.app import App
+    from samovar.app.dashboard import Dashboard
     from samovar.app.database import Database
     from samovar.app.more_routes import more_routes
     from samovar.app.mount import mounted
@@ -201,8 +202,8 @@ def _chat_app(args: argparse.Namespace, server: "Server", guard: "Guard") -> "tu
 
     database = Database(args.app_data or default_store() / "app")
     access = Access(database, keys=guard.keys, is_private=not guard.needs_key)
-    more = more_routes(access, KeyFile(default_store() / "keys.json"))
-    part = mounted(App(server=server, database=database, callers=access), more=more)
+    more = more_routes(access, KeyFile(default_store() / "keys.json"), dashboard := Dashboard())
+    part = mounted(App(server=server, database=database, callers=access), more=more, lives=[dashboard.life])
     return part, asyncio.run(access.code_to_print())
 
 
