@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from samovar.app import chat_rows, message_rows
+from samovar.app import message_rows
 from samovar.app.app import App
 from samovar.app.database import new_id
 from samovar.app.live import Live
@@ -30,7 +30,7 @@ class Answering:
 
     def __init__(self, app: App, user: User, chat: Chat, message: Message, *, is_continued: bool = False) -> None:
         self._app, self._user, self._chat, self._message, self._is_continued = app, user, chat, message, is_continued
-        self._live = Live(user.id, message)
+        self._live = Live(message)
         self._started, self._is_given_up = time.perf_counter(), False
         self._answers: Answers | None = None
         self._unsaved: StoreError | None = None
@@ -66,6 +66,8 @@ class Answering:
                 await self._save_later(message)
         finally:
             self._forget_live()
+            if not self._live.is_over:  # the server ends, or it is deleted, while the last state is being written
+                self._live.change(self._live.message, is_over=True)
         if await wants_title(self._app, message):
             self._app.jobs.begin(new_id(), Titling(self._app, self._user, self._chat.id))
 
@@ -161,12 +163,11 @@ class Answering:
 
     def _ended(self, status: Status, error: str | None) -> Message:
         results = [] if self._answers is None else self._answers.results
-        is_valid = None
-        if results and self._message.settings is not None and self._message.settings.json_schema is not None:
-            is_valid = bool(results[0].is_grammar_complete) and not self._live.message.tool_calls
-            is_valid = None if self._live.message.tool_calls else is_valid
+        message, settings = self._live.message, self._message.settings
+        has_schema = settings is not None and settings.json_schema is not None and not message.tool_calls
+        is_valid = bool(results and results[0].is_grammar_complete) if has_schema else None
         return msgspec.structs.replace(
-            self._live.message,
+            message,
             status=status,
             error=error,
             model=self._model,
@@ -203,9 +204,3 @@ async def stop(app: App, message_ids: list[str]) -> None:
     for message_id in message_ids:
         if (live := app.live.get(message_id)) is not None:
             await app.jobs.cancel(live.job_id)
-
-
-async def begin_answer(app: App, user: User, chat_id: str, message: Message, *, is_continued: bool = False) -> None:
-    """Have a message written that is in the database with the status `writing`."""
-    chat = await app.database.read(lambda file: chat_rows.find(file, user.id, chat_id))
-    Answering(app, user, chat, message, is_continued=is_continued).begin()

@@ -1,5 +1,6 @@
 """What the app's routes share, and how a table of them joins a server."""
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from samovar.serving.replies import json_reply
 from samovar.serving.server import Handler, Server, Table
 
 PREFIX: Final = "/app/api"
+_SCRUB_ID, _SCRUB_S = "scrub", 0.5
 _HEADER: Final = "x-samovar-app"
 
 
@@ -57,9 +59,38 @@ class App:
             return message
         return msgspec.structs.replace(live.message, siblings=message.siblings, files=message.files)
 
+    def scrub(self) -> None:
+        """Have what was deleted leave the index, in the background; a search does not find it as it is."""
+        job = self.jobs.find(_SCRUB_ID)
+        if isinstance(job, Scrubbing) and not job.is_over:
+            job.is_wanted = True
+        else:
+            self.jobs.begin(_SCRUB_ID, Scrubbing(self.database))
+
     async def message(self, message_id: str) -> Message:
         """A message as it is. Raises NotFound."""
         return self.as_it_is(await self.database.read(lambda file: message_rows.message_of(file, message_id)))
+
+
+class Scrubbing:
+    """The job behind `App.scrub`. It waits for a moment, so that many deletions cost one; `is_wanted` has it begin again."""
+
+    def __init__(self, database: Database) -> None:
+        self._database, self.is_wanted, self.is_over = database, True, False
+
+    async def run(self) -> None:
+        """Do it."""
+        try:
+            while self.is_wanted:
+                self.is_wanted = False
+                await asyncio.sleep(_SCRUB_S)
+                await self._database.scrub()
+        finally:
+            self.is_over = True
+
+    def give_up(self) -> bool:
+        """It can be done at any other time."""
+        return True
 
 
 AppHandler = Callable[[App, Request], Awaitable[Response]]

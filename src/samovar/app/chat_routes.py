@@ -140,9 +140,9 @@ async def delete_chat(app: App, request: Request) -> Response:
     """Delete a chat and all in it, for good. Answers being written are stopped first."""
     user, chat_id = user_of(request), request.path_params["id"]
     await app.database.read(lambda file: chat_rows.find(file, user.id, chat_id))
-    await stop(app, [live.message.id for live in app.live.values() if live.message.chat_id == chat_id])
+    await stop(app, [message_id for message_id, live in app.live.items() if live.chat_id == chat_id])
     await app.database.write(lambda file: chat_rows.delete(file, user.id, chat_id))
-    await app.database.scrub()
+    app.scrub()
     app.feed.publish(user.id, "chat_deleted", {"id": chat_id})
     return json_reply({})
 

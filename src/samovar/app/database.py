@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -28,6 +29,7 @@ _SETTINGS: Final = (
     "foreign_keys = ON",
     "secure_delete = ON",
 )
+_MERGE_PAGES: Final = 64
 _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
@@ -103,13 +105,14 @@ class Database:
         return await self._run(transact)
 
     async def scrub(self) -> None:
-        """Have what was deleted leave the index and the log as well, where SQLite keeps it for a while."""
+        """Have what was deleted leave the index and the log as well, where SQLite keeps it until it happens to write there.
 
-        def work(file: sqlite3.Connection) -> None:
-            file.execute("INSERT INTO messages_fts (messages_fts) VALUES ('optimize')")
-            file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-        await self.read(work)
+        The index is merged in steps, between which others come in. It takes as long as the index is large: see `App.scrub`.
+        """
+        n_pages = -_MERGE_PAGES  # a negative number begins to merge all that there is, FTS5 has it so
+        while await self.read(partial(_merge, n_pages=n_pages)):
+            n_pages = _MERGE_PAGES
+        await self.read(lambda file: file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
 
     def close(self) -> None:
         """Finish what was begun, and let go of the file."""
@@ -147,6 +150,13 @@ def _opened(path: Path) -> sqlite3.Connection:
         file.close()
         raise
     return file
+
+
+def _merge(file: sqlite3.Connection, n_pages: int) -> bool:
+    """Merge a part of the index; whether there is more to be done."""
+    before = file.total_changes
+    file.execute("INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', ?)", (n_pages,))
+    return file.total_changes - before > 1
 
 
 def _migrate(file: sqlite3.Connection, path: Path) -> None:

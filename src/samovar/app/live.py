@@ -25,8 +25,8 @@ class Piece(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
 class Live:
     """What there is of an answer, and the id of the job that writes it. Belongs to the server's event loop."""
 
-    def __init__(self, user_id: str, message: Message) -> None:
-        self.user_id, self.job_id, self._message = user_id, new_id(), message
+    def __init__(self, message: Message) -> None:
+        self.chat_id, self.job_id, self._message = message.chat_id, new_id(), message
         self._content, self._thoughts = [message.content], [message.thoughts or ""]
         self._calls = list(message.tool_calls)
         self._n_before = len(self._calls)

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from samovar.app import chat_rows, message_rows
-from samovar.app.answering import begin_answer, stop
+from samovar.app.answering import Answering, stop
 from samovar.app.app import App, AppTable
 from samovar.app.attached import attach
 from samovar.app.prompting import why_not_continued
@@ -83,7 +83,7 @@ async def write_message(app: App, request: Request) -> Response:
     fields = read_body(NewMessage, await request.body(), {})
     _check(fields)
 
-    def write(file: sqlite3.Connection) -> tuple[Message, Message | None]:
+    def write(file: sqlite3.Connection) -> tuple[Chat, Message, Message | None]:
         chat = chat_rows.find(file, user.id, chat_id)
         parent = None if fields.parent_id is None else _of_chat(file, user.id, chat, fields.parent_id)
         if parent is not None and parent["status"] == "writing" and parent["id"] in app.live:
@@ -103,12 +103,12 @@ async def write_message(app: App, request: Request) -> Response:
             chat_rows.update(file, chat_id, {"title": first_title(fields.content)})
         answer_id = _insert_answer(file, chat, message_id, fields.settings) if fields.answer else None
         message = message_rows.message_of(file, message_id)
-        return message, None if answer_id is None else message_rows.message_of(file, answer_id)
+        return chat, message, None if answer_id is None else message_rows.message_of(file, answer_id)
 
-    message, answer = await app.database.write(write)
+    chat, message, answer = await app.database.write(write)
     app.tell_message(user.id, message)
     if answer is not None:
-        await begin_answer(app, user, chat_id, answer)
+        Answering(app, user, chat, answer).begin()
     await app.tell_chat(user.id, chat_id)
     return json_reply({"message": message, "answer": answer})
 
@@ -120,14 +120,14 @@ async def regenerate(app: App, request: Request) -> Response:
     if fields.settings is not None:
         fields.settings.check()
 
-    def write(file: sqlite3.Connection) -> Message:
+    def write(file: sqlite3.Connection) -> tuple[Chat, Message]:
         row = message_rows.find(file, user.id, message_id)
         chat = chat_rows.find(file, user.id, row["chat_id"])
         parent_id = row["parent_id"] if row["role"] == "assistant" else message_id
-        return message_rows.message_of(file, _insert_answer(file, chat, parent_id, fields.settings))
+        return chat, message_rows.message_of(file, _insert_answer(file, chat, parent_id, fields.settings))
 
-    answer = await app.database.write(write)
-    await begin_answer(app, user, answer.chat_id, answer)
+    chat, answer = await app.database.write(write)
+    Answering(app, user, chat, answer).begin()
     await app.tell_chat(user.id, answer.chat_id)
     return json_reply({"answer": answer})
 
@@ -142,12 +142,12 @@ async def continue_answer(app: App, request: Request) -> Response:
         raise Refused(why, status=409, code="cannot_continue")
     await stop(app, [message_id])  # where it could not be saved, and waits for that
 
-    def write(file: sqlite3.Connection) -> Message:
+    def write(file: sqlite3.Connection) -> tuple[Chat, Message]:
         message_rows.update(file, message_id, {"status": "writing", "error": None})
-        return message_rows.message_of(file, message_id)
+        return chat_rows.find(file, user.id, message.chat_id), message_rows.message_of(file, message_id)
 
-    answer = await app.database.write(write)
-    await begin_answer(app, user, answer.chat_id, answer, is_continued=True)
+    chat, answer = await app.database.write(write)
+    Answering(app, user, chat, answer, is_continued=True).begin()
     await app.tell_chat(user.id, answer.chat_id)
     return json_reply({"answer": answer})
 
@@ -176,7 +176,7 @@ async def delete_message(app: App, request: Request) -> Response:
         return chat_rows.find(file, user.id, row["chat_id"])
 
     chat = await app.database.write(write)
-    await app.database.scrub()
+    app.scrub()
     app.feed.publish(user.id, "chat", chat)
     return json_reply(chat)
 

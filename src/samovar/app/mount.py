@@ -39,6 +39,7 @@ def _life(app: App) -> Callable[[Server], AbstractAsyncContextManager[None]]:
     async def life(_: Server) -> AsyncIterator[None]:
         """Mark what an earlier server left unfinished; at the end stop what is being written, and save it."""
         await app.database.write(message_rows.interrupt_all)
+        app.scrub()
         try:
             yield
         finally:

@@ -120,7 +120,7 @@ def can_think(llm: LLM, thinking: bool) -> bool:
 def title_ask(llm: LLM, model: str | None, messages: Sequence[dict[str, object]]) -> ChatAsk:
     """What to ask for a short answer without thoughts."""
     choice = thinking_choice(llm)
-    options: ChatOptions = {"temperature": 0.3, "max_tokens": 40}
+    options: ChatOptions = {"temperature": 0.3, "max_tokens": 40, "priority": -1}  # after whatever somebody waits for
     if choice == "choice":
         options["thinking"] = False
     elif choice == "always":
