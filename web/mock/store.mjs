@@ -124,7 +124,8 @@ export class Store {
     for (const send of this.messageStreams.get(message.id) ?? []) send(event, data);
   }
 
-  answer(parent, settings) {
+  answer(parent, own) {
+    const settings = { ...this.chats.get(parent.chat_id).settings, ...own };
     const message = this.addMessage({
       chat_id: parent.chat_id,
       parent_id: parent.id,

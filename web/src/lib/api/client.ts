@@ -29,6 +29,8 @@ export const api = {
     change: { name?: string; password?: string; is_admin?: boolean; is_disabled?: boolean },
   ) => patch<T.User>(`/users/${id(userId)}`, change),
   deleteUser: (userId: string) => remove(`/users/${id(userId)}`),
+  keys: () => get<{ keys: T.ApiKey[] }>("/keys"),
+  addKey: (key: T.NewKey) => post<{ key: string }>("/keys", key),
   deleteKey: (name: string) => remove(`/keys/${id(name)}`),
 
   models: () => get<{ models: T.Model[]; default: string }>("/models"),

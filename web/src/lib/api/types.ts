@@ -140,6 +140,20 @@ export type Delta = {
 
 export type MessageChange = { chat_id: string; message_id: string; status: Status };
 
+/** A key of the API. Null is no limit, or no end. */
+export type ApiKey = {
+  id: string;
+  name: string;
+  created_ms: number;
+  expires_ms: number | null;
+  is_admin: boolean;
+  requests_per_minute: number | null;
+  tokens_per_minute: number | null;
+  max_streams: number | null;
+};
+
+export type NewKey = { name: string; is_admin?: boolean; days?: number; requests_per_minute?: number };
+
 export type Preset = { id: string; name: string; system: string; model: string | null; settings: Settings };
 
 export type Theme = "system" | "light" | "dark";
@@ -148,8 +162,9 @@ export type Preferences = { locale?: string; theme?: Theme; price_model?: string
 
 export type Price = { name: string; input: number; cached_input: number; output: number };
 
-/** Prices are per million tokens. */
+/** Prices are per million tokens. `note` is a sentence of whoever wrote them, in their language. */
 export type Prices = {
+  note?: string;
   date: string;
   currency: string;
   models: Price[];

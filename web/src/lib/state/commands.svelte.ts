@@ -1,5 +1,6 @@
 /** What can be done by name or by key. Views add theirs while they are shown; the command palette lists them all. */
 
+import { untrack } from "svelte";
 import type { Key } from "../i18n";
 
 export type Command = {
@@ -17,8 +18,8 @@ class Commands {
 
   /** Adds commands and returns what takes them away again, so that it fits `$effect`. */
   add(commands: Command[]): () => void {
-    this.list = [...this.list, ...commands];
-    return () => (this.list = this.list.filter((command) => !commands.includes(command)));
+    this.list = [...untrack(() => this.list), ...commands];
+    return () => (this.list = untrack(() => this.list).filter((command) => !commands.includes(command)));
   }
 }
 

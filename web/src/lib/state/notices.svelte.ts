@@ -26,6 +26,12 @@ class Notices {
     if (error instanceof ApiError && (error.isOffline || error.status === 401)) return;
     this.add(error instanceof Error ? error.message : String(error), "error");
   }
+
+  /** Says why what the person asked for failed, also where the server is away. */
+  failHere(error: unknown): void {
+    if (error instanceof ApiError && error.isOffline) this.add(error.message, "error");
+    else this.fail(error);
+  }
 }
 
 export const notices = new Notices();
