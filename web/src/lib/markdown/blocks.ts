@@ -3,7 +3,7 @@
  * last, open block is parsed and drawn again while an answer is being written.
  */
 
-import MarkdownIt from "markdown-it";
+import createMarkdown, { type Token } from "markdown-it";
 import { math } from "./math";
 import { languageOf, type References } from "./parser";
 
@@ -20,7 +20,7 @@ export type Block = {
 const NONE: References = {};
 
 // Block structure alone: what is in a line is parsed when the block is drawn.
-const structure = new MarkdownIt({ html: false }).use(math);
+const structure = createMarkdown({ html: false }).use(math);
 structure.core.ruler.enableOnly(["normalize", "block"]);
 
 export class BlockSplitter {
@@ -47,7 +47,7 @@ export class BlockSplitter {
     this.#references = NONE;
   }
 
-  #cut(rest: string, tokens: ReturnType<MarkdownIt["parse"]>): Block[] {
+  #cut(rest: string, tokens: Token[]): Block[] {
     const starts = lineStarts(rest);
     const tops = tokens.filter((token) => token.level === 0 && token.nesting >= 0 && token.map !== null);
     return tops.map((token, i) => {
