@@ -49,6 +49,8 @@ export function sanitise(html: string): DocumentFragment {
   return purify.sanitize(html, {
     ALLOWED_TAGS: TAGS,
     ALLOWED_ATTR: ATTRIBUTES,
+    // DOMPurify holds every other attribute against the pattern of addresses too.
+    ADD_URI_SAFE_ATTR: ATTRIBUTES.filter((name) => name !== "href"),
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
     ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,
