@@ -6,20 +6,28 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 import uvicorn
+from argon2 import PasswordHasher
 
+from samovar.app.access import Access
 from samovar.app.app import App
+from samovar.app.dashboard import Dashboard
 from samovar.app.database import Database
+from samovar.app.more_routes import more_routes
 from samovar.app.mount import mounted
+from samovar.app.passwords import Passwords
 from samovar.serving.app import build_app
 from samovar.serving.connection import BoundedConnection
+from samovar.serving.guard import Guard
+from samovar.serving.keys import KeyFile, Keys
 from samovar.serving.registry import Offered, Registry
 from samovar.serving.server import Server
 
 HEADER = {"X-Samovar-App": "1"}
+PASSWORD = "a tea cup, two spoons"
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,28 @@ class Page:
 
     client: httpx.Client
     app: App
+    others: list[httpx.Client] = field(default_factory=list)
+
+    def browser(self, **headers):
+        """Another client, below /app/api, without the first one's cookies; it is closed with the page."""
+        base = str(self.client.base_url).rstrip("/")
+        self.others.append(httpx.Client(base_url=f"{base}/app/api", headers={**HEADER, **headers}, timeout=30))
+        return self.others[-1]
+
+    def logged_in(self, name, password=PASSWORD):
+        """Another client, in a session of its own."""
+        client = self.browser()
+        reply = client.post("/login", json={"name": name, "password": password})
+        assert reply.status_code == 200, reply.text
+        return client
+
+    def with_accounts(self):
+        """Make an admin, whose session this page is in from then on, and a user: a client of each, and the user's id."""
+        code = asyncio.run(self.app.callers.code_to_print())
+        assert self.post("/setup", name="Ada", password=PASSWORD, code=code or "").status_code == 201
+        made = self.post("/users", name="bob", password=PASSWORD)
+        assert made.status_code == 201, made.text
+        return self.logged_in("ada"), self.logged_in("bob"), made.json()["id"]
 
     def get(self, path, **query):
         return self.client.get(f"/app/api{path}", params=query)
@@ -109,12 +139,18 @@ def wait_for(is_true, seconds=20):
 
 
 @contextmanager
-def served_app(llms, folder, *, page_folder=None, callers=None, guard=None) -> Iterator[Page]:
+def served_app(llms, folder, *, page_folder=None, guard=None, is_private=True) -> Iterator[Page]:
     """Serve open models by name behind the app, with its life from start to end."""
     offered = {name: Offered(name=name, open_model=lambda: None, keep_alive_s=None, llm=llm) for name, llm in llms.items()}
     server = Server(registry=KeepingOpen(offered))
-    app = App(server=server, database=Database(folder / "app"), **({} if callers is None else {"callers": callers}))
-    part = mounted(app) if page_folder is None else mounted(app, page_folder)
+    database, key_file = Database(folder / "app"), KeyFile(folder / "keys.json")
+    keys = Keys(key_file)
+    guard = guard or Guard(keys=keys, needs_key=not is_private)
+    access = Access(database, keys=keys, is_private=is_private)
+    app = App(server=server, database=database, callers=access)
+    quick = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    routes = more_routes(access, key_file, Dashboard(), quick)
+    part = mounted(app, **({} if page_folder is None else {"folder": page_folder}), more=routes)
     config = uvicorn.Config(
         build_app(server, guard, part),
         http=BoundedConnection,
@@ -133,7 +169,10 @@ def served_app(llms, folder, *, page_folder=None, callers=None, guard=None) -> I
     port = running.servers[0].sockets[0].getsockname()[1]
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, headers=HEADER) as client:
-            yield Page(client, app)
+            page = Page(client, app)
+            yield page
+            for other in page.others:
+                other.close()
     finally:
         server.drain.begin()
         running.should_exit = True

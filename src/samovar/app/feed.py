@@ -26,6 +26,11 @@ class Feed:
             elif queue.qsize() == _MAX_BEHIND:
                 queue.put_nowait(None)
 
+    def cut(self, user_id: str) -> None:
+        """End what a user's pages follow; they ask anew, if they may."""
+        for queue in self._pages.get(user_id, ()):
+            queue.put_nowait(None)
+
     async def follow(self, user_id: str, is_ending: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
         """Events for one page, until the server wants to end, which must not wait for pages that nobody closes."""
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()

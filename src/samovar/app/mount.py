@@ -1,6 +1,6 @@
 """The app as a part of a server: its routes, its page, and its life."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -12,25 +12,25 @@ from samovar.app.event_routes import EVENT_ROUTES
 from samovar.app.message_routes import MESSAGE_ROUTES
 from samovar.app.model_routes import MODEL_ROUTES
 from samovar.app.pages import FOLDER, OPEN_PATHS, pages
-from samovar.serving.dialect import Dialect, Mounted
+from samovar.serving.dialect import Dialect, Life, Mounted
 from samovar.serving.server import Server
 
 ROUTES: Final[AppTable] = (*CHAT_ROUTES, *MESSAGE_ROUTES, *EVENT_ROUTES, *MODEL_ROUTES)
 _UPLOADS: Final = frozenset((f"{PREFIX}/files", f"{PREFIX}/restore", f"{PREFIX}/import"))
 
 
-def mounted(app: App, folder: Path = FOLDER) -> Mounted:
-    """The app, to be given to `build_app`; `folder` holds the page's files."""
+def mounted(app: App, folder: Path = FOLDER, more: AppTable = (), lives: Sequence[Life] = ()) -> Mounted:
+    """The app, to be given to `build_app`, with `more` routes below its prefix; `folder` holds the page's files."""
     return Mounted(
         prefix="/app",
         dialects=(
-            Dialect(prefix=PREFIX, routes=table_of(app, ROUTES), error_reply=app_error),
+            Dialect(prefix=PREFIX, routes=table_of(app, (*ROUTES, *more)), error_reply=app_error),
             Dialect(prefix="/assets/", routes=pages(folder), error_reply=app_error),
         ),
         find_caller=app.callers.find_caller,
         open_paths=OPEN_PATHS,
         upload_paths=_UPLOADS,
-        lives=(_life(app),),
+        lives=(_life(app), *lives),
     )
 
 

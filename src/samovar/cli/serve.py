@@ -177,20 +177,34 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         )
         settings = ListenSettings(drain_timeout_s=args.drain_timeout, trusted_proxies=args.trusted_proxy, tls=tls)
         names = server.registry.names()
-        app = build_app(server, guard, _chat_app(args, server, guard))
-        listen(app, server, bound, settings, lambda: _greet(args, streams, bound, names, guard))
+        part, code = _chat_app(args, server, guard)
+        app = build_app(server, guard, part)
+        listen(app, server, bound, settings, lambda: _greet(args, streams, bound, names, guard, code))
     return 0
 
 
-def _chat_app(args: argparse.Namespace, server: "Server", guard: "Guard") -> "Mounted | None":
-    """The chat app; None where it is not wanted. Raises StoreError for a database that cannot be opened."""
-    if args.no_app or guard.needs_key:  # everybody is the same user, which is for this machine alone
-        return None
-    from samovar.app.app import App
-    from samovar.app.database import Database
-    from samovar.app.mount import mounted
+def _chat_app(args: argparse.Namespace, server: "Server", guard: "Guard") -> "tuple[Mounted | None, str | None]":
+    """The chat app, None where it is not wanted; and the code that its first account takes, None where it takes none.
 
-    return mounted(App(server=server, database=Database(args.app_data or default_store() / "app")))
+    Raises StoreError for a database that cannot be opened.
+    """
+    if args.no_app:
+        return None, None
+    import asyncio
+
+    from samovar.app.access import Access
+    from samovar.app.app import App
+    from samovar.app.dashboard import Dashboard
+    from samovar.app.database import Database
+    from samovar.app.more_routes import more_routes
+    from samovar.app.mount import mounted
+    from samovar.serving.keys import KeyFile
+
+    database = Database(args.app_data or default_store() / "app")
+    access = Access(database, keys=guard.keys, is_private=not guard.needs_key)
+    more = more_routes(access, KeyFile(default_store() / "keys.json"), dashboard := Dashboard())
+    part = mounted(App(server=server, database=database, callers=access), more=more, lives=[dashboard.life])
+    return part, asyncio.run(access.code_to_print())
 
 
 def _check(args: argparse.Namespace) -> ModelArguments:
@@ -293,7 +307,9 @@ def _fetched(
     return _offer(name, str(path), None if args.keep_alive < 0 else args.keep_alive, settings, streams)
 
 
-def _greet(args: argparse.Namespace, streams: Streams, bound: socket.socket, names: list[str], guard: "Guard") -> None:
+def _greet(
+    args: argparse.Namespace, streams: Streams, bound: socket.socket, names: list[str], guard: "Guard", code: str | None
+) -> None:
     """Say where the server is and how it is used."""
     from samovar.serving.guard import host_name
     from samovar.serving.log import LOG
@@ -301,14 +317,15 @@ def _greet(args: argparse.Namespace, streams: Streams, bound: socket.socket, nam
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(args.host, host_name(args.host))  # noqa: S104
     url = f"{'http' if args.tls_cert is None else 'https'}://{host}:{bound.getsockname()[1]}"
     if args.log_format == "json":
-        LOG.info("listening", extra={"fields": {"url": url, "models": names}})
+        LOG.info("listening", extra={"fields": {"url": url, "models": names} | ({"setup_code": code} if code else {})})
         return
     asks = guard.needs_key or (guard.keys is not None and guard.keys.are_there())
     key, option = ("one is needed with every request", " -H 'Authorization: Bearer KEY'") if asks else ("none is needed", "")
     hello = """'{"messages": [{"role": "user", "content": "Hello"}]}'"""
     lines = (
         f"samovar serves {one_line(', '.join(names))}",
-        *(() if args.no_app or guard.needs_key else (f"  app        {url}",)),
+        *(() if args.no_app else (f"  app        {url}",)),
+        *(() if code is None else (f"  set-up     {code} is the code to make the app's first account with, an admin's",)),
         f"  OpenAI     {url}/v1",
         f"  Anthropic  {url}",
         f"  Ollama     {url}",
