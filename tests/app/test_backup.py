@@ -130,7 +130,7 @@ def broken(backup, /, **entries):
         (lambda b: broken(b, chats=None), "lacks backup.json or chats.jsonl"),
         (lambda b: broken(b, chats=lambda d: d + b'{"id": 1}\n'), "chat 3"),
         (lambda b: broken(b, chats=lambda d: d[:-40]), "chat 2"),
-        (lambda b: broken(b, chats=lambda d: d.replace(b'"parent_id":null', b'"parent_id":"x"')), "follows one that is not there"),
+        (lambda b: broken(b, chats=lambda d: d.replace(b'"parent_id":null', b'"parent_id":"x"')), "that is not there"),
         (lambda b: broken(b, chats=lambda d: d.replace(b'"role":"user"', b'"role":"admin"', 1)), "damaged backup: chat"),
         (lambda b: broken(b, files=None), "no item named"),
         (lambda b: broken(b, files=lambda _: b"\xff\xfe"), "damaged backup: chat"),
