@@ -52,7 +52,12 @@ def test_a_file_is_sent_read_and_deleted(ada):
 
 
 def test_a_files_name_is_no_path_and_one_line(ada):
-    for given, kept in (("../../etc/passwd", "passwd"), ("C:\\docs\\a.txt", "a.txt"), ("x" * 300, "x" * 200), ("é日.txt", "é日.txt")):
+    for given, kept in (
+        ("../../etc/passwd", "passwd"),
+        ("C:\\docs\\a.txt", "a.txt"),
+        ("x" * 300, "x" * 200),
+        ("é日.txt", "é日.txt"),
+    ):
         assert send(ada, given, b"text").json()["name"] == kept
 
 
@@ -136,7 +141,12 @@ def test_prices_are_examples_until_an_admin_changes_them(people, ada, bob):
     assert "check them" in prices["note"]
     assert prices["date"] >= "2025"
     assert all(0 < model["cached_input"] <= model["input"] <= model["output"] for model in prices["models"])
-    mine = {**prices, "watts": 65.0, "price_per_kwh": 0.3, "models": [{"name": "X", "input": 1, "cached_input": 0, "output": 2}]}
+    mine = {
+        **prices,
+        "watts": 65.0,
+        "price_per_kwh": 0.3,
+        "models": [{"name": "X", "input": 1, "cached_input": 0, "output": 2}],
+    }
     assert error_of(bob.put("/prices", json=mine), 403) == "needs_admin"
     assert ada.put("/prices", json=mine).status_code == 200
     assert bob.get("/prices").json() == mine

@@ -26,6 +26,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(hybrid, folder, tmp_path_factory):
     with served_app({"hybrid": hybrid}, tmp_path_factory.mktemp("pages"), page_folder=folder) as app:
+        app.client.headers["Accept"] = "text/html,*/*;q=0.8"
         yield app.client
 
 
@@ -83,8 +84,13 @@ def test_a_file_without_compressed_forms_comes_as_it_is(site):
 
 def test_without_a_build_the_page_says_how_to_make_one_and_the_api_runs(hybrid, tmp_path):
     with served_app({"hybrid": hybrid}, tmp_path, page_folder=tmp_path / "nothing") as app:
-        reply = app.client.get("/")
+        reply = app.client.get("/", headers={"Accept": "text/html"})
         assert reply.status_code == 503
         assert "make web" in reply.text
         assert app.get("/chats").status_code == 200
         assert app.client.get("/v1/models").status_code == 200
+
+
+def test_clients_of_ollama_still_hear_that_it_runs(site):
+    assert site.get("/", headers={"Accept": "*/*"}).text == "Ollama is running"
+    assert site.head("/", headers={"Accept": ""}).status_code == 200

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from samovar.serving.failures import Refused
+from samovar.serving.ollama_models import root
 from samovar.serving.server import Handler, Server, Table
 
 FOLDER: Final = Path(__file__).parent / "static"
@@ -41,7 +42,9 @@ once, with Node.js 20 or newer, in the folder of the sources:</p>
 def pages(folder: Path = FOLDER) -> Table:
     """The routes of the page and of what belongs to it."""
 
-    async def index(_: Server, request: Request) -> Response:
+    async def index(server: Server, request: Request) -> Response:
+        if "text/html" not in request.headers.get("accept", ""):  # no browser: clients of Ollama ask here whether it runs
+            return await root(server, request)
         path = folder / "index.html"
         if not await asyncio.to_thread(path.is_file):
             return Response(_NOT_BUILT, 503, _HEADERS, media_type="text/html")
@@ -64,7 +67,7 @@ def pages(folder: Path = FOLDER) -> Table:
 def _index(path: Path, request: Request) -> Response:
     """The page; browsers ask each time whether it is still the same."""
     tag = f'"{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}"'
-    headers = {**_HEADERS, "Cache-Control": "no-cache", "ETag": tag}
+    headers = {**_HEADERS, "Cache-Control": "no-cache", "ETag": tag, "Vary": "Accept"}
     given = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
     if tag in given or "*" in given:
         return Response(None, 304, headers)
@@ -75,7 +78,7 @@ def _file(path: Path, request: Request, headers: dict[str, str]) -> Response:
     """A file, in the smallest form that the client takes and the build has made."""
     accepted = _accepted(request.headers.get("accept-encoding", ""))
     media_type = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    headers = {**headers, "Vary": "Accept-Encoding"}
+    headers = {**headers, "Vary": ", ".join(filter(None, (headers.get("Vary"), "Accept-Encoding")))}
     for coding, suffix in _CODINGS:
         packed = path.with_name(path.name + suffix)
         if coding in accepted and packed.is_file():
