@@ -15,8 +15,12 @@ export default ts.config(
   {
     files: ["**/*.svelte", "**/*.svelte.ts"],
     languageOptions: { parserOptions: { parser: ts.parser, extraFileExtensions: [".svelte"], svelteConfig } },
-    // `let` is how $props and $state are written, and the router works with hashes.
-    rules: { "prefer-const": "off", "svelte/no-navigation-without-resolve": "off" },
+    // `let` is how $props and $state are written, the router works with hashes, and a Map that nothing draws need not be reactive.
+    rules: {
+      "prefer-const": "off",
+      "svelte/no-navigation-without-resolve": "off",
+      "svelte/prefer-svelte-reactivity": "off",
+    },
   },
   {
     rules: {

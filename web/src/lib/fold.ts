@@ -15,7 +15,10 @@ export function applyDelta(message: Message, delta: Delta): Message | null {
 }
 
 /** Joins the newest page of a path with what is shown: what was loaded before the page stays where it leads up to it. */
-export function joinPage<T extends { id: string }>(shown: readonly T[], page: readonly T[]): { rows: T[]; isJoined: boolean } {
+export function joinPage<T extends { id: string }>(
+  shown: readonly T[],
+  page: readonly T[],
+): { rows: T[]; isJoined: boolean } {
   const first = page[0];
   const at = first === undefined ? -1 : shown.findIndex((row) => row.id === first.id);
   return at < 0 ? { rows: [...page], isJoined: false } : { rows: [...shown.slice(0, at), ...page], isJoined: true };

@@ -3,7 +3,7 @@
  * last, open block is parsed and drawn again while an answer is being written.
  */
 
-import MarkdownIt from "markdown-it";
+import createMarkdown, { type Token } from "markdown-it";
 import { math } from "./math";
 import { languageOf, type References } from "./parser";
 
@@ -20,21 +20,23 @@ export type Block = {
 const NONE: References = {};
 
 // Block structure alone: what is in a line is parsed when the block is drawn.
-const structure = new MarkdownIt({ html: false }).use(math);
+const structure = createMarkdown({ html: false }).use(math);
 structure.core.ruler.enableOnly(["normalize", "block"]);
 
 export class BlockSplitter {
   #text = "";
   #closed: Block[] = [];
   #closedEnd = 0;
+  /** Link definitions so far, and those of them that can no longer change: "[a]: h" is whole, and goes on as "[a]: https". */
   #references: References = NONE;
+  #closedReferences: References = NONE;
 
   /** The blocks of `text`. Cheap where it is the text of the last call with more behind it. */
   update(text: string): Block[] {
     if (!text.startsWith(this.#text)) this.#reset();
     this.#text = text;
     const rest = text.slice(this.#closedEnd);
-    const env: { references: References } = { references: { ...this.#references } };
+    const env: { references: References } = { references: { ...this.#closedReferences } };
     const found = this.#cut(rest, structure.parse(rest, env));
     this.#takeReferences(env.references);
     const open = this.#close(rest, found);
@@ -44,10 +46,10 @@ export class BlockSplitter {
   #reset(): void {
     this.#closed = [];
     this.#closedEnd = 0;
-    this.#references = NONE;
+    this.#references = this.#closedReferences = NONE;
   }
 
-  #cut(rest: string, tokens: ReturnType<MarkdownIt["parse"]>): Block[] {
+  #cut(rest: string, tokens: Token[]): Block[] {
     const starts = lineStarts(rest);
     const tops = tokens.filter((token) => token.level === 0 && token.nesting >= 0 && token.map !== null);
     return tops.map((token, i) => {
@@ -66,7 +68,12 @@ export class BlockSplitter {
     let nClosed = 0;
     while (nClosed + 1 < found.length && (found[nClosed + 1]?.start ?? lastLine) < lastLine) nClosed++;
     const withReferences = found.map((block) => this.#refer(block));
-    this.#closed.push(...withReferences.slice(0, nClosed));
+    for (const block of withReferences.slice(0, nClosed)) {
+      const env = { references: { ...this.#closedReferences } };
+      structure.parse(block.source, env);
+      this.#closedReferences = env.references;
+      this.#closed.push(block);
+    }
     this.#closedEnd = found[nClosed]?.start ?? this.#closedEnd;
     return withReferences.slice(nClosed);
   }
@@ -77,7 +84,7 @@ export class BlockSplitter {
   }
 
   #takeReferences(references: References): void {
-    if (Object.keys(references).length === Object.keys(this.#references).length) return;
+    if (JSON.stringify(references) === JSON.stringify(this.#references)) return;
     this.#references = references;
     this.#closed = this.#closed.map((block) => this.#refer(block));
   }

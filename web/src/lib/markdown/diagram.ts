@@ -7,7 +7,8 @@ const MAX_CHARS = 20_000;
 
 /** An image of the diagram. Throws what Mermaid says where the source is not right. */
 export async function drawDiagram(source: string, isDark: boolean): Promise<HTMLImageElement> {
-  if (source.length > MAX_CHARS) throw new Error(`The diagram has ${source.length} characters, ${MAX_CHARS} are drawn.`);
+  if (source.length > MAX_CHARS)
+    throw new Error(`The diagram has ${source.length} characters, ${MAX_CHARS} are drawn.`);
   loading ??= import("mermaid").then((module) => module.default);
   const mermaid = await loading.catch((error: unknown) => {
     loading = null;

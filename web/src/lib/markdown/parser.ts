@@ -1,6 +1,6 @@
 /** Markdown to HTML: CommonMark with tables, strikethrough, task lists, bare links and formulas. HTML in the source is text. */
 
-import MarkdownIt, { type StateCore, type Token } from "markdown-it";
+import createMarkdown, { type MarkdownIt, type StateCore, type Token } from "markdown-it";
 import { math } from "./math";
 
 export type References = NonNullable<NonNullable<Parameters<MarkdownIt["parse"]>[1]>["references"]>;
@@ -31,13 +31,13 @@ function taskLists(md: MarkdownIt): void {
 /** Columns are aligned by a class, so that no style attribute has to pass the sanitiser. */
 function alignByClass(tokens: Token[], at: number): void {
   const token = tokens[at];
-  const side = /text-align:(\w+)/.exec(token?.attrGet("style") ?? "")?.[1];
+  const side = /text-align:(\w+)/.exec(String(token?.attrGet("style") ?? ""))?.[1];
   if (token?.attrs) token.attrs = token.attrs.filter(([name]) => name !== "style");
   if (side) token?.attrSet("class", `align-${side}`);
 }
 
 function makeParser(): MarkdownIt {
-  const md = new MarkdownIt({ html: false, linkify: true }).use(math).use(taskLists);
+  const md = createMarkdown({ html: false, linkify: true }).use(math).use(taskLists);
   const escape = md.utils.escapeHtml;
   for (const cell of ["th_open", "td_open"]) {
     md.renderer.rules[cell] = (tokens, at, options, _env, self) => {

@@ -5,10 +5,22 @@
 
 import createPurify, { type DOMPurify } from "dompurify";
 
-const TAGS = (
-  "a blockquote br code del div em h1 h2 h3 h4 h5 h6 hr input li ol p pre s span strong table tbody td th thead tr ul"
-).split(" ");
-const ATTRIBUTES = ["checked", "class", "data-address", "data-language", "disabled", "href", "start", "tabindex", "title", "type"];
+const TAGS =
+  "a blockquote br code del div em h1 h2 h3 h4 h5 h6 hr input li ol p pre s span strong table tbody td th thead tr ul".split(
+    " ",
+  );
+const ATTRIBUTES = [
+  "checked",
+  "class",
+  "data-address",
+  "data-language",
+  "disabled",
+  "href",
+  "start",
+  "tabindex",
+  "title",
+  "type",
+];
 const CLASSES = /^(task|table|image|math|display|align-(left|right|center)|hljs-?[\w-]*|language-[\w+#-]*|[a-z]+_)$/;
 
 function makePurify(): DOMPurify {
@@ -37,6 +49,8 @@ export function sanitise(html: string): DocumentFragment {
   return purify.sanitize(html, {
     ALLOWED_TAGS: TAGS,
     ALLOWED_ATTR: ATTRIBUTES,
+    // DOMPurify holds every other attribute against the pattern of addresses too.
+    ADD_URI_SAFE_ATTR: ATTRIBUTES.filter((name) => name !== "href"),
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
     ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,

@@ -12,7 +12,15 @@ const REFRESH_MS = 150;
 
 /** A chat that is not made yet: it is with the first message. */
 export function draftChat(): Chat {
-  const fields = { title: "", folder: null, is_pinned: false, is_archived: false, system: "", model: null, settings: {} };
+  const fields = {
+    title: "",
+    folder: null,
+    is_pinned: false,
+    is_archived: false,
+    system: "",
+    model: null,
+    settings: {},
+  };
   return { id: "", ...fields, leaf_id: null, created_ms: 0, updated_ms: 0, n_messages: 0, is_answering: false };
 }
 
@@ -120,7 +128,10 @@ export class Conversation {
 
   /** Makes `messages` the end of the path. Returns whether older rows were kept before them. */
   #show(messages: Message[]): boolean {
-    const { rows, isJoined } = joinPage(this.rows, messages.map((message) => this.#row(message)));
+    const { rows, isJoined } = joinPage(
+      this.rows,
+      messages.map((message) => this.#row(message)),
+    );
     for (const row of this.rows) if (!rows.includes(row)) row.unfollow();
     this.rows = rows;
     for (const row of rows) this.#follow(row);
