@@ -10,7 +10,7 @@ class Session {
   needsLogin = $derived(this.me !== null && (this.me.needs_setup || (this.me.needs_login && this.me.user === null)));
 
   /** False for the user of a machine without accounts, who has nothing to log out of and no password. */
-  hasAccount = $derived(this.me?.user != null && this.me.user.id !== "local");
+  hasAccount = $derived((this.me?.user?.id ?? "local") !== "local");
 
   constructor() {
     onSignedOut(() => {
