@@ -6,7 +6,7 @@ import { translate, type Strings, type Values } from "./translate";
 
 export type Key = keyof typeof english;
 
-/** The text of `key`, with the values put in: `t("chat.tokens", { n: 3 })`. English where a translation lacks it. */
+/** The text of `key`, with the values put in: `t("numbers.tokens", { n: 3 })`. English where a translation lacks it. */
 export function t(key: Key, values?: Values): string {
   const own = locale.strings[key];
   if (own !== undefined) return translate(own, locale.code, values);

@@ -162,8 +162,9 @@ export type Preferences = { locale?: string; theme?: Theme; price_model?: string
 
 export type Price = { name: string; input: number; cached_input: number; output: number };
 
-/** Prices are per million tokens. */
+/** Prices are per million tokens. `note` is a sentence of whoever wrote them, in their language. */
 export type Prices = {
+  note?: string;
   date: string;
   currency: string;
   models: Price[];

@@ -28,7 +28,8 @@ class PreferencesState {
 
   async load(): Promise<void> {
     try {
-      this.value = { ...this.value, ...(await api.preferences()) };
+      const kept = await api.preferences();
+      this.value = { ...this.value, ...kept };
       await this.apply();
     } catch (error) {
       notices.fail(error);

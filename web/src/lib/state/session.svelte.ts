@@ -9,9 +9,12 @@ class Session {
 
   needsLogin = $derived(this.me !== null && (this.me.needs_setup || (this.me.needs_login && this.me.user === null)));
 
+  /** False for the user of a machine without accounts, who has nothing to log out of and no password. */
+  hasAccount = $derived(this.me?.user != null && this.me.user.id !== "local");
+
   constructor() {
     onSignedOut(() => {
-      if (this.me?.user && this.me.needs_login) this.me = { ...this.me, user: null };
+      if (this.me?.user) this.me = { ...this.me, user: null, needs_login: true };
     });
   }
 
