@@ -33,6 +33,13 @@ def same(message: Locator) -> Locator:
     return message.page.locator(f'[data-message-id="{message.get_attribute("data-message-id")}"]')
 
 
+def words(answer: Locator) -> Locator:
+    """The first paragraph of what the model has written. Waits until it has a few words."""
+    paragraph = answer.locator(".markdown p").first
+    expect(paragraph).to_have_text(re.compile(r"\w+ \w+ \w+ \w+"))
+    return paragraph
+
+
 def is_over(answer: Locator, seconds: float = 60) -> Locator:
     """Wait until an answer is written. Returns it."""
     expect(answer).to_have_attribute("data-status", IS_OVER, timeout=seconds * 1000)
