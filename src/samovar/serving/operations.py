@@ -28,12 +28,15 @@ async def health(server: Server, _: Request) -> Response:
 
 async def metrics(server: Server, _: Request) -> Response:
     """Prometheus's text format. Any key will do."""
-    models = server.registry.models
-    opened = {name: offered.llm for name, offered in models.items() if offered.llm is not None}
-    stats = await asyncio.gather(*(_stats(llm) for llm in opened.values()))
-    found = dict(zip(opened, stats, strict=True))
-    body = server.metrics.text(n_open=server.drain.n_open, n_offered=len(models), stats=found)
+    n_offered, found = len(server.registry.models), await open_stats(server)
+    body = server.metrics.text(n_open=server.drain.n_open, n_offered=n_offered, stats=found)
     return Response(body, media_type=None, headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+async def open_stats(server: Server) -> dict[str, EngineStats | None]:
+    """What the engines of the open models say of themselves, None for one that is down, or does not answer in time."""
+    opened = {name: offered.llm for name, offered in server.registry.models.items() if offered.llm is not None}
+    return dict(zip(opened, await asyncio.gather(*(_stats(llm) for llm in opened.values())), strict=True))
 
 
 @asynccontextmanager
@@ -56,7 +59,6 @@ async def closing_idle(server: Server) -> AsyncIterator[None]:
 
 
 async def _stats(llm: LLM) -> EngineStats | None:
-    """What an engine says of itself; None where it is down, or does not answer in time."""
     try:
         return await asyncio.to_thread(llm.stats, _PATIENCE_S)
     except SamovarError:

@@ -1,0 +1,63 @@
+"""Who uses the app: the user behind a request, and what finds that out."""
+
+from typing import Final, Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.types import Scope
+
+from samovar.serving.auth import find_caller
+from samovar.serving.caller import ANYONE, Caller
+from samovar.serving.failures import Refused
+
+LOCAL_ID: Final = "local"
+
+
+class User(msgspec.Struct, kw_only=True, frozen=True):
+    """Somebody with chats of their own."""
+
+    id: str
+    name: str
+    is_admin: bool
+    is_disabled: bool = False
+    created_ms: int = 0
+
+    def caller(self) -> Caller:
+        """Whom the engine works for: what it caches is shared with nobody else, whoever uses an API key included."""
+        return Caller(id=f"app:{self.id}", name=self.name, is_admin=self.is_admin)
+
+
+class FindsCallers(Protocol):
+    """What finds the user behind a request below /app."""
+
+    async def find_caller(self, scope: Scope) -> Caller:
+        """Puts the User into `scope["state"]["user"]` and returns who that is for the server; for a path that needs no login,
+        where there is none, None and ANYONE. Raises Refused (401) for whoever has to log in."""
+        ...
+
+
+class EverybodyIsLocal:
+    """For a server that only its own machine reaches: whoever comes is the user `local`, but not through a proxy."""
+
+    async def find_caller(self, scope: Scope) -> Caller:
+        """The one user. Raises NoKey for a request that a proxy passed on."""
+        find_caller(scope["headers"], None, needs_key=False)
+        user = User(id=LOCAL_ID, name="local", is_admin=True)
+        scope["state"]["user"] = user
+        return user.caller()
+
+
+def user_of(request: Request) -> User:
+    """Who sends the request. Raises Refused (401) where nobody is logged in."""
+    user = request.state.user if request.state.caller is not ANYONE else None
+    if user is None:
+        raise Refused("nobody is logged in: log in first", status=401, code="needs_login")
+    assert isinstance(user, User)
+    return user
+
+
+def require_admin(request: Request) -> User:
+    """Who sends the request. Raises Refused (403) for anybody but an admin."""
+    if not (user := user_of(request)).is_admin:
+        raise Refused(f"{user.name} may not do this; it takes an admin", status=403, code="needs_admin")
+    return user

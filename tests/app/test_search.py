@@ -1,0 +1,119 @@
+"""Search: all scripts, words of any length, and no sign with a meaning of its own."""
+
+import pytest
+
+from samovar.app.search import snippet, words_of
+from tests.app.app_client import served_app
+
+TEXTS = {
+    "english": 'The Quick brown fox jumps over 100% of lazy_dogs * and "quotes" OR nothing',
+    "french": "Une crème brûlée à l'été, et naïvement",
+    "chinese": "北京的春天非常美丽，适合旅行。",
+    "japanese": "東京タワーでコーヒーを飲みます",
+    "arabic": "كَتَبَ الطالبُ رسالةً إلى أستاذه",
+    "russian": "Ёлка стоит в углу",
+    "emoji": "party 🎉🎉🎉 time",
+    "fox": "another fox",
+}
+
+
+@pytest.fixture(scope="module")
+def library(hybrid, tmp_path_factory):
+    with served_app({"hybrid": hybrid}, tmp_path_factory.mktemp("search")) as app:
+        for name, text in TEXTS.items():
+            chat = app.new_chat(title=f"About {name}")
+            app.post(f"/chats/{chat['id']}/messages", parent_id=None, content=text, answer=False)
+        app.new_chat(title="Ein Gespräch über Füchse")
+        yield app
+
+
+def found(app, query, **more):
+    page = app.get("/chats", query=query, **more).json()
+    assert {hit["chat_id"] for hit in page["hits"]} == {chat["id"] for chat in page["chats"]}
+    return sorted(chat["title"].removeprefix("About ") for chat in page["chats"])
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("quick", ["english"]),
+        ("QUICK fox", ["english"]),
+        ("fox", ["english", "fox"]),
+        ("fox other", ["fox"]),
+        ("rown", ["english"]),
+        ("brulee", ["french"]),
+        ("BRÛLÉE", ["french"]),
+        ("春天非常", ["chinese"]),
+        ("春天", ["chinese"]),
+        ("春", ["chinese"]),
+        ("东京", []),
+        ("東京", ["japanese"]),
+        ("コーヒー", ["japanese"]),
+        ("كتب", ["arabic"]),
+        ("رسالة", ["arabic"]),
+        ("استاذه", ["arabic"]),
+        ("елка", ["russian"]),
+        ("🎉", ["emoji"]),
+        ("gesprach", ["Ein Gespräch über Füchse"]),
+        ("100%", ["english"]),
+        ("%", ["english"]),
+        ("_", ["english"]),
+        ("*", ["english"]),
+        ("lazy_", ["english"]),
+        ("lazy%dogs", []),
+        ("fo*", []),
+        ('"quotes"', ["english"]),
+        ('"', ["english"]),
+        ("fox OR crème", []),
+        ("NOT lazy", ["english"]),
+        ("NOT", ["english", "fox"]),
+        ("content:fox", []),
+        ("nowhere", []),
+        ("'; DROP TABLE messages; --", []),
+    ],
+)
+def test_what_is_written_is_found_and_nothing_else(library, query, names):
+    assert found(library, query) == names
+
+
+def test_a_search_of_blanks_is_no_search(library):
+    assert "hits" not in library.get("/chats", query="  ").json()
+
+
+def test_hits_name_the_message_and_mark_the_words(library):
+    (hit,) = library.get("/chats", query="brulee ete").json()["hits"]
+    assert hit["snippet"] == "Une crème \x02brûlée\x03 à l'\x02été\x03, et naïvement"
+    assert hit["message_id"]
+    (title,) = library.get("/chats", query="füchse").json()["hits"]
+    assert (title["message_id"], title["snippet"]) == (None, "Ein Gespräch über \x02Füchse\x03")
+
+
+def test_a_snippet_is_cut_around_the_first_word():
+    text = "a " * 3000 + "Straße nach Łódź" + " b" * 3000
+    shown = snippet(text, words_of("STRASSE"))
+    assert "\x02Straße\x03 nach Łódź b" in shown
+    assert shown.startswith("… ")
+    assert shown.endswith(" …")
+    assert len(shown) < 200
+
+
+def test_what_is_edited_away_or_archived_is_not_found(library):
+    chat = library.new_chat(title="archived one")
+    library.post(f"/chats/{chat['id']}/messages", parent_id=None, content="Zanzibar", answer=False)
+    library.patch(f"/chats/{chat['id']}", is_archived=True)
+    assert found(library, "zanzibar") == []
+    assert found(library, "zanzibar", archived=1) == ["archived one"]
+    library.delete(f"/chats/{chat['id']}")
+    assert found(library, "zanzibar", archived=1) == []
+    assert library.read("SELECT count(*) AS n FROM messages_fts WHERE content LIKE '%zanzibar%'") == [{"n": 0}]
+
+
+def test_another_users_messages_are_not_found(library):
+    def write(file):
+        file.execute("INSERT INTO users (id, name, created_ms) VALUES ('o', 'O', 0)")
+        file.execute("INSERT INTO chats (id, user_id, title, created_ms, updated_ms) VALUES ('oc', 'o', 'Quetzalcoatl', 0, 0)")
+        file.execute("INSERT INTO messages (id, chat_id, role, content, created_ms) VALUES ('om', 'oc', 'user', 'Quetzal', 0)")
+
+    library.write(write)
+    assert found(library, "quetzal") == []
+    assert found(library, "qu") == ["english"]

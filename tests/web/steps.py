@@ -1,0 +1,63 @@
+"""What a person does in the app, and what they see. Names are those that a screen reader says, in English."""
+
+import re
+
+from playwright.sync_api import Locator, Page, expect
+
+MESSAGES = "[data-message-id]"
+IS_OVER = re.compile("done|length|stopped")
+
+
+def box(page: Page) -> Locator:
+    """Where messages are written."""
+    return page.get_by_role("textbox", name="Message", exact=True)
+
+
+def ask(page: Page, text: str) -> Locator:
+    """Send a message. Returns the answer, which has begun."""
+    box(page).fill(text)
+    box(page).press("Enter")
+    return answer_to(page, text)
+
+
+def answer_to(page: Page, text: str) -> Locator:
+    """The answer below the last message with this text, once it is there."""
+    expect(page.locator(f"{MESSAGES}[data-role=user]").last).to_contain_text(text)
+    last = page.locator(MESSAGES).last
+    expect(last).to_have_attribute("data-role", "assistant")
+    return same(last)
+
+
+def same(message: Locator) -> Locator:
+    """A message that stays the same when others come."""
+    return message.page.locator(f'[data-message-id="{message.get_attribute("data-message-id")}"]')
+
+
+def words(answer: Locator) -> Locator:
+    """The first paragraph of what the model has written. Waits until it has a few words."""
+    paragraph = answer.locator(".markdown p").first
+    expect(paragraph).to_have_text(re.compile(r"\w+ \w+ \w+ \w+"))
+    return paragraph
+
+
+def is_over(answer: Locator, seconds: float = 60) -> Locator:
+    """Wait until an answer is written. Returns it."""
+    expect(answer).to_have_attribute("data-status", IS_OVER, timeout=seconds * 1000)
+    return answer
+
+
+def press(message: Locator, name: str) -> None:
+    """One of a message's buttons, which may show under the pointer alone."""
+    message.hover()
+    message.get_by_role("button", name=name, exact=True).click()
+
+
+def says(message: Locator) -> str:
+    """Its text, as it is shown."""
+    return message.inner_text()
+
+
+def chat_id(page: Page) -> str:
+    """The chat that is open."""
+    page.wait_for_url(re.compile(r"#/c/[\w-]+"))
+    return re.search(r"#/c/([\w-]+)", page.url)[1]
