@@ -80,6 +80,12 @@ def test_a_search_of_blanks_is_no_search(library):
     assert "hits" not in library.get("/chats", query="  ").json()
 
 
+@pytest.mark.parametrize("query", ["x" * 401, " ".join(map(str, range(33)))])
+def test_a_query_that_is_too_long_is_refused(library, query):
+    reply = library.get("/chats", query=query)
+    assert (reply.status_code, "expected at most" in reply.json()["error"]["message"]) == (400, True)
+
+
 def test_hits_name_the_message_and_mark_the_words(library):
     (hit,) = library.get("/chats", query="brulee ete").json()["hits"]
     assert hit["snippet"] == "Une crème \x02brûlée\x03 à l'\x02été\x03, et naïvement"
