@@ -15,7 +15,7 @@ from samovar.app.database import Database
 from samovar.app.feed import Feed
 from samovar.app.live import Live
 from samovar.app.shapes import Message
-from samovar.app.users import EverybodyIsLocal, FindsCallers
+from samovar.app.users import FindsCallers
 from samovar.serving.background import Background
 from samovar.serving.failures import Failure, Refused, retry_headers
 from samovar.serving.replies import json_reply
@@ -33,7 +33,7 @@ class App:
 
     server: Server
     database: Database
-    callers: FindsCallers = field(default_factory=EverybodyIsLocal)
+    callers: FindsCallers
     jobs: Background = field(default_factory=Background)
     live: dict[str, Live] = field(default_factory=dict)
     feed: Feed = field(default_factory=Feed)
