@@ -38,6 +38,11 @@ class App:
     live: dict[str, Live] = field(default_factory=dict)
     feed: Feed = field(default_factory=Feed)
 
+    def model_of(self, name: str | None) -> str:
+        """The model that a chat uses: by its name, else the first one that, as far as is known, writes text."""
+        offered = self.server.registry.models.values()
+        return name or next((m.name for m in offered if m.llm is None or m.llm.card.writes_text), next(iter(offered)).name)
+
     async def tell_chat(self, user_id: str, chat_id: str) -> None:
         """Tell a user's pages that a chat is there or has changed."""
 
