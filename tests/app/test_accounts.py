@@ -8,8 +8,10 @@ import time
 import httpx
 import pytest
 from argon2 import PasswordHasher
+from starlette.responses import Response
 
 from samovar.app.passwords import Passwords
+from samovar.app.sessions import set_cookie
 from samovar.serving.keys import KeyFile
 from tests.app.app_client import HEADER, PASSWORD, served_app
 
@@ -101,6 +103,12 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(page):
     token = page.client.cookies["samovar_session"]
     assert len(token) > 40
     assert token not in str(page.read("SELECT * FROM sessions"))
+
+
+def test_under_tls_the_cookie_never_goes_in_the_clear():
+    reply = Response()
+    set_cookie(reply, "token", is_secure=True)
+    assert "; Secure" in reply.headers["set-cookie"]
 
 
 def test_without_the_apps_header_nothing_changes(page):
