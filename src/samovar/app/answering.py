@@ -76,13 +76,14 @@ class Answering:
         app, message = self._app, self._message
         settings, system = message.settings, self._chat.system
         assert settings is not None
+        model = app.model_of(message.model)
         conversation = await app.database.read(lambda file: read_conversation(file, system, message.parent_id))
-        async with app.server.registry.use(message.model) as opened:
+        async with app.server.registry.use(model) as opened:
             self._model = opened.name
             if self._is_continued:
-                ask = continue_ask(message.model, conversation, settings, message)
+                ask = continue_ask(model, conversation, settings, message)
             else:
-                ask = await asyncio.to_thread(chat_ask, opened.llm, message.model, conversation, settings)
+                ask = await asyncio.to_thread(chat_ask, opened.llm, model, conversation, settings)
             self._answers = answers = await start(app.server.registry, app.server.limits, self._user.caller(), ask)
             answers.on_close = lambda: app.server.metrics.observe_answers(answers, self._started)
             try:
