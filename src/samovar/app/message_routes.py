@@ -157,7 +157,8 @@ async def stop_answer(app: App, request: Request) -> Response:
     """End an answer; what is there of it stays."""
     user, message_id = user_of(request), request.path_params["id"]
     await app.database.read(lambda file: message_rows.find(file, user.id, message_id))
-    await stop(app, [message_id])
+    if (await app.message(message_id)).status == "writing":  # the job of one that is over may still have to save it
+        await stop(app, [message_id])
     return json_reply({"message": await app.message(message_id)})
 
 
