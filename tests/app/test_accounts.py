@@ -276,6 +276,23 @@ def test_the_open_pages_of_a_user_who_is_disabled_are_told_nothing_more(page):
         assert "event: chat" not in list(lines)
 
 
+def test_the_pages_of_local_end_with_the_first_account(page):
+    client = page.browser()
+    with client.stream("GET", "/events") as events:
+        lines = events.iter_lines()
+        assert next(lines) == "event: hello"
+        page.post("/setup", name="Ada", password=PASSWORD)
+        page.new_chat(title="Of ada")
+        assert "Of ada" not in "".join(lines)
+
+
+def test_a_session_works_while_the_disk_is_full(page):
+    page.with_accounts()
+    page.write(lambda file: file.execute("UPDATE sessions SET last_seen_ms = 1"))
+    page.write(lambda file: file.execute("CREATE TRIGGER full BEFORE UPDATE ON sessions BEGIN SELECT RAISE(ABORT, 'x'); END"))
+    assert page.get("/chats").status_code == 200
+
+
 def test_the_last_admin_stays(page):
     ada, _, bob_id = page.with_accounts()
     ada_id = ada.get("/me").json()["user"]["id"]
