@@ -22,6 +22,7 @@ export default ts.config(
       "svelte/prefer-svelte-reactivity": "off",
     },
   },
+  { files: ["**/*.test.ts"], rules: { "@typescript-eslint/no-non-null-assertion": "off" } },
   {
     rules: {
       "@typescript-eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_" }],

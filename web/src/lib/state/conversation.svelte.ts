@@ -1,6 +1,6 @@
 /** The chat that is open: the path through its tree that is shown, and all that can be done with it. */
 
-import { api, type Chat, type ChatChange, type Message, type MessageChange, type Settings } from "../api";
+import { api, type Chat, type ChatChange, type Message, type MessageChange, type Settings, type Status } from "../api";
 import { joinPage } from "../fold";
 import { chats } from "./chats.svelte";
 import { LiveMessage } from "./live_message.svelte";
@@ -40,6 +40,8 @@ export class Conversation {
 
   #nOpens = 0;
   #refresh: ReturnType<typeof setTimeout> | undefined;
+  /** What the server told of messages and this page did not know at once. */
+  #told = new Map<string, Status>();
   #saved: Promise<unknown> = Promise.resolve();
   #unwatch: () => void;
 
@@ -56,6 +58,7 @@ export class Conversation {
 
   #clear(): void {
     clearTimeout(this.#refresh);
+    this.#told.clear();
     for (const row of this.rows) row.unfollow();
     this.rows = [];
     this.hasMore = this.isMissing = false;
@@ -150,7 +153,7 @@ export class Conversation {
     if (row.value.status !== "writing" || document.visibilityState === "hidden") return;
     row.follow(
       (message) => (this.finished = message),
-      () => this.#later(),
+      () => void this.refresh(),
     );
   }
 
@@ -164,14 +167,23 @@ export class Conversation {
 
   #onChange({ chat_id, message_id, status }: MessageChange): void {
     if (chat_id !== this.chat.id) return;
-    const row = this.rows.find(({ id }) => id === message_id);
-    if (row === undefined || row.value.status !== status) this.#later();
+    this.#told.set(message_id, status);
+    if (this.#isBehind()) this.#later();
   }
 
-  /** Soon, and once for many changes; what this page did itself is known by then. */
+  #isBehind(): boolean {
+    const statusOf = new Map(this.rows.map(({ id, value }) => [id, value.status]));
+    return [...this.#told].some(([id, status]) => statusOf.get(id) !== status);
+  }
+
+  /** Soon, and once for many changes; not at all where they were this page's own and are known by then. */
   #later(): void {
     clearTimeout(this.#refresh);
-    this.#refresh = setTimeout(() => void this.refresh(), REFRESH_MS);
+    this.#refresh = setTimeout(() => {
+      const isBehind = this.#isBehind();
+      this.#told.clear();
+      if (isBehind) void this.refresh();
+    }, REFRESH_MS);
   }
 
   /** Changes the chat; one that is not made yet is changed here alone. */
