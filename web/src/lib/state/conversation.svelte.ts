@@ -204,41 +204,54 @@ export class Conversation {
     return this.change({ settings: Object.fromEntries(merged) as Settings });
   }
 
-  /** Puts `append` behind the row of `parentId` (all behind it leaves the view) and follows the answer in it. */
-  #append(parentId: string | null, append: Message[]): void {
+  /**
+   * Puts `messages` behind the row of `parentId` (all behind it leaves the view) and follows the answer among them. Nothing where
+   * another chat was opened meanwhile: then they are there when this one is opened again.
+   */
+  #append(chatId: string, parentId: string | null, messages: (Message | null)[]): void {
+    if (chatId !== this.chat.id) return;
     const at = parentId === null ? -1 : this.rows.findIndex(({ id }) => id === parentId);
-    const kept = this.rows.slice(0, at + 1);
     for (const row of this.rows.slice(at + 1)) row.unfollow();
-    this.rows = [...kept, ...append.map((message) => new LiveMessage(message))];
-    for (const row of this.rows) this.#follow(row);
+    const added = messages.filter((message) => message !== null).map((message) => new LiveMessage(message));
+    this.rows = [...this.rows.slice(0, at + 1), ...added];
+    for (const row of added) this.#follow(row);
   }
 
-  /** Sends a message behind `parentId` and asks for an answer. Returns false where that failed: nothing is lost then. */
-  async send(content: string, files: string[], parentId: string | null = this.last?.id ?? null): Promise<boolean> {
-    return this.#try(async () => {
+  /** Sends a message behind `parentId` and asks for an answer. Returns the chat's id, or null where that failed: nothing is lost then. */
+  async send(
+    content: string,
+    files: string[],
+    parentId: string | null = this.last?.id ?? null,
+  ): Promise<string | null> {
+    let chatId = this.chat.id;
+    const isSent = await this.#try(async () => {
       await this.#saved;
-      if (this.chat.id === "") await this.#make();
-      const sent = await api.send(this.chat.id, { parent_id: parentId, content, files });
-      this.#append(parentId, sent.answer ? [sent.message, sent.answer] : [sent.message]);
+      if (chatId === "") chatId = await this.#make();
+      const { message, answer } = await api.send(chatId, { parent_id: parentId, content, files });
+      this.#append(chatId, parentId, [message, answer]);
     });
+    return isSent ? chatId : null;
   }
 
-  async #make(): Promise<void> {
+  async #make(): Promise<string> {
+    const open = this.#nOpens;
     const { folder, system, model, settings } = this.chat;
     const made = await api.addChat({ folder, system, model, settings });
-    this.chat = made;
-    this.#nOpens++;
-    router.replace(chatHash(made.id));
+    if (open === this.#nOpens) {
+      this.chat = made;
+      router.replace(chatHash(made.id));
+    }
+    return made.id;
   }
 
   /** Gives what a tool answered. The model goes on once every call has its result. */
   giveResult(callId: string, content: string, isLast: boolean): Promise<boolean> {
+    const [chatId, parentId] = [this.chat.id, this.last?.id ?? null];
     return this.#try(async () => {
-      const parent_id = this.last?.id ?? null;
       await this.#saved;
-      const result = { parent_id, content, role: "tool", tool_call_id: callId, answer: isLast } as const;
-      const sent = await api.send(this.chat.id, result);
-      this.#append(parent_id, sent.answer ? [sent.message, sent.answer] : [sent.message]);
+      const result = { parent_id: parentId, content, role: "tool", tool_call_id: callId, answer: isLast } as const;
+      const { message, answer } = await api.send(chatId, result);
+      this.#append(chatId, parentId, [message, answer]);
     });
   }
 
@@ -252,7 +265,7 @@ export class Conversation {
     return this.#try(async () => {
       await this.#saved;
       const { answer } = await api.regenerate(message.id);
-      this.#append(message.parent_id, [answer]);
+      this.#append(message.chat_id, message.parent_id, [answer]);
     });
   }
 

@@ -31,7 +31,7 @@ const isDone = () => vi.waitFor(() => expect(conversation.last?.status).toBe("do
 
 async function ask(text: string): Promise<void> {
   await conversation.changeSettings({ mode: "fast" });
-  expect(await conversation.send(text, [])).toBe(true);
+  expect(await conversation.send(text, [])).toBe(conversation.chat.id);
 }
 
 test("the first message makes the chat, and the answer grows in it to its end", async () => {
@@ -46,7 +46,7 @@ test("an edited question is a branch beside the first, and one can go back to th
   await ask("json please");
   await isDone();
   const first = conversation.rows[0]?.value;
-  expect(await conversation.send("json again", [], null)).toBe(true);
+  await conversation.send("json again", [], null);
   await isDone();
   expect(conversation.rows[0]?.value.siblings).toHaveLength(2);
   await conversation.walk(first?.id ?? "");
@@ -120,6 +120,16 @@ test("a link to a message opens the page of the path that it is on", async () =>
   const target = [...store.messages.values()].find((one) => one.chat_id === chat.id && one.content === "Question 20")!;
   await conversation.open(chat.id, target.id);
   expect(conversation.rows.some((row) => row.id === target.id)).toBe(true);
+});
+
+test("what is sent goes to its own chat, and not into one that was opened meanwhile", async () => {
+  const [own, other] = [store.addLongChat(2), store.addLongChat(4)];
+  await conversation.open(own.id);
+  const sending = conversation.send("json please", []);
+  await conversation.open(other.id);
+  expect(await sending).toBe(own.id);
+  expect(conversation.rows).toHaveLength(4);
+  expect([...store.messages.values()].filter((one) => one.chat_id === own.id)).toHaveLength(4);
 });
 
 test("a deleted question takes its answer along", async () => {
