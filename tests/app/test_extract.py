@@ -167,9 +167,10 @@ def test_what_is_left_out_of_a_word_document_is_said():
 
 def test_footnotes_follow_the_text_and_comments_are_left_out():
     w = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    note = "<w:footnote><w:p><w:r><w:t>Note one</w:t></w:r></w:p></w:footnote>"
     parts = {
         "word/document.xml": f"<w:document {w}><w:p><w:r><w:t>Body</w:t></w:r></w:p></w:document>",
-        "word/footnotes.xml": f"<w:footnotes {w}><w:footnote><w:p><w:r><w:t>Note one</w:t></w:r></w:p></w:footnote></w:footnotes>",
+        "word/footnotes.xml": f"<w:footnotes {w}>{note}</w:footnotes>",
         "word/comments.xml": f"<w:comments {w}/>",
     }
     found = read("a.docx", zipped({name: text.encode() for name, text in parts.items()}))
