@@ -94,6 +94,7 @@ def test_local_is_no_admin_of_a_server_with_api_keys(page):
     assert not page.get("/me").json()["user"]["is_admin"]
     for reply in (page.get("/keys"), page.post("/keys", name="two"), page.post("/users", name="x", password=PASSWORD)):
         assert error_of(reply, 403) == "needs_admin"
+        assert "the set-up code" in reply.json()["error"]["message"]
     assert error_of(page.post("/setup", name="x", password=PASSWORD), 403) == "wrong_code"
     assert page.post("/setup", name="x", password=PASSWORD, code=code_of(page)).status_code == 201
 
