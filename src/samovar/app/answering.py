@@ -67,7 +67,7 @@ class Answering:
         finally:
             self._forget_live()
             if not self._live.is_over:  # the server ends, or it is deleted, while the last state is being written
-                self._live.change(self._live.message, is_over=True)
+                self._live.end(self._live.message)
         if await wants_title(self._app, message):
             self._app.jobs.begin(new_id(), Titling(self._app, self._user, self._chat.id))
 
@@ -138,10 +138,10 @@ class Answering:
         try:
             await self._save(message)
         except StoreError as error:
-            self._live.change(msgspec.structs.replace(message, status="failed", error=str(error)), is_over=True)
+            self._live.end(msgspec.structs.replace(message, status="failed", error=str(error)))
             self._app.tell_message(self._user.id, self._live.message)
             return False
-        self._live.change(message, is_over=True)
+        self._live.end(message)
         self._forget_live()
         self._app.tell_message(self._user.id, message)
         await self._app.tell_chat(self._user.id, self._chat.id)
