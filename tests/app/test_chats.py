@@ -127,6 +127,7 @@ def test_what_is_deleted_leaves_no_bytes(fresh, tmp_path):
     wait_for(lambda: not fresh.app.jobs._tasks)
     assert not holds(secret)
     assert not holds(secret.lower())
+    assert fresh.read("PRAGMA secure_delete") == [{"secure_delete": 1}], "which not every build of SQLite has by itself"
     assert not holds("xyl"), "nor do parts of words stay in the index"
     assert fresh.read("SELECT count(*) AS n FROM messages_fts") == [{"n": 1}]
 
