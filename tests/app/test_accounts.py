@@ -4,14 +4,19 @@ import asyncio
 import re
 import statistics
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 from argon2 import PasswordHasher
 from starlette.responses import Response
 
+from samovar.app.dashboard import Dashboard
+from samovar.app.more_routes import more_routes
+from samovar.app.mount import ROUTES
 from samovar.app.passwords import Passwords
 from samovar.app.sessions import set_cookie
+from samovar.serving.guard import Guard
 from samovar.serving.keys import KeyFile
 from tests.app.app_client import HEADER, PASSWORD, served_app
 
@@ -67,6 +72,18 @@ def test_a_proxys_guest_is_not_local(page):
         assert error_of(client.post("/setup", json={"name": "x", "password": PASSWORD}), 403) == "wrong_code"
 
 
+def test_a_page_that_may_use_the_api_is_not_local(hybrid, tmp_path):
+    origin = "https://pages.example"
+    with served_app({"hybrid": hybrid}, tmp_path, guard=Guard(origins=(origin,))) as page:
+        with page.browser(Origin=origin) as client:
+            assert page.client.get("/v1/models", headers={"Origin": origin}).status_code == 200
+            for reply in (client.get("/chats"), client.post("/chats", json={}), client.get("/backup")):
+                assert error_of(reply, 401) == "needs_login"
+        assert error_of(page.client.get("/app/api/chats", headers={"Origin": "http://["}), 401) == "needs_login"
+        with page.browser(Origin=str(page.client.base_url).rstrip("/")) as client:
+            assert client.post("/chats", json={"title": "own"}).status_code == 200
+
+
 def test_beyond_loopback_the_first_account_takes_the_code_that_the_server_prints(outside):
     me = outside.get("/me").json()
     assert (me["user"], me["needs_login"], me["needs_setup"]) == (None, False, True)
@@ -90,6 +107,7 @@ def test_local_is_no_admin_of_a_server_with_api_keys(page):
     assert not page.get("/me").json()["user"]["is_admin"]
     for reply in (page.get("/keys"), page.post("/keys", name="two"), page.post("/users", name="x", password=PASSWORD)):
         assert error_of(reply, 403) == "needs_admin"
+        assert "the set-up code" in reply.json()["error"]["message"]
     assert error_of(page.post("/setup", name="x", password=PASSWORD), 403) == "wrong_code"
     assert page.post("/setup", name="x", password=PASSWORD, code=code_of(page)).status_code == 201
 
@@ -120,6 +138,17 @@ def test_without_the_apps_header_nothing_changes(page):
             assert error_of(reply, 403) == "csrf"
     foreign = page.client.post("/app/api/logout", headers={"Origin": "https://evil.example"})
     assert error_of(foreign, 403) == "forbidden"
+
+
+def test_every_route_but_four_takes_a_login(outside):
+    routes = [*ROUTES, *more_routes(outside.app.callers, KeyFile(Path("none")), Dashboard())]
+    assert len(routes) > 40
+    for method, path, _ in routes:
+        reply = outside.client.request(method, f"/app/api{path.replace('{id}', 'x').replace('{name}', 'x')}", json={})
+        if path in ("/me", "/setup", "/login", "/logout"):
+            assert reply.status_code != 401 or error_of(reply, 401) == "wrong_login", path
+        else:
+            assert error_of(reply, 401) == "needs_login", path
 
 
 def test_a_session_opens_the_app_alone_and_a_key_the_api_alone(outside, tmp_path):
