@@ -189,9 +189,11 @@ const ROUTES = [
   [
     "POST",
     "/messages/:id/regenerate",
-    (id, { settings }) => ({
-      answer: store.answer(find(store.messages, find(store.messages, id).parent_id), settings ?? {}),
-    }),
+    (id, { settings = {} }) => {
+      const message = find(store.messages, id);
+      const question = message.role === "assistant" ? find(store.messages, message.parent_id) : message;
+      return { answer: store.answer(question, settings) };
+    },
   ],
   [
     "POST",

@@ -261,11 +261,13 @@ export class Conversation {
     return this.rows.slice(at + 1).every((row) => row.value.role === "tool");
   }
 
+  /** Makes another answer beside this one; of a question or a result that has none, the first. */
   regenerate(message: Message): Promise<boolean> {
+    const parentId = message.role === "assistant" ? message.parent_id : message.id;
     return this.#try(async () => {
       await this.#saved;
       const { answer } = await api.regenerate(message.id);
-      this.#append(message.chat_id, message.parent_id, [answer]);
+      this.#append(message.chat_id, parentId, [answer]);
     });
   }
 

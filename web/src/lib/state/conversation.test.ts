@@ -132,6 +132,14 @@ test("what is sent goes to its own chat, and not into one that was opened meanwh
   expect([...store.messages.values()].filter((one) => one.chat_id === own.id)).toHaveLength(4);
 });
 
+test("a question that has no answer can be given one", async () => {
+  const chat = store.addLongChat(3);
+  await conversation.open(chat.id);
+  await conversation.regenerate(conversation.last!);
+  expect(conversation.rows).toHaveLength(4);
+  await isDone();
+});
+
 test("a deleted question takes its answer along", async () => {
   await ask("json please");
   await isDone();
