@@ -8,8 +8,10 @@ import time
 import httpx
 import pytest
 from argon2 import PasswordHasher
+from starlette.responses import Response
 
 from samovar.app.passwords import Passwords
+from samovar.app.sessions import set_cookie
 from samovar.serving.keys import KeyFile
 from tests.app.app_client import HEADER, PASSWORD, served_app
 
@@ -101,6 +103,12 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(page):
     token = page.client.cookies["samovar_session"]
     assert len(token) > 40
     assert token not in str(page.read("SELECT * FROM sessions"))
+
+
+def test_under_tls_the_cookie_never_goes_in_the_clear():
+    reply = Response()
+    set_cookie(reply, "token", is_secure=True)
+    assert "; Secure" in reply.headers["set-cookie"]
 
 
 def test_without_the_apps_header_nothing_changes(page):
@@ -266,6 +274,23 @@ def test_the_open_pages_of_a_user_who_is_disabled_are_told_nothing_more(page):
         assert next(lines) == "event: hello"
         ada.patch(f"/users/{bob_id}", json={"is_disabled": True})
         assert "event: chat" not in list(lines)
+
+
+def test_the_pages_of_local_end_with_the_first_account(page):
+    client = page.browser()
+    with client.stream("GET", "/events") as events:
+        lines = events.iter_lines()
+        assert next(lines) == "event: hello"
+        page.post("/setup", name="Ada", password=PASSWORD)
+        page.new_chat(title="Of ada")
+        assert "Of ada" not in "".join(lines)
+
+
+def test_a_session_works_while_the_disk_is_full(page):
+    page.with_accounts()
+    page.write(lambda file: file.execute("UPDATE sessions SET last_seen_ms = 1"))
+    page.write(lambda file: file.execute("CREATE TRIGGER full BEFORE UPDATE ON sessions BEGIN SELECT RAISE(ABORT, 'x'); END"))
+    assert page.get("/chats").status_code == 200
 
 
 def test_the_last_admin_stays(page):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.app.app_client import folded_text, wait_for
+from tests.app.app_client import folded_text, served_app, wait_for
 from tests.engine.scripted import by_position, thinker
 from tests.llm.scripted import broken, scripted, spelled
 
@@ -154,8 +154,6 @@ def test_the_limit_of_tokens_ends_an_answer(app, hybrid):
 
 
 def test_a_model_that_never_stops_is_ended_by_its_context(models, tmp_path):
-    from tests.app.app_client import served_app
-
     llm = models.load("hybrid", max_context=256)
     letters = llm.tokenizer.encode("abcdefghijklmnopqrstuvwxyz")
     with served_app({"small": llm}, tmp_path) as app, scripted(llm, lambda _, g: letters[len(g) ** 2 % len(letters)]):
@@ -298,3 +296,44 @@ def test_nothing_is_written_below_an_answer_in_the_making(app, hybrid):
             app.post(f"/messages/{one['id']}/stop")
     assert (reply.status_code, reply.json()["error"]["code"]) == (409, "is_writing")
     assert both == [answer["id"], other["id"]], "two answers may be made at once"
+
+
+def test_models_without_a_choice_do_what_they_can_and_say_what_they_cannot(models, tmp_path):
+    always, never = models.load("always"), models.load("never")
+    with served_app({"always": always, "never": never}, tmp_path) as app:
+        assert [m["thinking"] for m in app.get("/models").json()["models"]] == ["always", "none"]
+
+        def answered(model, mode):
+            return app.ended(app.ask(app.new_chat(model=model, settings={"mode": mode, "max_tokens": 30})))
+
+        refused = answered("always", "fast")
+        assert (refused["status"], "always thinks" in refused["error"]) == ("failed", True)
+        refused = answered("never", "thinking")
+        assert (refused["status"], "no thinking mode" in refused["error"]) == ("failed", True)
+        with scripted(never, by_position(spelled(never, "Quick"))):
+            assert answered("never", "fast")["content"] == "Quick"
+        chat = app.new_chat(model="always")
+        app.post(f"/chats/{chat['id']}/messages", parent_id=None, content="Tea?", answer=False)
+        close = always.tokenizer.control_tokens["</think>"]
+        title = thinker(always.tokenizer.encode("hm"), spelled(always, "On tea"), close, (always.tokenizer.encode("\n\n")[0],))
+        with scripted(always, title):
+            assert app.post(f"/chats/{chat['id']}/title").json() == {"title": "On tea"}
+    for llm in (always, never):
+        llm.close()
+
+
+def test_the_texts_of_files_come_before_the_message(app, hybrid):
+    chat, prompts = app.new_chat(settings={"mode": "fast"}), []
+    file = app.client.post("/app/api/files", files={"file": ("notes.md", b"Use ```three``` ticks\n```\ncode\n```\n")}).json()
+    with scripted(hybrid, lambda ids, _: prompts.append(ids) or hybrid.tokenizer.eos_id):
+        first = app.ended(app.ask(chat, "What is this?", files=[file["id"]]))
+        question = app.messages(chat)["messages"][0]
+        app.ended(app.ask(chat, "What is that?", files=[file["id"]]))
+        edited = app.messages(chat)["messages"][0]
+    text = hybrid.tokenizer.decode(prompts[0])
+    assert "user\nnotes.md\n````\nUse ```three``` ticks\n```\ncode\n```\n````\n\nWhat is this?<|im_end|>" in text
+    assert [f["id"] for f in question["files"]] == [file["id"]]
+    assert [f["name"] for f in edited["files"]] == ["notes.md"], "an edit takes the files along"
+    assert edited["files"] != question["files"]
+    assert "notes.md" in hybrid.tokenizer.decode(prompts[1])
+    assert first["status"] == "done"

@@ -127,6 +127,7 @@ def test_what_is_deleted_leaves_no_bytes(fresh, tmp_path):
     wait_for(lambda: not fresh.app.jobs._tasks)
     assert not holds(secret)
     assert not holds(secret.lower())
+    assert fresh.read("PRAGMA secure_delete") == [{"secure_delete": 1}], "which not every build of SQLite has by itself"
     assert not holds("xyl"), "nor do parts of words stay in the index"
     assert fresh.read("SELECT count(*) AS n FROM messages_fts") == [{"n": 1}]
 
@@ -291,28 +292,34 @@ ROUTES = [
     ("POST", "/messages/{message}/stop", {}),
     ("GET", "/messages/{message}/events", None),
     ("DELETE", "/messages/{message}", None),
+    ("GET", "/chats/{chat}/export?form=json", None),
+    ("GET", "/files/{file}/text", None),
+    ("GET", "/files/{file}/image", None),
+    ("DELETE", "/files/{file}", None),
 ]
 
 
 @pytest.fixture(scope="module")
-def others(app):
-    """Ids of another user's things, and of a chat of one's own."""
+def shared(hybrid, tmp_path_factory):
+    """An app with two users, and the ids of what belongs to the one that its page is not."""
+    with served_app({"hybrid": hybrid}, tmp_path_factory.mktemp("shared")) as app:
+        _, _, bob = app.with_accounts()
 
-    def write(file):
-        file.execute("INSERT INTO users (id, name, created_ms) VALUES ('other', 'Other', 0)")
-        file.execute(
-            "INSERT INTO chats (id, user_id, title, created_ms, updated_ms) VALUES ('theirs', 'other', 'Theirs', 0, 0)"
-        )
-        message_id = message_rows.insert(
-            file, chat_id="theirs", parent_id=None, role="assistant", content="hush", status="length"
-        )
-        file.execute(
-            "INSERT INTO files (id, user_id, message_id, name, media_type, n_bytes, created_ms) VALUES (?, ?, ?, ?, ?, 1, 0)",
-            ("their-file", "other", message_id, "a.txt", "text/plain"),
-        )
-        return message_id
+        def write(file):
+            file.execute(
+                "INSERT INTO chats (id, user_id, title, created_ms, updated_ms) VALUES ('theirs', ?, 'Theirs', 0, 0)", (bob,)
+            )
+            message_id = message_rows.insert(
+                file, chat_id="theirs", parent_id=None, role="assistant", content="hush", status="length"
+            )
+            file.execute(
+                "INSERT INTO files (id, user_id, message_id, name, media_type, n_bytes, created_ms) "
+                "VALUES ('their-file', ?, ?, 'a.txt', 'text/plain', 1, 0)",
+                (bob, message_id),
+            )
+            return message_id
 
-    return {"chat": "theirs", "message": app.write(write), "file": "their-file", "own": app.new_chat()["id"]}
+        yield app, {"chat": "theirs", "message": app.write(write), "file": "their-file", "own": app.new_chat()["id"]}
 
 
 def filled(value, ids):
@@ -324,7 +331,8 @@ def filled(value, ids):
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
-def test_another_users_ids_are_as_unknown_as_those_that_do_not_exist(app, others, method, path, body):
+def test_another_users_ids_are_as_unknown_as_those_that_do_not_exist(shared, method, path, body):
+    app, others = shared
     before = app.read("SELECT * FROM messages WHERE chat_id = 'theirs'"), app.read("SELECT * FROM chats WHERE id = 'theirs'")
     theirs = app.client.request(method, f"/app/api{path.format(**others)}", json=filled(body, others))
     nobody = {**dict.fromkeys(others, "0" * 22), "own": others["own"]}
@@ -350,4 +358,4 @@ def test_every_route_with_an_id_is_in_the_list_above():
     }
     ours = ("/chats", "/messages")
     with_id = {(method, path) for method, path, _ in mount.ROUTES if "{id}" in path and path.startswith(ours)}
-    assert with_id - {("GET", "/chats/{id}/export")} <= listed
+    assert with_id <= listed

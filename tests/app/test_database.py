@@ -129,6 +129,9 @@ def test_a_full_disk_is_told_and_what_was_written_stays(hybrid, tmp_path, monkey
         assert app.messages(chat)["messages"][-1]["content"] == done["content"], "shown for as long as the server runs"
         refused = app.post(f"/chats/{chat['id']}/messages", parent_id=None, content="x" * 500_000, answer=False)
         assert (refused.status_code, refused.json()["error"]["code"]) == (507, "disk_full")
+        refused = app.post(f"/messages/{answer['id']}/continue")
+        assert refused.status_code == 507
+        assert app.post(f"/messages/{answer['id']}/stop").json()["message"]["content"] == done["content"]
         full(app, is_full=False)
         wait_for(lambda: not app.app.live)
         row = app.read("SELECT content, status FROM messages WHERE id = ?", answer["id"])[0]

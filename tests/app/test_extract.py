@@ -165,6 +165,17 @@ def test_what_is_left_out_of_a_word_document_is_said():
     assert (found.text, found.note) == ("Look:", "pictures are left out (1)")
 
 
+def test_footnotes_follow_the_text_and_comments_are_left_out():
+    w = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    parts = {
+        "word/document.xml": f"<w:document {w}><w:p><w:r><w:t>Body</w:t></w:r></w:p></w:document>",
+        "word/footnotes.xml": f"<w:footnotes {w}><w:footnote><w:p><w:r><w:t>Note one</w:t></w:r></w:p></w:footnote></w:footnotes>",
+        "word/comments.xml": f"<w:comments {w}/>",
+    }
+    found = read("a.docx", zipped({name: text.encode() for name, text in parts.items()}))
+    assert (found.text, found.note) == ("Body\n\nNote one", "comments are left out")
+
+
 def test_a_long_word_document_is_cut_and_that_is_said():
     found = read("a.docx", raw_docx("<w:p><w:r><w:t>123456789</w:t></w:r></w:p>" * 500), max_chars=100)
     assert found.text == "123456789\n" * 10

@@ -32,6 +32,7 @@ def sound(reply):
     return reply
 
 
+@pytest.mark.slow
 def test_no_value_of_any_field_breaks_the_server(app, hybrid):
     chat = app.new_chat()
     with scripted(hybrid, by_position(spelled(hybrid, "x"))):

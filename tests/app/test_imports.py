@@ -157,6 +157,37 @@ def test_long_and_deep_chats_are_taken(page):
     assert page.messages(chat)["n_path"] == 5000
 
 
+def test_messages_that_are_too_long_are_cut_and_that_is_said(page):
+    chat = gpt_chat(gpt_node("a", None, "user", "x" * 1_000_001), current="a", title="Long")
+    assert imported(page, [chat])["skipped"] == [{"title": "Long", "why": "messages are cut after 1,000,000 characters (1)"}]
+    assert len(only_chat(page)[1][0]["content"]) == 1_000_000
+
+
+def test_an_answer_in_pieces_without_end_stays_within_the_bound(page):
+    nodes = [gpt_node("0", None, "user", "go")]
+    nodes += [gpt_node(str(i), str(i - 1), "assistant", "x" * 1000) for i in range(1, 3001)]
+    imported(page, [gpt_chat(*nodes, current="3000")])
+    _, path = only_chat(page)
+    assert [message["role"] for message in path] == ["user", "assistant", "assistant", "assistant", "assistant"]
+    assert all(len(message["content"]) < 1_010_000 for message in path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"created_ms": -1}, {"updated_ms": 10**30}, {"created_ms": 10**17}, {"leaf_id": "gone"}, {"title": None},
+     {"settings": {"heat": 1}}],
+)  # fmt: skip
+def test_copies_with_values_that_are_none_are_refused(page, change):
+    message = {"id": "m", "parent_id": None, "role": "user", "content": "x", "created_ms": 1}
+    copy = {"id": "c", "title": "T", "created_ms": 1, "updated_ms": 1, "messages": [message], **change}
+    (told,) = imported(page, [copy])["skipped"]
+    assert told["why"].startswith("it cannot be read: ")
+    files = [{"name": "a", "media_type": "image/png", "n_bytes": 1, "image": "no base64!"}]
+    for wrong in ({"created_ms": 10**30}, {"files": files}, {"files": [{**files[0], "n_bytes": 10**30, "image": None}]}):
+        sound = {"id": "c", "title": "T", "created_ms": 1, "updated_ms": 1, "messages": [{**message, **wrong}]}
+        assert imported(page, [sound])["n_chats"] == 0
+
+
 def test_halves_of_characters_are_replaced(page):
     parts = '["x \\ud83d y \\ud83d\\ude00 \\\\ud83d", null, {"content_type": "new_thing"}]'
     content = '{"content_type": "text", "parts": ' + parts + "}"

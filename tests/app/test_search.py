@@ -80,6 +80,12 @@ def test_a_search_of_blanks_is_no_search(library):
     assert "hits" not in library.get("/chats", query="  ").json()
 
 
+@pytest.mark.parametrize("query", ["x" * 401, " ".join(map(str, range(33)))])
+def test_a_query_that_is_too_long_is_refused(library, query):
+    reply = library.get("/chats", query=query)
+    assert (reply.status_code, "expected at most" in reply.json()["error"]["message"]) == (400, True)
+
+
 def test_hits_name_the_message_and_mark_the_words(library):
     (hit,) = library.get("/chats", query="brulee ete").json()["hits"]
     assert hit["snippet"] == "Une crème \x02brûlée\x03 à l'\x02été\x03, et naïvement"
@@ -108,12 +114,12 @@ def test_what_is_edited_away_or_archived_is_not_found(library):
     assert library.read("SELECT count(*) AS n FROM messages_fts WHERE content LIKE '%zanzibar%'") == [{"n": 0}]
 
 
-def test_another_users_messages_are_not_found(library):
-    def write(file):
-        file.execute("INSERT INTO users (id, name, created_ms) VALUES ('o', 'O', 0)")
-        file.execute("INSERT INTO chats (id, user_id, title, created_ms, updated_ms) VALUES ('oc', 'o', 'Quetzalcoatl', 0, 0)")
-        file.execute("INSERT INTO messages (id, chat_id, role, content, created_ms) VALUES ('om', 'oc', 'user', 'Quetzal', 0)")
-
-    library.write(write)
-    assert found(library, "quetzal") == []
-    assert found(library, "qu") == ["english"]
+def test_another_users_messages_are_not_found(hybrid, tmp_path):
+    with served_app({"hybrid": hybrid}, tmp_path) as app:
+        _, bob, _ = app.with_accounts()
+        chat = bob.post("/chats", json={"title": "Quetzalcoatl"}).json()
+        told = {"parent_id": None, "content": "The quetzal is a bird", "answer": False}
+        assert bob.post(f"/chats/{chat['id']}/messages", json=told).status_code == 200
+        assert len(bob.get("/chats", params={"query": "quetzal"}).json()["hits"]) == 2
+        for query in ("quetzal", "qu"):
+            assert found(app, query) == []

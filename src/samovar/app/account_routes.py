@@ -123,6 +123,7 @@ class AccountRoutes:
         checked_name(fields.name)
         kept = await self.passwords.hash(fields.password)
         made = await app.database.write(lambda file: add_first_admin(file, fields.name, kept))
+        app.feed.cut(LOCAL_ID)
         return await self._logged_in(request, made, 201)
 
     async def login(self, app: App, request: Request) -> Response:
@@ -168,6 +169,7 @@ class AccountRoutes:
         checked_name(fields.name)
         kept = await self.passwords.hash(fields.password)
         made = await app.database.write(lambda file: add_user(file, fields.name, kept, is_admin=fields.is_admin))
+        app.feed.cut(LOCAL_ID)
         return json_reply(made, 201)
 
     async def change_user(self, app: App, request: Request) -> Response:

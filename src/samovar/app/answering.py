@@ -67,7 +67,7 @@ class Answering:
         finally:
             self._forget_live()
             if not self._live.is_over:  # the server ends, or it is deleted, while the last state is being written
-                self._live.change(self._live.message, is_over=True)
+                self._live.end(self._live.message)
         if await wants_title(self._app, message):
             self._app.jobs.begin(new_id(), Titling(self._app, self._user, self._chat.id))
 
@@ -76,13 +76,14 @@ class Answering:
         app, message = self._app, self._message
         settings, system = message.settings, self._chat.system
         assert settings is not None
+        model = app.model_of(message.model)
         conversation = await app.database.read(lambda file: read_conversation(file, system, message.parent_id))
-        async with app.server.registry.use(message.model) as opened:
+        async with app.server.registry.use(model) as opened:
             self._model = opened.name
             if self._is_continued:
-                ask = continue_ask(message.model, conversation, settings, message)
+                ask = continue_ask(model, conversation, settings, message)
             else:
-                ask = await asyncio.to_thread(chat_ask, opened.llm, message.model, conversation, settings)
+                ask = await asyncio.to_thread(chat_ask, opened.llm, model, conversation, settings)
             self._answers = answers = await start(app.server.registry, app.server.limits, self._user.caller(), ask)
             answers.on_close = lambda: app.server.metrics.observe_answers(answers, self._started)
             try:
@@ -137,10 +138,10 @@ class Answering:
         try:
             await self._save(message)
         except StoreError as error:
-            self._live.change(msgspec.structs.replace(message, status="failed", error=str(error)), is_over=True)
+            self._live.end(msgspec.structs.replace(message, status="failed", error=str(error)))
             self._app.tell_message(self._user.id, self._live.message)
             return False
-        self._live.change(message, is_over=True)
+        self._live.end(message)
         self._forget_live()
         self._app.tell_message(self._user.id, message)
         await self._app.tell_chat(self._user.id, self._chat.id)

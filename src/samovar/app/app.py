@@ -15,7 +15,7 @@ from samovar.app.database import Database
 from samovar.app.feed import Feed
 from samovar.app.live import Live
 from samovar.app.shapes import Message
-from samovar.app.users import EverybodyIsLocal, FindsCallers
+from samovar.app.users import FindsCallers
 from samovar.serving.background import Background
 from samovar.serving.failures import Failure, Refused, retry_headers
 from samovar.serving.replies import json_reply
@@ -33,10 +33,15 @@ class App:
 
     server: Server
     database: Database
-    callers: FindsCallers = field(default_factory=EverybodyIsLocal)
+    callers: FindsCallers
     jobs: Background = field(default_factory=Background)
     live: dict[str, Live] = field(default_factory=dict)
     feed: Feed = field(default_factory=Feed)
+
+    def model_of(self, name: str | None) -> str:
+        """The model that a chat uses: by its name, else the first one that, as far as is known, writes text."""
+        offered = self.server.registry.models.values()
+        return name or next((m.name for m in offered if m.llm is None or m.llm.card.writes_text), next(iter(offered)).name)
 
     async def tell_chat(self, user_id: str, chat_id: str) -> None:
         """Tell a user's pages that a chat is there or has changed."""

@@ -18,6 +18,8 @@ from samovar.app.shapes import Message, Role, Settings, Stats, Status, ToolCall,
 from samovar.errors import BadRequest
 
 MAX_MESSAGES: Final = 50_000  # of a chat
+MAX_MS: Final = 253_402_300_799_000  # the end of the year 9999
+_MAX_BYTES: Final = 1 << 53  # that a file may be said to have had
 
 
 class FileCopy(msgspec.Struct, kw_only=True, frozen=True):
@@ -100,7 +102,7 @@ def path_of(copy: ChatCopy) -> list[MessageCopy]:
 
 
 def check_copy(copy: ChatCopy) -> None:
-    """Raises BadRequest, with the reason, for a copy whose messages are no trees, or are too many."""
+    """Raises BadRequest, with the reason, for a copy whose messages are no trees, or are too many, or whose values are none."""
     if len(copy.messages) > MAX_MESSAGES:
         raise BadRequest(f"it has {len(copy.messages)} messages; expected up to {MAX_MESSAGES}")
     ids = {message.id for message in copy.messages}
@@ -110,8 +112,22 @@ def check_copy(copy: ChatCopy) -> None:
         raise BadRequest("a message follows one that is not there")
     if copy.leaf_id is not None and copy.leaf_id not in ids:
         raise BadRequest("its last message is not there")
+    times = [copy.created_ms, copy.updated_ms, *(message.created_ms for message in copy.messages)]
+    if not all(0 <= ms <= MAX_MS for ms in times):
+        raise BadRequest("one of its times is none (milliseconds since 1970)")
+    for file in (file for message in copy.messages for file in message.files):
+        if not (0 <= file.n_bytes < _MAX_BYTES and _is_base64(file.image or "")):
+            raise BadRequest(f"the size or the picture of its file {file.name[:80]!r} is none")
     if _n_reached(copy.messages) < len(copy.messages):
         raise BadRequest("its messages follow one another in a circle")
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _n_reached(messages: list[MessageCopy]) -> int:
@@ -135,6 +151,7 @@ def is_there(file: sqlite3.Connection, user_id: str, copy: ChatCopy) -> bool:
 def insert_copy(file: sqlite3.Connection, user_id: str, copy: ChatCopy) -> str:
     """Write a copy that `check_copy` let pass and that is not there; the chat's id."""
     chat_id = owned_id(user_id, copy.id)
+    leaf_id = copy.leaf_id or (copy.messages[-1].id if copy.messages else None)
     values: dict[str, object] = {
         "id": chat_id,
         "title": copy.title,
@@ -145,7 +162,7 @@ def insert_copy(file: sqlite3.Connection, user_id: str, copy: ChatCopy) -> str:
         "system": copy.system,
         "model": copy.model,
         "settings_json": to_json(copy.settings),
-        "leaf_id": None if copy.leaf_id is None else owned_id(chat_id, copy.leaf_id),
+        "leaf_id": None if leaf_id is None else owned_id(chat_id, leaf_id),
         "created_ms": copy.created_ms,
         "updated_ms": copy.updated_ms,
     }

@@ -22,7 +22,6 @@ from samovar.serving.replies import json_reply
 
 _MAX_FOLDER_CHARS: Final = 80
 _MAX_PAGE: Final = 200
-_MAX_QUERY_CHARS: Final = 400
 Title = Annotated[str, msgspec.Meta(max_length=MAX_TITLE_CHARS)]
 Folder = Annotated[str, msgspec.Meta(max_length=_MAX_FOLDER_CHARS)]
 System = Annotated[str, msgspec.Meta(max_length=200_000)]
@@ -67,7 +66,7 @@ async def list_chats(app: App, request: Request) -> Response:
     given = read_query(request, ("query", "folder", "archived", "before", "limit"))
     limit = read_whole("limit", given.get("limit", "50"), 1, _MAX_PAGE)
     is_archived = bool(read_whole("archived", given.get("archived", "0"), 0, 1))
-    words = words_of(given.get("query", "")[:_MAX_QUERY_CHARS])
+    words = words_of(given.get("query", ""))
 
     def read(file: sqlite3.Connection) -> ChatPage:
         found = search(file, user.id, words, is_archived=is_archived) if words else None

@@ -6,7 +6,8 @@ from typing import Final
 
 import msgspec
 
-from samovar.app.chat_copy import ChatCopy, MessageCopy
+from samovar.app.chat_copy import MAX_MS, ChatCopy, MessageCopy
+from samovar.app.shapes import MAX_MESSAGE_CHARS
 from samovar.app.titles import MAX_TITLE_CHARS
 from samovar.errors import BadRequest
 
@@ -77,7 +78,7 @@ def messages_of_nodes(nodes: Mapping[str, Node], leaf_id: str | None) -> tuple[l
             continue
         parent = None if parent_id is None else kept[parent_id]
         follows_alone = n_children[node.parent_id] == 1
-        if parent is not None and follows_alone and parent.role == node.message.role == "assistant":
+        if parent is not None and follows_alone and _are_pieces(parent, node.message):
             kept[parent.id] = _joined(parent, node.message)
             continue
         became[node.id] = node.id
@@ -92,14 +93,19 @@ def title_of(text: object) -> str:
     return " ".join(str(text or "").split())[:MAX_TITLE_CHARS] or UNTITLED
 
 
-def milliseconds(seconds: float | None, default: int) -> int:
+def milliseconds(time: float | None, default: int) -> int:
     """Unix time in milliseconds, out of seconds, or of milliseconds or nanoseconds, which some versions of apps write."""
-    if seconds is None or not 0 < seconds < 1e20:
+    if time is None or not 0 < time < 1e20:
         return default
-    for above in (1e17, 1e11):
-        if seconds > above:
-            return int(seconds / (1e6 if above == 1e17 else 1))
-    return int(seconds * 1000)
+    found = time / 1e6 if time > 1e17 else time if time > 1e11 else time * 1000
+    return int(found) if found <= MAX_MS else default
+
+
+def bounded(text: str, left_out: LeftOut) -> str:
+    """A message's text, cut where it is longer than a message may be."""
+    if len(text) > MAX_MESSAGE_CHARS:
+        left_out.add(f"messages are cut after {MAX_MESSAGE_CHARS:,} characters")
+    return text[:MAX_MESSAGE_CHARS]
 
 
 def _in_order(nodes: Mapping[str, Node]) -> Iterable[Node]:
@@ -116,6 +122,12 @@ def _in_order(nodes: Mapping[str, Node]) -> Iterable[Node]:
     if len(found) < len(nodes):
         raise BadRequest("its messages are no tree: some follow one another in a circle")
     return found
+
+
+def _are_pieces(first: MessageCopy, second: MessageCopy) -> bool:
+    """Whether these are of one answer, and fit into a message together."""
+    fit = len(first.content) + len(second.content) < MAX_MESSAGE_CHARS
+    return fit and first.role == second.role == "assistant"
 
 
 def _joined(first: MessageCopy, second: MessageCopy) -> MessageCopy:

@@ -10,7 +10,7 @@ import msgspec
 
 from samovar.app.chat_copy import ChatCopy, MessageCopy
 from samovar.app.database import now_ms
-from samovar.app.foreign_chats import Found, LeftOut, Node, messages_of_nodes, milliseconds, title_of
+from samovar.app.foreign_chats import Found, LeftOut, Node, bounded, messages_of_nodes, milliseconds, title_of
 from samovar.app.prompting import fenced
 from samovar.errors import BadRequest
 
@@ -93,7 +93,7 @@ def _read_message(node_id: str, given: _Message, created_ms: int, left_out: Left
         id=node_id,
         parent_id=None,
         role="user" if role == "user" else "assistant",
-        content=content,
+        content=bounded(content, left_out),
         thoughts=thoughts or None,
         model=model if isinstance(model, str) and role == "assistant" else None,
         created_ms=milliseconds(given.create_time, created_ms),

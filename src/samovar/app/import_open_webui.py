@@ -12,7 +12,7 @@ import msgspec
 
 from samovar.app.chat_copy import ChatCopy, MessageCopy
 from samovar.app.database import now_ms
-from samovar.app.foreign_chats import Found, LeftOut, Node, messages_of_nodes, milliseconds, title_of
+from samovar.app.foreign_chats import Found, LeftOut, Node, bounded, messages_of_nodes, milliseconds, title_of
 from samovar.errors import BadRequest
 
 _REASONING: Final = re.compile(r'<details type="reasoning"[^>]*>\s*(?:<summary>[^<]*</summary>)?(.*?)</details>\s*', re.DOTALL)
@@ -103,7 +103,7 @@ def _read_message(node_id: str, given: _Message, created_ms: int, left_out: Left
         id=node_id,
         parent_id=None,
         role="user" if given.role == "user" else "assistant",
-        content=content,
+        content=bounded(content, left_out),
         thoughts="\n\n".join(filter(None, thoughts)) or None,
         model=given.model if given.role == "assistant" else None,
         created_ms=milliseconds(given.timestamp, created_ms),

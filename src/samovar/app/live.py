@@ -60,10 +60,9 @@ class Live:
             self._calls[self._n_before + delta.call].arguments += delta.text
         self._tell()
 
-    def change(self, message: Message, *, is_over: bool) -> None:
-        """Take another state of the message in place of this one; with `is_over` it is the last one."""
-        self._message, self.is_over = message, is_over
-        self._content, self._thoughts, self._calls = [message.content], [message.thoughts or ""], list(message.tool_calls)
+    def end(self, message: Message) -> None:
+        """Take the last state of the message, whose texts are those that there are."""
+        self._message, self.is_over = message, True
         self._tell()
 
     async def follow(self) -> AsyncGenerator[Message | Piece, None]:
@@ -73,10 +72,11 @@ class Live:
         at_content, at_thoughts = _n_utf16(start.content), _n_utf16(start.thoughts or "")
         calls = start.tool_calls
         yield start
-        while not self.is_over:
-            news = self._news
+        while True:
             if self.n_changes == n_changes:
-                await news.wait()
+                if self.is_over:
+                    return
+                await self._news.wait()
                 continue
             n_changes = self.n_changes
             content, thoughts = "".join(self._content[n_content:]), "".join(self._thoughts[n_thoughts:])

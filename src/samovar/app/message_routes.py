@@ -140,13 +140,14 @@ async def continue_answer(app: App, request: Request) -> Response:
     message = await app.message(message_id)
     if (why := why_not_continued(message)) is not None:
         raise Refused(why, status=409, code="cannot_continue")
-    await stop(app, [message_id])  # where it could not be saved, and waits for that
 
     def write(file: sqlite3.Connection) -> tuple[Chat, Message]:
-        message_rows.update(file, message_id, {"status": "writing", "error": None})
+        kept = {"content": message.content, "thoughts": message.thoughts}  # of one that could not be saved the row has less
+        message_rows.update(file, message_id, {**kept, "status": "writing", "error": None})
         return chat_rows.find(file, user.id, message.chat_id), message_rows.message_of(file, message_id)
 
     chat, answer = await app.database.write(write)
+    await stop(app, [message_id])  # the job of one that could not be saved goes on trying, and this did it
     Answering(app, user, chat, answer, is_continued=True).begin()
     await app.tell_chat(user.id, answer.chat_id)
     return json_reply({"answer": answer})
@@ -156,7 +157,8 @@ async def stop_answer(app: App, request: Request) -> Response:
     """End an answer; what is there of it stays."""
     user, message_id = user_of(request), request.path_params["id"]
     await app.database.read(lambda file: message_rows.find(file, user.id, message_id))
-    await stop(app, [message_id])
+    if (await app.message(message_id)).status == "writing":  # the job of one that is over may still have to save it
+        await stop(app, [message_id])
     return json_reply({"message": await app.message(message_id)})
 
 

@@ -21,7 +21,7 @@ async def list_models(app: App, request: Request) -> Response:
     found: list[Model] = []
     for offered in app.server.registry.models.values():
         found += await _models(offered)
-    return json_reply({"models": found, "default": found[0].name if found else ""})
+    return json_reply({"models": found, "default": app.model_of(None)})
 
 
 async def _models(offered: Offered) -> list[Model]:

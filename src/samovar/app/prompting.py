@@ -61,7 +61,7 @@ def fenced(name: str, text: str) -> str:
     return f"{name}\n{fence}\n{text.rstrip()}\n{fence}"
 
 
-def chat_ask(llm: LLM, model: str | None, conversation: Conversation, settings: Settings) -> ChatAsk:
+def chat_ask(llm: LLM, model: str, conversation: Conversation, settings: Settings) -> ChatAsk:
     """What to ask of an open model. Raises BadRequest for pictures, which it does not take."""
     if conversation.images:
         raise BadRequest(f"{conversation.images[0]} is a picture, which this model does not take: send it without")
@@ -73,7 +73,7 @@ def chat_ask(llm: LLM, model: str | None, conversation: Conversation, settings: 
     return ChatAsk(model=model, messages=conversation.messages, options=options)
 
 
-def continue_ask(model: str | None, conversation: Conversation, settings: Settings, message: Message) -> ChatAsk:
+def continue_ask(model: str, conversation: Conversation, settings: Settings, message: Message) -> ChatAsk:
     """What to ask so that the model goes on with a message of its own, which keeps the thoughts that it began with."""
     begun: dict[str, object] = {"role": "assistant", "content": message.content}
     if message.thoughts:
@@ -117,7 +117,7 @@ def can_think(llm: LLM, thinking: bool) -> bool:
     return True
 
 
-def title_ask(llm: LLM, model: str | None, messages: Sequence[dict[str, object]]) -> ChatAsk:
+def title_ask(llm: LLM, model: str, messages: Sequence[dict[str, object]]) -> ChatAsk:
     """What to ask for a short answer without thoughts."""
     choice = thinking_choice(llm)
     options: ChatOptions = {"temperature": 0.3, "max_tokens": 40, "priority": -1}  # after whatever somebody waits for

@@ -11,10 +11,12 @@ import msgspec
 
 from samovar.app.folding import folded
 from samovar.app.shapes import to_json
+from samovar.errors import BadRequest
 
 OPEN, CLOSE = "\x02", "\x03"  # around what was found
 _N_GRAM: Final = 3  # the index knows nothing shorter; shorter words are looked for in the texts
-_MAX_WORDS: Final = 16
+_MAX_QUERY_CHARS: Final = 400
+_MAX_WORDS: Final = 32
 _MAX_PER_CHAT: Final = 3
 _BEFORE: Final = 40
 _WINDOW: Final = 160
@@ -47,8 +49,15 @@ class Found:
 
 
 def words_of(query: str) -> list[str]:
-    """The words of a query, as they are looked for. A sign is a sign here, and stands for nothing else."""
-    return list(dict.fromkeys(folded(query).split()))[:_MAX_WORDS]
+    """The words of a query, as they are looked for. A sign is a sign here, and stands for nothing else. Raises BadRequest for a
+    query that is too long."""
+    words = list(dict.fromkeys(folded(query).split()))
+    if len(query) > _MAX_QUERY_CHARS or len(words) > _MAX_WORDS:
+        raise BadRequest(
+            f"query has {len(query)} characters and {len(words)} words; expected at most {_MAX_QUERY_CHARS} and {_MAX_WORDS}",
+            param="query",
+        )
+    return words
 
 
 def search(file: sqlite3.Connection, user_id: str, words: Sequence[str], *, is_archived: bool) -> Found:

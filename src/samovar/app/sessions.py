@@ -1,5 +1,6 @@
 """Who is logged in: random tokens in a cookie, of which the database has the SHA-256 alone."""
 
+import contextlib
 import hashlib
 import secrets
 import sqlite3
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from samovar.app.database import Database, now_ms
 from samovar.app.user_rows import user_of_row
 from samovar.app.users import User
+from samovar.errors import StoreError
 
 COOKIE: Final = "samovar_session"
 PATH: Final = "/app"
@@ -50,7 +52,8 @@ class Sessions:
             return None
         if now - row["last_seen_ms"] > _SEEN_MS:
             query = "UPDATE sessions SET last_seen_ms = ? WHERE token_hash = ?"
-            await self._database.write(lambda file: file.execute(query, (now, digest)))
+            with contextlib.suppress(StoreError):  # a full disk keeps nobody from reading
+                await self._database.write(lambda file: file.execute(query, (now, digest)))
         return user_of_row(row)
 
     async def end(self, token: str) -> None:

@@ -79,14 +79,14 @@ async def make_title(app: App, user: User, chat_id: str) -> str:
     """Have the model name a chat, and keep it; the title. Raises NotFound, BadRequest for an empty chat, and what asking the
     model raises."""
 
-    def read(file: sqlite3.Connection) -> tuple[str | None, list[str]]:
+    def read(file: sqlite3.Connection) -> tuple[str, list[str]]:
         chat = chat_rows.find(file, user.id, chat_id)
         query = (
             "SELECT content FROM messages WHERE chat_id = ? AND role = ? AND trim(content) <> '' AND status <> 'writing' "
             "ORDER BY place LIMIT 1"
         )
         found = [file.execute(query, (chat_id, role)).fetchone() for role in ("user", "assistant")]
-        return chat.model, ["" if row is None else row["content"] for row in found]
+        return app.model_of(chat.model), ["" if row is None else row["content"] for row in found]
 
     model, (asked, answered) = await app.database.read(read)
     if not (asked or answered):

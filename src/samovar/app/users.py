@@ -6,7 +6,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import Scope
 
-from samovar.serving.auth import find_caller
 from samovar.serving.caller import ANYONE, Caller
 from samovar.serving.failures import Refused
 
@@ -34,17 +33,6 @@ class FindsCallers(Protocol):
         """Puts the User into `scope["state"]["user"]` and returns who that is for the server; for a path that needs no login,
         where there is none, None and ANYONE. Raises Refused (401) for whoever has to log in."""
         ...
-
-
-class EverybodyIsLocal:
-    """For a server that only its own machine reaches: whoever comes is the user `local`, but not through a proxy."""
-
-    async def find_caller(self, scope: Scope) -> Caller:
-        """The one user. Raises NoKey for a request that a proxy passed on."""
-        find_caller(scope["headers"], None, needs_key=False)
-        user = User(id=LOCAL_ID, name="local", is_admin=True)
-        scope["state"]["user"] = user
-        return user.caller()
 
 
 def user_of(request: Request) -> User:
