@@ -4,12 +4,16 @@ import asyncio
 import re
 import statistics
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 from argon2 import PasswordHasher
 from starlette.responses import Response
 
+from samovar.app.dashboard import Dashboard
+from samovar.app.more_routes import more_routes
+from samovar.app.mount import ROUTES
 from samovar.app.passwords import Passwords
 from samovar.app.sessions import set_cookie
 from samovar.serving.keys import KeyFile
@@ -90,6 +94,7 @@ def test_local_is_no_admin_of_a_server_with_api_keys(page):
     assert not page.get("/me").json()["user"]["is_admin"]
     for reply in (page.get("/keys"), page.post("/keys", name="two"), page.post("/users", name="x", password=PASSWORD)):
         assert error_of(reply, 403) == "needs_admin"
+        assert "the set-up code" in reply.json()["error"]["message"]
     assert error_of(page.post("/setup", name="x", password=PASSWORD), 403) == "wrong_code"
     assert page.post("/setup", name="x", password=PASSWORD, code=code_of(page)).status_code == 201
 
@@ -120,6 +125,17 @@ def test_without_the_apps_header_nothing_changes(page):
             assert error_of(reply, 403) == "csrf"
     foreign = page.client.post("/app/api/logout", headers={"Origin": "https://evil.example"})
     assert error_of(foreign, 403) == "forbidden"
+
+
+def test_every_route_but_four_takes_a_login(outside):
+    routes = [*ROUTES, *more_routes(outside.app.callers, KeyFile(Path("none")), Dashboard())]
+    assert len(routes) > 40
+    for method, path, _ in routes:
+        reply = outside.client.request(method, f"/app/api{path.replace('{id}', 'x').replace('{name}', 'x')}", json={})
+        if path in ("/me", "/setup", "/login", "/logout"):
+            assert reply.status_code != 401 or error_of(reply, 401) == "wrong_login", path
+        else:
+            assert error_of(reply, 401) == "needs_login", path
 
 
 def test_a_session_opens_the_app_alone_and_a_key_the_api_alone(outside, tmp_path):

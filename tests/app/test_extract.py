@@ -34,6 +34,13 @@ def test_utf8_text_comes_through_as_it_is_without_a_note(text):
     assert (found.text, found.media_type, found.note) == (text, "text/plain", None)
 
 
+@pytest.mark.parametrize(
+    "text", ["BMW makes cars", "GIF8 is a mark", "PK is short", "MARK = b'%PDF-1.7'", "Rar! a cry", "RIFF"]
+)
+def test_texts_that_begin_like_something_else_are_texts(text):
+    assert read("a.txt", text.encode()).text == text
+
+
 def test_a_files_type_follows_its_name():
     assert read("a.CSV", b"a,b").media_type == "text/csv"
     assert read("a.py", b"a = 1").media_type == "text/plain"
@@ -66,13 +73,14 @@ def test_broken_utf8_keeps_what_is_sound_and_counts_what_is_not():
         ("a.bin", bytes(range(256)) * 9, "a binary file"),
         ("a.txt", b"text\0text", "a binary file"),
         ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(99), "an image"),
+        ("a.bmp", b"BM\x46\0\0\0\0\0\0\0\x36\0\0\0", "an image"),
         ("a.webp", b"RIFF\x10\0\0\0WEBPVP8 ", "an image"),
         ("a.xlsx", zipped({"xl/workbook.xml": b"<a/>"}), "a workbook, which is not read here; save it as CSV"),
         ("a.pptx", zipped({"ppt/presentation.xml": b"<a/>"}), "slides, which is not read here; save them as PDF"),
         ("a.docx", zipped({"hello.txt": b"hello"}), "no Word document, or a damaged one"),
         ("a.docx", word_document()[:-500], "no Word document, or a damaged one"),
         ("a.zip", zipped({"hello.txt": b"hello"}), "an archive, which is not read here; unpack it"),
-        ("a.doc", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office document, which is not read here; save it as DOCX"),
+        ("a.doc", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "of old, or a locked one, which is not read here; save it as DOCX"),
         ("a.gz", b"\x1f\x8b\x08\0abc", "an archive"),
         ("a.pdf", b"hello, this is text", "no PDF: it holds plain text"),
         ("a.txt", b"", "empty"),
@@ -93,7 +101,7 @@ def test_a_long_text_is_cut_at_a_line_and_that_is_said():
 
 
 def test_a_pdf_is_read_page_by_page_and_pages_without_text_are_named():
-    found = read("a.pdf", b"\n" + pdf("First page here", "", "Third page"))
+    found = read("a.pdf", b"junk before\n" + pdf("First page here", "", "Third page"))
     assert found.text == "First page here\n\nThird page"
     assert found.media_type == "application/pdf"
     assert found.note == "pages without text, which may be pictures: 2"
@@ -167,9 +175,10 @@ def test_what_is_left_out_of_a_word_document_is_said():
 
 def test_footnotes_follow_the_text_and_comments_are_left_out():
     w = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    note = "<w:footnote><w:p><w:r><w:t>Note one</w:t></w:r></w:p></w:footnote>"
     parts = {
         "word/document.xml": f"<w:document {w}><w:p><w:r><w:t>Body</w:t></w:r></w:p></w:document>",
-        "word/footnotes.xml": f"<w:footnotes {w}><w:footnote><w:p><w:r><w:t>Note one</w:t></w:r></w:p></w:footnote></w:footnotes>",
+        "word/footnotes.xml": f"<w:footnotes {w}>{note}</w:footnotes>",
         "word/comments.xml": f"<w:comments {w}/>",
     }
     found = read("a.docx", zipped({name: text.encode() for name, text in parts.items()}))

@@ -194,7 +194,7 @@ class AccountRoutes:
         await app.database.read(lambda file: find_user(file, user_id))
         await _stop_answers(app, user_id)
         await app.database.write(lambda file: delete_user(file, user_id))
-        await app.database.scrub()
+        app.scrub()
         app.feed.cut(user_id)
         return json_reply({})
 

@@ -18,12 +18,12 @@ from samovar.errors import BadRequest
 MAX_FILE_BYTES: Final = 25 << 20
 MAX_CHARS: Final = 400_000  # some 100,000 tokens of English; no context here takes more
 _DOCX_TYPE: Final = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-_IMAGES: Final = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_IMAGES: Final = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 _REFUSED: Final = (  # first bytes, what it is, what to do
-    (b"\xd0\xcf\x11\xe0", "an old Office document", "save it as DOCX, PDF or CSV"),
+    (b"\xd0\xcf\x11\xe0", "an Office document of old, or a locked one", "save it as DOCX, PDF or CSV without a password"),
     (b"{\\rtf", "an RTF document", "save it as DOCX or text"),
     (b"\x1f\x8b", "an archive", "unpack it and send the files in it"),
-    (b"Rar!", "an archive", "unpack it and send the files in it"),
+    (b"Rar!\x1a\x07", "an archive", "unpack it and send the files in it"),
     (b"7z\xbc\xaf", "an archive", "unpack it and send the files in it"),
     (b"\x7fELF", "a program", "send text"),
     (b"SQLite format 3\0", "a database", "export what you need as CSV"),
@@ -49,7 +49,7 @@ async def extract(reader: DocumentReader, name: str, data: bytes, max_chars: int
         raise BadRequest(f"{name} has {len(data)} bytes; expected up to {MAX_FILE_BYTES >> 20} MB", param="file")
     if not data.strip():
         raise BadRequest(f"{name} is empty", param="file")
-    kind = await asyncio.to_thread(_document_kind, data)  # a zip's directory can be long
+    kind = await asyncio.to_thread(_document_kind, name, data)  # a zip's directory can be long
     if kind is not None:
         reading = await reader.read(name, kind, data, max_chars)
         return _cut(reading, "application/pdf" if kind == "PDF" else _DOCX_TYPE, max_chars)
@@ -65,15 +65,18 @@ def _extract_text(name: str, data: bytes, max_chars: int) -> Extracted:
     return _cut(Reading(text=decoded.text, notes=decoded.notes), _TYPES.get(suffix, "text/plain"), max_chars)
 
 
-def _document_kind(data: bytes) -> Kind | None:
-    if b"%PDF-" in data[:1024]:  # readers allow for some bytes before it
+def _document_kind(name: str, data: bytes) -> Kind | None:
+    start = data[:1024]  # readers allow for some bytes before the mark, which other texts may speak of
+    if start.lstrip().startswith(b"%PDF-") or (b"%PDF-" in start and name.lower().endswith(".pdf")):
         return "PDF"
     return "DOCX" if data.startswith(b"PK") and is_docx(data) else None
 
 
 def _refuse_binary(name: str, data: bytes) -> None:
     """Raises BadRequest for what is known and no text."""
-    if data.startswith(_IMAGES) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
+    is_webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+    is_bitmap = data.startswith(b"BM") and data[6:10] == bytes(4)
+    if data.startswith(_IMAGES) or is_webp or is_bitmap:
         raise BadRequest(f"{name} is an image, and no model here takes images; describe it, or send its text", param="file")
     for start, what, advice in _REFUSED:
         if data.startswith(start):

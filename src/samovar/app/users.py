@@ -47,5 +47,7 @@ def user_of(request: Request) -> User:
 def require_admin(request: Request) -> User:
     """Who sends the request. Raises Refused (403) for anybody but an admin."""
     if not (user := user_of(request)).is_admin:
-        raise Refused(f"{user.name} may not do this; it takes an admin", status=403, code="needs_admin")
+        how = "make an account first, with the set-up code that samovar serve prints when it starts"
+        hint = f", which there is none of while the server has API keys and no accounts: {how}" if user.id == LOCAL_ID else ""
+        raise Refused(f"{user.name} may not do this; it takes an admin{hint}", status=403, code="needs_admin")
     return user
