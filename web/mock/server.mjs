@@ -1,13 +1,9 @@
-/**
- * Speaks the app's interface with made-up answers, for work on the page without a model: `npm run mock`, then `npm run dev`.
- * MOCK_MESSAGES=2000 begins with a chat of that many messages; MOCK_LOGIN=1 asks for a login (any name and password).
- */
+/** Speaks the app's interface with made-up answers, without a model and without a memory of its own beyond the process. */
 
 import { createServer } from "node:http";
 import { newId, Store } from "./store.mjs";
 
-const store = new Store();
-const port = Number(process.env.MOCK_PORT ?? 4123);
+export const store = new Store();
 let user = process.env.MOCK_LOGIN
   ? null
   : { id: "local", name: "local", is_admin: true, is_disabled: false, created_ms: 0 };
@@ -193,9 +189,11 @@ const ROUTES = [
   [
     "POST",
     "/messages/:id/regenerate",
-    (id, { settings }) => ({
-      answer: store.answer(find(store.messages, find(store.messages, id).parent_id), settings ?? {}),
-    }),
+    (id, { settings = {} }) => {
+      const message = find(store.messages, id);
+      const question = message.role === "assistant" ? find(store.messages, message.parent_id) : message;
+      return { answer: store.answer(question, settings) };
+    },
   ],
   [
     "POST",
@@ -319,42 +317,9 @@ async function answer(request, response) {
   response.end(result === undefined ? "" : JSON.stringify(result));
 }
 
-/** A chat of `n` messages, to scroll through. */
-function makeLongChat(n) {
-  const chat = store.addChat({ title: `${n} messages` });
-  let parent_id = null;
-  for (let i = 0; i < n; i++) {
-    const content = i % 2 ? `Answer ${i}.\n\n${"- a line of it\n".repeat(i % 13)}` : `Question ${i}`;
-    const message = {
-      id: newId(),
-      chat_id: chat.id,
-      parent_id,
-      role: i % 2 ? "assistant" : "user",
-      content,
-      thoughts: null,
-      tool_calls: [],
-      tool_call_id: null,
-      files: [],
-      status: "done",
-      error: null,
-      model: null,
-      stats: null,
-      settings: null,
-      is_json_valid: null,
-      siblings: [],
-      created_ms: i,
-    };
-    message.siblings = [message.id];
-    store.messages.set(message.id, message);
-    parent_id = message.id;
-  }
-  Object.assign(chat, { leaf_id: parent_id, n_messages: n });
-}
-
-if (process.env.MOCK_MESSAGES) makeLongChat(Number(process.env.MOCK_MESSAGES));
-createServer((request, response) => {
+export const server = createServer((request, response) => {
   answer(request, response).catch((error) => {
     response.writeHead(error.status ?? 500, { "Content-Type": "application/json" });
     response.end(JSON.stringify({ error: { code: error.code ?? "mock", message: error.message } }));
   });
-}).listen(port, "127.0.0.1", () => process.stdout.write(`mock server at http://127.0.0.1:${port}\n`));
+});

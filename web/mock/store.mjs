@@ -7,6 +7,27 @@ const TICK_MS = 10;
 
 export const newId = () => randomBytes(9).toString("base64url");
 
+function blank() {
+  return {
+    id: newId(),
+    parent_id: null,
+    role: "user",
+    content: "",
+    thoughts: null,
+    tool_calls: [],
+    tool_call_id: null,
+    files: [],
+    status: "done",
+    error: null,
+    model: null,
+    stats: null,
+    settings: null,
+    is_json_valid: null,
+    siblings: [],
+    created_ms: Date.now(),
+  };
+}
+
 export class Store {
   chats = new Map();
   messages = new Map();
@@ -57,26 +78,22 @@ export class Store {
     return [...this.messages.values()].filter((message) => message.chat_id === chatId);
   }
 
+  /** A chat of `n` messages, to scroll through. */
+  addLongChat(n) {
+    const chat = this.addChat({ title: `${n} messages` });
+    let parent_id = null;
+    for (let i = 0; i < n; i++) {
+      const content = i % 2 ? `Answer ${i}.\n\n${"- a line of it\n".repeat(i % 13)}` : `Question ${i}`;
+      const message = { ...blank(), chat_id: chat.id, parent_id, role: i % 2 ? "assistant" : "user", content };
+      message.siblings = [message.id];
+      this.messages.set(message.id, message);
+      parent_id = message.id;
+    }
+    return Object.assign(chat, { leaf_id: parent_id, n_messages: n });
+  }
+
   addMessage(fields) {
-    const message = {
-      id: newId(),
-      parent_id: null,
-      role: "user",
-      content: "",
-      thoughts: null,
-      tool_calls: [],
-      tool_call_id: null,
-      files: [],
-      status: "done",
-      error: null,
-      model: null,
-      stats: null,
-      settings: null,
-      is_json_valid: null,
-      siblings: [],
-      created_ms: Date.now(),
-      ...fields,
-    };
+    const message = { ...blank(), ...fields };
     this.messages.set(message.id, message);
     const siblings = this.ofChat(message.chat_id).filter((other) => other.parent_id === message.parent_id);
     for (const other of siblings) other.siblings = siblings.map(({ id }) => id);

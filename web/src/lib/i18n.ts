@@ -29,13 +29,13 @@ export function formatBytes(bytes: number): string {
   return formatNumber(bytes / 1000 ** power, { style: "unit", unit, unitDisplay: "short", maximumFractionDigits: 1 });
 }
 
-/** Seconds with one digit below ten: `3.4 s`. */
+/** Seconds, with two digits below one and one digit below ten: `0.05s`, `3.4s`. */
 export function formatSeconds(ms: number): string {
   const seconds = ms / 1000;
   return formatNumber(seconds, {
     style: "unit",
     unit: "second",
     unitDisplay: "narrow",
-    maximumFractionDigits: seconds < 10 ? 1 : 0,
+    maximumFractionDigits: seconds < 1 ? 2 : seconds < 10 ? 1 : 0,
   });
 }

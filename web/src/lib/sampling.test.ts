@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { FIELDS, parseField, withSetting, type SamplingKey } from "./sampling";
+import { FIELDS, parseField, withoutSampling, withoutTask, withSetting, type SamplingKey } from "./sampling";
 
 function parse(key: SamplingKey, text: string) {
   const field = FIELDS.find((one) => one.key === key);
@@ -42,4 +42,11 @@ test("a setting is put in or taken out, the others stay and the old object too",
   expect(withSetting(old, "seed", undefined)).toEqual({ temperature: 1 });
   expect(withSetting(old, "top_k", 0)).toEqual({ temperature: 1, seed: 3, top_k: 0 });
   expect(old).toEqual({ temperature: 1, seed: 3 });
+});
+
+test("a preset takes how to answer, a reset leaves what to answer with", () => {
+  const settings = { mode: "fast", temperature: 1, seed: 3, json_schema: { type: "object" }, tools: [{}] } as const;
+  const chat = { ...settings, tools: [...settings.tools] };
+  expect(withoutTask(chat)).toEqual({ mode: "fast", temperature: 1, seed: 3 });
+  expect(withoutSampling(chat)).toEqual({ mode: "fast", json_schema: { type: "object" }, tools: [{}] });
 });

@@ -62,3 +62,8 @@ export function withSetting<K extends keyof Settings>(
 export function withoutTask(settings: Settings): Settings {
   return withSetting(withSetting(settings, "json_schema", undefined), "tools", undefined);
 }
+
+/** `settings` with the model's own sampling: what else is set, such as the mode or a schema, stays. */
+export function withoutSampling(settings: Settings): Settings {
+  return FIELDS.reduce<Settings>((rest, field) => withSetting(rest, field.key, undefined), settings);
+}

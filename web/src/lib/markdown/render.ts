@@ -118,6 +118,10 @@ export function renderMarkdown(source: string, references: References = {}): Doc
   }
   for (const formula of fragment.querySelectorAll<HTMLElement>(".math")) setFormula(formula);
   for (const image of fragment.querySelectorAll<HTMLElement>(".image")) placeholder(image);
+  // A model skips levels as it likes. Below the message's own heading (level 2) all of its headings are equals for a screen reader.
+  for (const heading of fragment.querySelectorAll("h1, h2, h3, h4, h5, h6")) heading.setAttribute("aria-level", "3");
+  for (const box of fragment.querySelectorAll("input"))
+    box.setAttribute("aria-label", box.checked ? t("markdown.task_done") : t("markdown.task_open"));
   for (const table of fragment.querySelectorAll<HTMLElement>("div.table")) {
     table.setAttribute("role", "region");
     table.setAttribute("aria-label", t("markdown.table"));

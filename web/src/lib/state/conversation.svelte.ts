@@ -1,6 +1,6 @@
 /** The chat that is open: the path through its tree that is shown, and all that can be done with it. */
 
-import { api, type Chat, type ChatChange, type Message, type MessageChange, type Settings } from "../api";
+import { api, type Chat, type ChatChange, type Message, type MessageChange, type Settings, type Status } from "../api";
 import { joinPage } from "../fold";
 import { chats } from "./chats.svelte";
 import { LiveMessage } from "./live_message.svelte";
@@ -40,6 +40,8 @@ export class Conversation {
 
   #nOpens = 0;
   #refresh: ReturnType<typeof setTimeout> | undefined;
+  /** What the server told of messages and this page did not know at once. */
+  #told = new Map<string, Status>();
   #saved: Promise<unknown> = Promise.resolve();
   #unwatch: () => void;
 
@@ -56,6 +58,7 @@ export class Conversation {
 
   #clear(): void {
     clearTimeout(this.#refresh);
+    this.#told.clear();
     for (const row of this.rows) row.unfollow();
     this.rows = [];
     this.hasMore = this.isMissing = false;
@@ -150,7 +153,7 @@ export class Conversation {
     if (row.value.status !== "writing" || document.visibilityState === "hidden") return;
     row.follow(
       (message) => (this.finished = message),
-      () => this.#later(),
+      () => void this.refresh(),
     );
   }
 
@@ -164,14 +167,23 @@ export class Conversation {
 
   #onChange({ chat_id, message_id, status }: MessageChange): void {
     if (chat_id !== this.chat.id) return;
-    const row = this.rows.find(({ id }) => id === message_id);
-    if (row === undefined || row.value.status !== status) this.#later();
+    this.#told.set(message_id, status);
+    if (this.#isBehind()) this.#later();
   }
 
-  /** Soon, and once for many changes; what this page did itself is known by then. */
+  #isBehind(): boolean {
+    const statusOf = new Map(this.rows.map(({ id, value }) => [id, value.status]));
+    return [...this.#told].some(([id, status]) => statusOf.get(id) !== status);
+  }
+
+  /** Soon, and once for many changes; not at all where they were this page's own and are known by then. */
   #later(): void {
     clearTimeout(this.#refresh);
-    this.#refresh = setTimeout(() => void this.refresh(), REFRESH_MS);
+    this.#refresh = setTimeout(() => {
+      const isBehind = this.#isBehind();
+      this.#told.clear();
+      if (isBehind) void this.refresh();
+    }, REFRESH_MS);
   }
 
   /** Changes the chat; one that is not made yet is changed here alone. */
@@ -192,41 +204,54 @@ export class Conversation {
     return this.change({ settings: Object.fromEntries(merged) as Settings });
   }
 
-  /** Puts `append` behind the row of `parentId` (all behind it leaves the view) and follows the answer in it. */
-  #append(parentId: string | null, append: Message[]): void {
+  /**
+   * Puts `messages` behind the row of `parentId` (all behind it leaves the view) and follows the answer among them. Nothing where
+   * another chat was opened meanwhile: then they are there when this one is opened again.
+   */
+  #append(chatId: string, parentId: string | null, messages: (Message | null)[]): void {
+    if (chatId !== this.chat.id) return;
     const at = parentId === null ? -1 : this.rows.findIndex(({ id }) => id === parentId);
-    const kept = this.rows.slice(0, at + 1);
     for (const row of this.rows.slice(at + 1)) row.unfollow();
-    this.rows = [...kept, ...append.map((message) => new LiveMessage(message))];
-    for (const row of this.rows) this.#follow(row);
+    const added = messages.filter((message) => message !== null).map((message) => new LiveMessage(message));
+    this.rows = [...this.rows.slice(0, at + 1), ...added];
+    for (const row of added) this.#follow(row);
   }
 
-  /** Sends a message behind `parentId` and asks for an answer. Returns false where that failed: nothing is lost then. */
-  async send(content: string, files: string[], parentId: string | null = this.last?.id ?? null): Promise<boolean> {
-    return this.#try(async () => {
+  /** Sends a message behind `parentId` and asks for an answer. Returns the chat's id, or null where that failed: nothing is lost then. */
+  async send(
+    content: string,
+    files: string[],
+    parentId: string | null = this.last?.id ?? null,
+  ): Promise<string | null> {
+    let chatId = this.chat.id;
+    const isSent = await this.#try(async () => {
       await this.#saved;
-      if (this.chat.id === "") await this.#make();
-      const sent = await api.send(this.chat.id, { parent_id: parentId, content, files });
-      this.#append(parentId, sent.answer ? [sent.message, sent.answer] : [sent.message]);
+      if (chatId === "") chatId = await this.#make();
+      const { message, answer } = await api.send(chatId, { parent_id: parentId, content, files });
+      this.#append(chatId, parentId, [message, answer]);
     });
+    return isSent ? chatId : null;
   }
 
-  async #make(): Promise<void> {
+  async #make(): Promise<string> {
+    const open = this.#nOpens;
     const { folder, system, model, settings } = this.chat;
     const made = await api.addChat({ folder, system, model, settings });
-    this.chat = made;
-    this.#nOpens++;
-    router.replace(chatHash(made.id));
+    if (open === this.#nOpens) {
+      this.chat = made;
+      router.replace(chatHash(made.id));
+    }
+    return made.id;
   }
 
   /** Gives what a tool answered. The model goes on once every call has its result. */
   giveResult(callId: string, content: string, isLast: boolean): Promise<boolean> {
+    const [chatId, parentId] = [this.chat.id, this.last?.id ?? null];
     return this.#try(async () => {
-      const parent_id = this.last?.id ?? null;
       await this.#saved;
-      const result = { parent_id, content, role: "tool", tool_call_id: callId, answer: isLast } as const;
-      const sent = await api.send(this.chat.id, result);
-      this.#append(parent_id, sent.answer ? [sent.message, sent.answer] : [sent.message]);
+      const result = { parent_id: parentId, content, role: "tool", tool_call_id: callId, answer: isLast } as const;
+      const { message, answer } = await api.send(chatId, result);
+      this.#append(chatId, parentId, [message, answer]);
     });
   }
 
@@ -236,11 +261,13 @@ export class Conversation {
     return this.rows.slice(at + 1).every((row) => row.value.role === "tool");
   }
 
+  /** Makes another answer beside this one; of a question or a result that has none, the first. */
   regenerate(message: Message): Promise<boolean> {
+    const parentId = message.role === "assistant" ? message.parent_id : message.id;
     return this.#try(async () => {
       await this.#saved;
       const { answer } = await api.regenerate(message.id);
-      this.#append(message.parent_id, [answer]);
+      this.#append(message.chat_id, parentId, [answer]);
     });
   }
 

@@ -12,6 +12,8 @@ export type Upload = {
   problem: string | null;
 };
 
+export type Taken = { chatId: string; text: string; files: string[] };
+
 const STORE = "samovar.draft.";
 // The browser keeps five million characters for a site; a longer draft is kept in the page alone.
 const MAX_STORED = 200_000;
@@ -38,12 +40,21 @@ export class Draft {
     else localStorage.setItem(STORE + this.#chatId, this.text);
   }
 
-  /** Forgets what was sent. `chatId` is the chat it went to, which may just have been made. */
-  clear(chatId: string): void {
-    this.text = "";
-    this.keep();
-    this.uploads = [];
+  /** What is to be sent, for `forget` to know it by. */
+  take(): Taken {
+    return { chatId: this.#chatId, text: this.text, files: this.files.map(({ id }) => id) };
+  }
+
+  /** Forgets what was sent to `chatId`, but nothing that was written or opened since. */
+  forget(taken: Taken, chatId: string): void {
+    if (localStorage.getItem(STORE + taken.chatId) === taken.text) localStorage.removeItem(STORE + taken.chatId);
+    if (this.#chatId !== taken.chatId) return;
+    // What was written meanwhile goes on in the chat that was just made.
+    localStorage.removeItem(STORE + taken.chatId);
     this.#chatId = chatId;
+    if (this.text === taken.text) this.text = "";
+    this.uploads = this.uploads.filter(({ info }) => info === null || !taken.files.includes(info.id));
+    this.keep();
   }
 
   add(files: Iterable<File>, maxBytes: number): void {
