@@ -7,6 +7,8 @@ import { EventParser, type ServerEvent } from "./sse";
 const SILENCE_MS = 45_000;
 const FIRST_WAIT_MS = 300;
 const MAX_WAIT_MS = 10_000;
+// A browser gives one server six connections for all its pages together: a page that nobody sees lets go of its own.
+const HIDDEN_MS = 60_000;
 
 export type Subscription = { close: () => void; restart: () => void };
 
@@ -49,16 +51,22 @@ function isRefusal(error: unknown): error is ApiError {
   return error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429;
 }
 
-/** Opens `path` and keeps it open until `close`, the listener's end, or a refusal. `restart` asks for a fresh connection. */
+/**
+ * Opens `path` and keeps it open until `close`, the listener's end, or a refusal; a hidden page pauses. `restart` asks for a fresh
+ * connection.
+ */
 export function subscribe(path: string, listener: Listener): Subscription {
   let isClosed = false;
+  let isPaused = false;
   let nTries = 0;
   let abort = new AbortController();
+  let hiding: ReturnType<typeof setTimeout> | undefined;
   let wake: () => void = () => undefined;
 
-  const pause = (ms: number) =>
+  /** Waits for `wake`, and for `ms` at most. */
+  const sleep = (ms?: number) =>
     new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, ms);
+      const timer = ms === undefined ? undefined : setTimeout(resolve, ms);
       wake = () => {
         clearTimeout(timer);
         resolve();
@@ -71,11 +79,29 @@ export function subscribe(path: string, listener: Listener): Subscription {
     wake();
   };
 
+  const onVisibility = () => {
+    clearTimeout(hiding);
+    if (document.visibilityState === "hidden") {
+      hiding = setTimeout(() => {
+        isPaused = true;
+        abort.abort();
+      }, HIDDEN_MS);
+    } else if (isPaused) {
+      isPaused = false;
+      wake();
+    }
+  };
+
+  const onOpen = () => {
+    nTries = 0;
+    listener.onOpen?.();
+  };
+
   const run = async () => {
     while (!isClosed) {
       abort = new AbortController();
       try {
-        if (await readOnce(path, { ...listener, onOpen: () => ((nTries = 0), listener.onOpen?.()) }, abort)) break;
+        if (await readOnce(path, { ...listener, onOpen }, abort)) break;
       } catch (error) {
         if (isRefusal(error)) {
           listener.onRefused?.(error);
@@ -83,13 +109,19 @@ export function subscribe(path: string, listener: Listener): Subscription {
         }
       }
       if (isClosed) break;
-      listener.onLost?.();
-      await pause(waitMs(nTries++));
+      if (isPaused) await sleep();
+      else {
+        listener.onLost?.();
+        await sleep(waitMs(nTries++));
+      }
     }
+    clearTimeout(hiding);
     removeEventListener("online", restart);
+    document.removeEventListener("visibilitychange", onVisibility);
   };
 
   addEventListener("online", restart);
+  document.addEventListener("visibilitychange", onVisibility);
   void run();
   return {
     close: () => {

@@ -47,12 +47,10 @@ export class Conversation {
 
   constructor() {
     this.#unwatch = chats.watch((change) => this.#onChange(change));
-    document.addEventListener("visibilitychange", this.#onVisibility);
   }
 
   destroy(): void {
     this.#unwatch();
-    document.removeEventListener("visibilitychange", this.#onVisibility);
     this.#clear();
   }
 
@@ -150,20 +148,12 @@ export class Conversation {
   }
 
   #follow(row: LiveMessage): void {
-    if (row.value.status !== "writing" || document.visibilityState === "hidden") return;
+    if (row.value.status !== "writing") return;
     row.follow(
       (message) => (this.finished = message),
       () => void this.refresh(),
     );
   }
-
-  /** A hidden page lets go of its streams, since a browser gives one server six connections for all pages together. */
-  #onVisibility = (): void => {
-    for (const row of this.rows) {
-      if (document.visibilityState === "hidden") row.unfollow();
-      else this.#follow(row);
-    }
-  };
 
   #onChange({ chat_id, message_id, status }: MessageChange): void {
     if (chat_id !== this.chat.id) return;
