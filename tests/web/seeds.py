@@ -1,7 +1,7 @@
 """Chats that are there before a page opens: brought in the way a person would, as an export of ChatGPT's."""
 
 import json
-import zlib
+import uuid
 from collections.abc import Iterable, Sequence
 
 from tests.serving.processes import Running
@@ -9,8 +9,8 @@ from tests.serving.processes import Running
 
 def conversation(title: str, texts: Sequence[str]) -> dict:
     """A chat in the form of ChatGPT's export: `texts` are a person's and the model's in turn."""
-    ids = [f"m{i}" for i in range(len(texts))]
-    created_s = 1.7e9 + zlib.crc32(title.encode()) / 1000  # an import knows a chat again by when it was begun
+    ids = [str(uuid.uuid4()) for _ in texts]  # an import knows chats again by these
+    created_s = 1.7e9
     mapping = {"root": {"id": "root", "message": None, "parent": None, "children": ids[:1]}}
     for i, text in enumerate(texts):
         message = {
