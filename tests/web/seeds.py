@@ -1,6 +1,7 @@
 """Chats that are there before a page opens: brought in the way a person would, as an export of ChatGPT's."""
 
 import json
+import uuid
 from collections.abc import Iterable, Sequence
 
 from tests.serving.processes import Running
@@ -8,21 +9,22 @@ from tests.serving.processes import Running
 
 def conversation(title: str, texts: Sequence[str]) -> dict:
     """A chat in the form of ChatGPT's export: `texts` are a person's and the model's in turn."""
-    ids = [f"m{i}" for i in range(len(texts))]
+    ids = [str(uuid.uuid4()) for _ in texts]  # an import knows chats again by these
+    created_s = 1.7e9
     mapping = {"root": {"id": "root", "message": None, "parent": None, "children": ids[:1]}}
     for i, text in enumerate(texts):
         message = {
             "id": ids[i],
             "author": {"role": ("user", "assistant")[i % 2]},
-            "create_time": 1.7e9 + i,
+            "create_time": created_s + i,
             "content": {"content_type": "text", "parts": [text]},
         }
         parent = ids[i - 1] if i else "root"
         mapping[ids[i]] = {"id": ids[i], "message": message, "parent": parent, "children": ids[i + 1 : i + 2]}
     return {
         "title": title,
-        "create_time": 1.7e9,
-        "update_time": 1.7e9 + len(texts),
+        "create_time": created_s,
+        "update_time": created_s + len(texts),
         "mapping": mapping,
         "current_node": ids[-1],
     }
@@ -33,7 +35,7 @@ def bring_in(server: Running, conversations: Iterable[dict]) -> dict:
     file = ("conversations.json", json.dumps(list(conversations)), "application/json")
     reply = server.client.post("/app/api/import", files={"file": file}, timeout=120)
     assert reply.status_code == 200, reply.text
-    assert reply.json()["skipped"] == []
+    assert reply.json()["skipped"] == [], reply.text
     return reply.json()
 
 

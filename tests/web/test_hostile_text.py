@@ -124,7 +124,7 @@ def test_links_to_other_servers_open_apart_and_tell_them_nothing(visit, server):
 
 
 def test_the_page_says_what_it_may_load(server):
-    reply = server.client.get("/")
+    reply = server.client.get("/", headers={"Accept": "text/html"})
     policy = dict(part.strip().split(" ", 1) for part in reply.headers["content-security-policy"].split(";") if part.strip())
     assert policy["default-src"] == "'self'"
     assert policy["script-src"] == "'self'"

@@ -1,6 +1,5 @@
 """Thousands of messages: a page stays small and quick, and a history stays searchable."""
 
-import re
 import time
 
 from playwright.sync_api import expect
@@ -125,10 +124,13 @@ def test_a_history_of_10000_messages_is_listed_and_searched_at_once(visit, serve
     hit.click()
     expect(page.locator(MESSAGES).filter(has_text="quokka").first).to_be_in_viewport()
     page.get_by_role("searchbox").first.fill("")
-    for _ in range(20):
+    oldest = listed.get_by_role("link", name="Chat 0", exact=True)
+    for _ in range(100):
+        if oldest.count():
+            break
         listed.get_by_role("link").last.scroll_into_view_if_needed()
         page.wait_for_timeout(100)
-    expect(listed.get_by_role("link").filter(has_text=re.compile(r"^\s*Chat 0\b")).first).to_be_attached()
+    expect(oldest).to_be_attached()
 
 
 def test_one_chat_of_10000_messages_opens_at_its_end(visit, server, note_figure):
