@@ -16,6 +16,7 @@ from samovar.app.more_routes import more_routes
 from samovar.app.mount import ROUTES
 from samovar.app.passwords import Passwords
 from samovar.app.sessions import set_cookie
+from samovar.serving.guard import Guard
 from samovar.serving.keys import KeyFile
 from tests.app.app_client import HEADER, PASSWORD, served_app
 
@@ -69,6 +70,18 @@ def test_a_proxys_guest_is_not_local(page):
         assert client.get("/me").json()["user"] is None
         assert error_of(client.get("/chats"), 401) == "needs_login"
         assert error_of(client.post("/setup", json={"name": "x", "password": PASSWORD}), 403) == "wrong_code"
+
+
+def test_a_page_that_may_use_the_api_is_not_local(hybrid, tmp_path):
+    origin = "https://pages.example"
+    with served_app({"hybrid": hybrid}, tmp_path, guard=Guard(origins=(origin,))) as page:
+        with page.browser(Origin=origin) as client:
+            assert page.client.get("/v1/models", headers={"Origin": origin}).status_code == 200
+            for reply in (client.get("/chats"), client.post("/chats", json={}), client.get("/backup")):
+                assert error_of(reply, 401) == "needs_login"
+        assert error_of(page.client.get("/app/api/chats", headers={"Origin": "http://["}), 401) == "needs_login"
+        with page.browser(Origin=str(page.client.base_url).rstrip("/")) as client:
+            assert client.post("/chats", json={"title": "own"}).status_code == 200
 
 
 def test_beyond_loopback_the_first_account_takes_the_code_that_the_server_prints(outside):

@@ -2,7 +2,8 @@
 
 While there are no accounts, whoever is on the machine of a server that only it reaches is `local`, an admin unless the server
 has API keys: those keep other people of the machine out, who could otherwise make themselves one here. Elsewhere, and as soon
-as there is an account, a login is needed. The first account takes the set-up code, but of an admin.
+as there is an account, a login is needed; pages of other origins that may use the API are not `local` either. The first account
+takes the set-up code, but of an admin.
 """
 
 import hmac
@@ -20,6 +21,7 @@ from samovar.app.users import User
 from samovar.serving.auth import is_forwarded
 from samovar.serving.caller import ANYONE, Caller
 from samovar.serving.failures import Refused
+from samovar.serving.guard import origin_host
 from samovar.serving.keys import Keys
 
 _NO_LOGIN: Final = frozenset(f"{PREFIX}/{name}" for name in ("me", "login", "logout", "setup"))
@@ -68,7 +70,9 @@ class Access:
     async def _user(self, request: Request) -> User | None:
         if await self.has_accounts():
             return await self.sessions.user(request.cookies.get(COOKIE))
-        if not self._is_private or is_forwarded(request.scope["headers"]):
+        headers = request.headers
+        is_foreign = "origin" in headers and origin_host(headers["origin"]) != headers.get("host", "").lower()
+        if not self._is_private or is_forwarded(request.scope["headers"]) or is_foreign:
             return None
         is_admin = not self._has_keys()
         return await self._database.read(lambda file: local_user(file, is_admin=is_admin))

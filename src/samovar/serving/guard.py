@@ -60,7 +60,7 @@ class Guard:
         origin = found.get(b"origin")
         if method in _SAFE_METHODS or origin is None or origin in self.origins:
             return
-        if _netloc(origin) != found.get(b"host", "").lower():
+        if origin_host(origin) != found.get(b"host", "").lower():
             raise Forbidden(f"pages of {origin!r} may not use this server; allow them with --cors-origin {origin}")
 
 
@@ -85,7 +85,8 @@ def _without_port(host: str) -> str:
     return (name if colon and port.isdigit() else host).lower()
 
 
-def _netloc(origin: str) -> str:
+def origin_host(origin: str) -> str:
+    """The host and port of an Origin header; empty for one that has none."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
