@@ -8,8 +8,20 @@ let katex: Katex | null = null;
 let loading: Promise<void> | null = null;
 
 async function load(): Promise<void> {
-  const [{ default: engine }] = await Promise.all([import("katex"), import("katex/dist/katex.min.css")]);
-  katex = engine;
+  try {
+    const [{ default: engine }] = await Promise.all([import("katex"), import("katex/dist/katex.min.css")]);
+    katex = engine;
+  } finally {
+    // After a failure the next formula tries again.
+    loading = null;
+  }
+}
+
+/** Loads KaTeX while a text that begins a formula is still being written, so that it is there when the formula is whole. */
+export function expectFormulas(source: string): void {
+  if (katex !== null || !/\$\$|\$[^\s\d]|\\[([]/.test(source)) return;
+  loading ??= load();
+  loading.catch(() => undefined);
 }
 
 /** Sets the formula whose source is the element's text. Links, images and HTML in it are refused (`trust: false`). */
@@ -20,7 +32,8 @@ export function setFormula(element: HTMLElement): void {
     loading ??= load();
     loading.then(
       () => setFormula(element),
-      () => (loading = null),
+      // The source of a formula can be read too.
+      () => undefined,
     );
     return;
   }

@@ -2,7 +2,7 @@
 
 import { t } from "../i18n";
 import { drawDiagram } from "./diagram";
-import { setFormula } from "./formula";
+import { expectFormulas, setFormula } from "./formula";
 import { highlight } from "./highlight";
 import { toHtml, type References } from "./parser";
 import { sanitise } from "./sanitise";
@@ -110,6 +110,7 @@ function placeholder(image: HTMLElement): void {
 
 /** The nodes of one block. Formulas and code are finished later where their part has to be loaded first. */
 export function renderMarkdown(source: string, references: References = {}): DocumentFragment {
+  expectFormulas(source);
   const fragment = sanitise(toHtml(source, references));
   for (const pre of fragment.querySelectorAll<HTMLElement>("pre[data-language]")) {
     const figure = new CodeFigure();
