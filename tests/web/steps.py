@@ -1,8 +1,10 @@
 """What a person does in the app, and what they see. Names are those that a screen reader says, in English."""
 
+import contextlib
 import re
 
 from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 MESSAGES = "[data-message-id]"
 IS_OVER = re.compile("done|length|stopped")
@@ -44,6 +46,12 @@ def is_over(answer: Locator, seconds: float = 60) -> Locator:
     """Wait until an answer is written. Returns it."""
     expect(answer).to_have_attribute("data-status", IS_OVER, timeout=seconds * 1000)
     return answer
+
+
+def leave(page: Page) -> None:
+    """Stop what the model may still be writing: other tests want the processor."""
+    with contextlib.suppress(PlaywrightTimeout):
+        page.get_by_role("button", name="Stop", exact=True).click(timeout=1000)
 
 
 def press(message: Locator, name: str) -> None:
