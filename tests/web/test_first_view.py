@@ -42,7 +42,7 @@ def test_nothing_on_the_page_shifts_while_an_answer_streams(page, note_figure):
             }).observe({ type: "layout-shift" });
         }"""
     )
-    answer = ask(page, "Write a long Markdown list of animals, with tables.")
+    answer = ask(page, "Write a very long story about animals, with headings.")
     page.wait_for_timeout(12_000)
     assert len(says(answer)) > 300
     shifts = page.evaluate("window.shifts")
