@@ -94,12 +94,10 @@ test("a refusal is told and not tried again, a failing server is tried again", a
   expect([connections.length, statuses.length]).toEqual([1, 0]);
 });
 
-test("a page that is hidden for a minute lets go, and comes back when it is seen", async () => {
+test("a page that is hidden for some seconds lets go, and comes back when it is seen", async () => {
   await pass(0);
   setVisible(false);
-  await pass(30_000);
-  connections[0]?.write(":\n\n");
-  await pass(29_000);
+  await pass(4000);
   expect(connections[0]?.isAborted()).toBe(false);
   await pass(2000);
   await vi.waitFor(() => expect(connections[0]?.isAborted()).toBe(true));

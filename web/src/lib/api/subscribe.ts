@@ -8,7 +8,7 @@ const SILENCE_MS = 45_000;
 const FIRST_WAIT_MS = 300;
 const MAX_WAIT_MS = 10_000;
 // A browser gives one server six connections for all its pages together: a page that nobody sees lets go of its own.
-const HIDDEN_MS = 60_000;
+const HIDDEN_MS = 5_000;
 
 export type Subscription = { close: () => void; restart: () => void };
 
