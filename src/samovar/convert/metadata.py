@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from samovar.convert.card import keys_of_card
 from samovar.convert.config_keys import config_keys
 from samovar.convert.importance import Importance
 from samovar.convert.source import SourceTensor
@@ -49,7 +50,7 @@ def file_metadata(
 
 
 def _of_folder(checkpoint: HfCheckpoint, config: DecoderConfig, tensors: list[SourceTensor]) -> dict[str, EncodedValue]:
-    """Name, sizes, sampling defaults, tokenizer and template."""
+    """Name, what the card says, sizes, sampling defaults, tokenizer and template."""
     where, is_embedder = str(checkpoint.path / CONFIG), checkpoint.vectors is not None
     keys = config_keys(checkpoint.config, config, tensors, where, is_embedder=is_embedder)
     keys["general.type"] = encode_as("string", "model")
@@ -61,4 +62,4 @@ def _of_folder(checkpoint: HfCheckpoint, config: DecoderConfig, tensors: list[So
             keys[f"general.sampling.{name}"] = encode_as(kind, value)
     if defaults.get("do_sample") is False:
         keys["general.sampling.temp"] = encode_as("f32", 0.0)
-    return keys | vocabulary_keys(checkpoint, config.vocab_size)
+    return keys | keys_of_card(checkpoint.path) | vocabulary_keys(checkpoint, config.vocab_size)

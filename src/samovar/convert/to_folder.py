@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from samovar.convert.card import CARD, card_of
 from samovar.convert.folder_config import folder_config, generation_config
 from samovar.convert.folder_tensors import folder_tensors
 from samovar.errors import BadRequest, FormatError, StoreError
@@ -53,6 +54,8 @@ def write_folder(
         "generation_config.json": _json(generation_config(checkpoint, tokenizer)),
         **tokenizer_files(checkpoint.metadata, str(checkpoint.path), config.max_context),
     }
+    if (card := card_of(checkpoint.metadata)) is not None:
+        files[CARD] = card
     total = sum(plan.size_bytes for plan in plans)
     part = _part_of(target)
     try:
