@@ -105,10 +105,15 @@ def temporary_folder() -> Iterator[Path]:
     """A folder that is there inside the context, and removed even where a signal ends the program (code 128 + its number)."""
     tempfile.gettempdir()  # at its first call it tries the place with a file, which an exception would leave there
     caught = [number for number in _ENDING_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    early: list[int] = []
     for number in caught:
-        signal.signal(number, _leave)
+        signal.signal(number, lambda number, _: early.append(number))  # wait until the folder is in the context's hands
     try:
         with tempfile.TemporaryDirectory(prefix="samovar-bench-") as folder:
+            for number in caught:
+                signal.signal(number, _leave)
+            if early:
+                signal.raise_signal(early[0])
             yield Path(folder)
     finally:
         for number in caught:
