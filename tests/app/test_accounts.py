@@ -64,6 +64,34 @@ def test_the_first_account_is_an_admins_and_gets_what_local_had(page):
     assert ada.get("/me").json()["user"]["name"] == "Ada"
 
 
+def test_a_database_with_accounts_that_is_lost_lets_nobody_in_without_the_code(hybrid, tmp_path):
+    with served_app({"hybrid": hybrid}, tmp_path) as page:
+        page.with_accounts()
+    (tmp_path / "app" / "app.sqlite3").write_bytes(b"no database at all" * 500)
+    with served_app({"hybrid": hybrid}, tmp_path) as page:
+        me = page.get("/me").json()
+        assert (me["user"], me["needs_setup"], me["notice"]) == (None, True, None)
+        assert page.get("/chats").status_code == 401
+        assert page.post("/setup", name="Eve", password=PASSWORD).status_code == 403
+        code = asyncio.run(page.app.callers.code_to_print())
+        assert page.post("/setup", name="Ada", password=PASSWORD, code=code).status_code == 201
+        (kept,) = (tmp_path / "app").glob("app.sqlite3.damaged-*")
+        notice = page.get("/me").json()["notice"]
+        assert (notice["code"], notice["path_name"]) == ("database_set_aside", kept.name)
+        page.post("/users", name="bob", password=PASSWORD)
+        assert page.logged_in("bob").get("/me").json()["notice"] is None, "it is for admins"
+    with served_app({"hybrid": hybrid}, tmp_path) as page:
+        assert page.logged_in("ada").get("/me").json()["notice"] is None, "a sound file has nothing to tell"
+
+
+def test_local_is_told_of_a_damaged_database(hybrid, tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "app.sqlite3").write_bytes(b"no database at all" * 500)
+    with served_app({"hybrid": hybrid}, tmp_path) as page:
+        me = page.get("/me").json()
+    assert (me["user"]["id"], me["notice"]["code"]) == ("local", "database_set_aside")
+
+
 def test_a_proxys_guest_is_not_local(page):
     with page.browser(**{"X-Forwarded-For": "10.1.2.3"}) as client:
         assert client.get("/me").json()["user"] is None
