@@ -48,6 +48,23 @@ def test_an_answer_is_written_streamed_and_kept_with_its_numbers(app, hybrid):
     assert app.get(f"/chats/{chat['id']}").json()["leaf_id"] == answer["id"]
 
 
+def test_an_answer_without_a_bound_of_its_own_is_cut_and_can_be_continued(app, hybrid, monkeypatch):
+    monkeypatch.setattr("samovar.app.answering.DEFAULT_ANSWER_TOKENS", 20)
+    words = "".join(chr(97 + i * i * i % 23) for i in range(200))
+    chat = app.new_chat()
+    with scripted(hybrid, slowly(thinks(hybrid, "thoughts are not counted", words))):
+        done = app.ended(app.ask(chat))
+    assert (done["thoughts"], done["content"], done["status"]) == ("thoughts are not counted", done["content"], "length")
+    assert 20 <= done["stats"]["n_completion"] - done["stats"]["n_thinking"] < 30
+    assert words.startswith(done["content"])
+    with scripted(hybrid, by_position(spelled(hybrid, "more"))):
+        more = app.ended(app.post(f"/messages/{done['id']}/continue").json()["answer"])
+    assert (more["content"], more["status"]) == (done["content"] + "more", "done")
+    with scripted(hybrid, by_position(spelled(hybrid, words))):
+        own = app.ended(app.ask(app.new_chat(settings={"mode": "fast", "max_tokens": 20})))
+    assert (own["content"], own["status"]) == (words[:20], "length")
+
+
 def test_an_answer_goes_on_when_no_page_follows_it(app, hybrid):
     chat = app.new_chat(settings={"mode": "fast"})
     with scripted(hybrid, slowly(by_position(spelled(hybrid, "All by itself")))):

@@ -11,7 +11,7 @@ from samovar.app.app import App
 from samovar.app.database import new_id
 from samovar.app.live import Live
 from samovar.app.prompting import chat_ask, continue_ask, read_conversation
-from samovar.app.shapes import Chat, Message, Stats, Status, to_json
+from samovar.app.shapes import DEFAULT_ANSWER_TOKENS, Chat, Message, Stats, Status, to_json
 from samovar.app.titles import Titling, wants_title
 from samovar.app.users import User
 from samovar.engine.request import FinishReason
@@ -87,12 +87,22 @@ class Answering:
             self._answers = answers = await start(app.server.registry, app.server.limits, self._user.caller(), ask)
             answers.on_close = lambda: app.server.metrics.observe_answers(answers, self._started)
             try:
-                async for _, delta in answers:
-                    self._live.push(delta)
+                is_cut = await self._follow(answers, is_bounded=settings.max_tokens is None)
             finally:
                 await answers.aclose()
-        reason = answers.results[0].finish_reason
+        reason = "length" if is_cut else answers.results[0].finish_reason
         return _ENDINGS.get(reason, "done"), _LOOP if reason == "loop" else None
+
+    async def _follow(self, answers: Answers, *, is_bounded: bool) -> bool:
+        """Take in what the model writes; whether that was cut, being longer than an answer may be that has no bound of its own.
+
+        A piece is a token or a few, by which the bound may be missed.
+        """
+        async for _, delta in answers:
+            self._live.push(delta)
+            if is_bounded and answers.n_tokens - answers.n_thinking >= DEFAULT_ANSWER_TOKENS:
+                return True
+        return False
 
     def _cancelled(self) -> tuple[Status, str | None]:
         if self._unsaved is not None:

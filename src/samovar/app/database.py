@@ -164,7 +164,7 @@ def _quick_check(path: Path) -> None:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """A connection to a checked database, brought to the newest form. Raises _Damaged, StoreError for one of a newer program."""
+    """A connection to a checked database in the newest form. Raises _Damaged, StoreError for one of a newer program."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its other files the same mode
     file = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
