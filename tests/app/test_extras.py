@@ -8,9 +8,10 @@ import pytest
 
 from samovar.app.dashboard import Dashboard
 from samovar.app.process_load import ProcessLoad, cpu_share, process_load
-from tests.app.app_client import served_app
+from tests.app.app_client import served_app, wait_for
 from tests.app.documents import pdf
 from tests.app.test_accounts import error_of
+from tests.app.test_answers import slowly
 from tests.engine.scripted import by_position
 from tests.llm.scripted import scripted, spelled
 
@@ -182,6 +183,18 @@ def test_the_dashboard_shows_load_and_totals(people, hybrid, ada, bob):
     assert 0 <= sample.cpu_share <= 1
     assert 0 <= sample.cache_hit_share <= 1
     assert sample.memory_bytes > 10 << 20
+
+
+def test_the_dashboard_counts_tokens_while_they_are_written(app, hybrid):
+    dashboard = Dashboard()
+    asyncio.run(dashboard.sample(app.app.server))
+    with scripted(hybrid, slowly(by_position(spelled(hybrid, "no end in sight " * 40)))):
+        answer = app.ask(app.new_chat(settings={"mode": "fast"}))
+        wait_for(lambda: len(app.app.live[answer["id"]].message.content) > 5)
+        asyncio.run(dashboard.sample(app.app.server))
+        app.post(f"/messages/{answer['id']}/stop")
+    assert dashboard.series[0].tokens_per_s > 0
+    assert not app.app.server.registry.growing
 
 
 def test_the_ring_holds_an_hour():
