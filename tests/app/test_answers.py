@@ -180,14 +180,23 @@ def test_a_model_that_never_stops_is_ended_by_its_context(models, tmp_path):
         long = app.ended(app.ask(app.new_chat(), "word " * 1000))
     llm.close()
     assert long["status"] == "failed"
-    assert "the context holds 256" in long["error"]
+    assert long["error_code"] == "too_long"
+    assert "reads at most 256 with its answer" in long["error"]
+
+
+def test_an_answer_that_goes_round_in_circles_says_so(app, hybrid):
+    (letter,) = spelled(hybrid, "a")[:1]
+    with scripted(hybrid, lambda *_: letter):
+        done = app.ended(app.ask(app.new_chat(settings={"mode": "fast"})))
+    assert (done["status"], done["error_code"]) == ("stopped", "loop")
+    assert "in circles" in done["error"]
 
 
 def test_an_error_of_the_engine_ends_the_answer_with_words(app, hybrid):
     chat = app.new_chat(settings={"mode": "fast"})
     with broken(hybrid, lambda _: True):
         done = app.ended(app.ask(chat))
-    assert done["status"] == "failed"
+    assert (done["status"], done["error_code"]) == ("failed", "engine_failed")
     assert done["error"]
     with scripted(hybrid, by_position(spelled(hybrid, "Better"))):
         again = app.post(f"/messages/{done['id']}/regenerate").json()["answer"]

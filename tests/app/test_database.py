@@ -165,6 +165,7 @@ def test_a_full_disk_is_told_and_what_was_written_stays(hybrid, tmp_path, monkey
             full(app)
             done = app.ended(answer)
         assert done["status"] == "failed"
+        assert done["error_code"] == "disk_full"
         assert "the disk is full" in done["error"]
         kept = app.read("SELECT content FROM messages WHERE id = ?", answer["id"])[0]["content"]
         assert len(kept) > 0

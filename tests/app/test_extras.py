@@ -63,14 +63,14 @@ def test_a_files_name_is_no_path_and_one_line(ada):
 
 
 def test_files_that_cannot_be_read_are_refused_with_a_reason(ada):
-    assert error_of(send(ada, "a.png", b"\x89PNG\r\n\x1a\n"), 400) == "invalid_value"
+    assert error_of(send(ada, "a.png", b"\x89PNG\r\n\x1a\n"), 400) == "file_kind"
     assert "a.png is an image" in send(ada, "a.png", b"\x89PNG\r\n\x1a\n").json()["error"]["message"]
-    assert error_of(send(ada, "a.txt", b""), 400) == "invalid_value"
+    assert error_of(send(ada, "a.txt", b""), 400) == "file_empty"
     assert error_of(ada.post("/files", json={}), 400) == "invalid_value"
     assert error_of(ada.post("/files", files={"other": ("a", b"b")}), 400) == "invalid_value"
     assert error_of(ada.post("/files", data={"file": "text"}, files={"more": ("a", b"b")}), 400) == "invalid_value"
     large = send(ada, "a.txt", b"x" * (26 << 20))
-    assert error_of(large, 413) == "request_too_large"
+    assert error_of(large, 413) == "file_too_large"
 
 
 def test_a_file_of_a_message_goes_with_it_alone(ada):

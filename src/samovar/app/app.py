@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from samovar.app import chat_rows, message_rows
+from samovar.app.codes import code_of
 from samovar.app.database import Database
 from samovar.app.feed import Feed
 from samovar.app.live import Live
@@ -119,5 +120,5 @@ def table_of(app: App, routes: AppTable) -> Table:
 
 def app_error(failure: Failure, _: str) -> Response:
     """A reply with the app's error object."""
-    error = {"code": failure.code or failure.kind, "message": failure.message}
+    error = {"code": code_of(failure), "message": failure.message}
     return json_reply({"error": error}, failure.status, retry_headers(failure))

@@ -143,7 +143,7 @@ async def continue_answer(app: App, request: Request) -> Response:
 
     def write(file: sqlite3.Connection) -> tuple[Chat, Message]:
         kept = {"content": message.content, "thoughts": message.thoughts}  # of one that could not be saved the row has less
-        message_rows.update(file, message_id, {**kept, "status": "writing", "error": None})
+        message_rows.update(file, message_id, {**kept, "status": "writing", "error": None, "error_code": None})
         return chat_rows.find(file, user.id, message.chat_id), message_rows.message_of(file, message_id)
 
     chat, answer = await app.database.write(write)

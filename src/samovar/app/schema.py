@@ -82,4 +82,6 @@ CREATE TRIGGER messages_fts_delete AFTER DELETE ON messages BEGIN
 END;
 """
 
-MIGRATIONS: Final[Sequence[str]] = (_FIRST,)
+_ERROR_CODES: Final = "ALTER TABLE messages ADD COLUMN error_code TEXT"
+
+MIGRATIONS: Final[Sequence[str]] = (_FIRST, _ERROR_CODES)

@@ -109,7 +109,8 @@ class Stats(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Message(msgspec.Struct, kw_only=True, frozen=True):
-    """A node of a chat's tree. `siblings` are the ids of all messages with the same parent, in the order of their making."""
+    """A node of a chat's tree. `siblings` are the ids of all messages with the same parent, in the order of their making.
+    `error` says what went wrong, in English, and `error_code` is the same for programs (`codes`)."""
 
     id: str
     chat_id: str
@@ -122,6 +123,7 @@ class Message(msgspec.Struct, kw_only=True, frozen=True):
     files: list[FileInfo]
     status: Status
     error: str | None
+    error_code: str | None
     model: str | None
     stats: Stats | None
     settings: Settings | None
