@@ -11,12 +11,14 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 from starlette.responses import Response
 
 from samovar.app.dashboard import Dashboard
+from samovar.app.login_limits import LoginLimits
 from samovar.app.more_routes import more_routes
 from samovar.app.mount import ROUTES
 from samovar.app.passwords import Passwords
 from samovar.app.sessions import set_cookie
 from samovar.serving.guard import Guard
 from samovar.serving.keys import KeyFile
+from samovar.serving.limits import LimitReached
 from tests.app.app_client import HEADER, PASSWORD, served_app
 
 
@@ -246,6 +248,32 @@ def test_guessing_is_slowed_down_by_name(page):
         assert error_of(reply, 429) == "rate_limit_exceeded"
         assert 0 < int(reply.headers["retry-after"]) <= 60
         assert client.post("/login", json={"name": "ada", "password": PASSWORD}).status_code == 200
+
+
+def test_nobody_is_locked_out_by_the_guesses_of_others():
+    limits = LoginLimits(lambda: 1000.0)
+
+    def fails(address, name="ada"):
+        try:
+            with limits.attempt(address, name):
+                raise KeyError
+        except KeyError:
+            return False
+        except LimitReached as error:
+            return bool(re.search(r"try again in \d+ s", str(error)))
+
+    with limits.attempt("10.0.0.1", "ada"):
+        pass
+    assert [fails("6.6.6.6") for _ in range(12)] == [False] * 10 + [True] * 2
+    with limits.attempt("10.0.0.1", "ADA"):
+        pass
+    with limits.attempt("10.0.0.2", "ada"):
+        pass
+    fails("10.0.0.1")
+    with limits.attempt("10.0.0.1", "ada"):  # a typing error where one has logged in before
+        pass
+    assert not fails("6.6.6.7"), "the first guess of an address is free"
+    assert fails("6.6.6.7"), "and many addresses share what a name allows"
 
 
 def test_guessing_the_code_is_slowed_down(outside):

@@ -196,7 +196,7 @@ def test_an_error_of_the_engine_ends_the_answer_with_words(app, hybrid):
     chat = app.new_chat(settings={"mode": "fast"})
     with broken(hybrid, lambda _: True):
         done = app.ended(app.ask(chat))
-    assert (done["status"], done["error_code"]) == ("failed", "engine_failed")
+    assert (done["status"], done["error_code"]) == ("failed", "server_error")
     assert done["error"]
     with scripted(hybrid, by_position(spelled(hybrid, "Better"))):
         again = app.post(f"/messages/{done['id']}/regenerate").json()["answer"]
