@@ -21,7 +21,7 @@ from samovar.llm.result import Result
 from samovar.serving.chat import Answers, start
 from samovar.serving.failures import failure_of
 
-_SAVE_S: Final = 0.8
+_SAVE_S: Final = 0.4
 _RETRY_S: Final = 10.0
 _ENDINGS: Final[dict[FinishReason | str, Status]] = {"stop": "done", "length": "length"}
 
