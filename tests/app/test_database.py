@@ -177,6 +177,8 @@ def test_a_full_disk_is_told_and_what_was_written_stays(hybrid, tmp_path, monkey
         assert refused.status_code == 507
         assert app.post(f"/messages/{answer['id']}/stop").json()["message"]["content"] == done["content"]
         full(app, is_full=False)
+        below = app.post(f"/chats/{chat['id']}/messages", parent_id=answer["id"], content="And?", answer=False)
+        assert below.status_code == 200, "it has ended, saved or not"
         wait_for(lambda: not app.app.live)
         row = app.read("SELECT content, status FROM messages WHERE id = ?", answer["id"])[0]
         assert row == {"content": done["content"], "status": "failed"}, "and saved as soon as there is room"

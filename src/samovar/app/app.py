@@ -65,6 +65,11 @@ class App:
             return message
         return msgspec.structs.replace(live.message, siblings=message.siblings, files=message.files)
 
+    def is_being_written(self, message_id: str) -> bool:
+        """Whether an answer grows. One that has ended and could not be saved yet does not."""
+        live = self.live.get(message_id)
+        return live is not None and not live.is_over
+
     def scrub(self) -> None:
         """Have what was deleted leave the index, in the background; a search does not find it as it is."""
         job = self.jobs.find(_SCRUB_ID)

@@ -86,7 +86,7 @@ async def write_message(app: App, request: Request) -> Response:
     def write(file: sqlite3.Connection) -> tuple[Chat, Message, Message | None]:
         chat = chat_rows.find(file, user.id, chat_id)
         parent = None if fields.parent_id is None else _of_chat(file, user.id, chat, fields.parent_id)
-        if parent is not None and parent["status"] == "writing" and parent["id"] in app.live:
+        if parent is not None and parent["status"] == "writing" and app.is_being_written(parent["id"]):
             raise Refused("the message above is still being written: wait for it, or stop it", status=409, code="is_writing")
         if fields.role == "tool":
             _check_call(file, parent, fields.tool_call_id)
