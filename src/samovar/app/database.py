@@ -29,6 +29,7 @@ _SETTINGS: Final = (
     "foreign_keys = ON",
     "secure_delete = ON",
 )
+_INDEXES: Final = ("messages_fts", "files_fts")
 _MERGE_PAGES: Final = 64
 _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
@@ -185,10 +186,11 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _merge(file: sqlite3.Connection, n_pages: int) -> bool:
-    """Merge a part of the index; whether there is more to be done."""
+    """Merge a part of each index; whether there is more to be done."""
     before = file.total_changes
-    file.execute("INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', ?)", (n_pages,))
-    return file.total_changes - before > 1
+    for table in _INDEXES:
+        file.execute(f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)", (n_pages,))
+    return file.total_changes - before > len(_INDEXES)
 
 
 def _migrate(file: sqlite3.Connection, path: Path) -> None:
