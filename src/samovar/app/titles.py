@@ -25,8 +25,8 @@ _EXAMPLES: Final = (  # small models do what they are shown rather than what the
     ("my python script prints None instead of the result, why", "Python function returning None"),
 )
 _NO_TITLE: Final = re.compile(
-    r"(?:i'?m |i am |we'?re )?(?:so |very )?sorry|i (?:can'?t|cannot|apologi[sz]e|don'?t)|as an ai|sure[,!]|here(?:'s| is| are)|"
-    r"es tut mir leid|entschuldig|lo siento|(?:je suis )?désolé|desculpe|抱歉|对不起|很抱歉|عذر|آسف|"
+    r"(?:i'?m |i am |we'?re )?(?:so |very )?sorry|i (?:can'?t|cannot|apologi[sz]e|don'?t)|as an ai|sure[,!]|"
+    r"here(?:'s| is| are)|es tut mir leid|entschuldig|lo siento|(?:je suis )?désolé|desculpe|抱歉|对不起|很抱歉|عذر|آسف|"
     r".*(?:two to six words|write a title|the same language|this message)",
     re.IGNORECASE,
 )
@@ -53,13 +53,11 @@ def cleaned(text: str) -> str:
 
 
 def title_of(text: str, asked: str, *, is_cut: bool) -> str:
-    """The title in what a model wrote; the beginning of what was asked where that is none: it was cut, excuses itself, or repeats
-    the task or an example."""
+    """The title in what a model wrote. Where that is none, being cut, an excuse, the task or an example, it is the beginning of
+    what was asked."""
     title = cleaned(text)
     is_short = 0 < len(title.split()) <= _MAX_WORDS and not title.endswith("…")
-    is_example = (
-        title.casefold() in (example.casefold() for _, example in _EXAMPLES) and title.casefold() not in asked.casefold()
-    )
+    is_example = title.casefold() in (example.casefold() for _, example in _EXAMPLES)
     is_none = is_example or _NO_TITLE.match(title.replace("\u2019", "'")) is not None
     return title if is_short and not is_cut and not is_none else first_title(asked)
 
