@@ -91,6 +91,7 @@ class Access:
     def _write_mark(self) -> None:
         try:
             if not self._mark.exists():
+                self._mark.touch(mode=0o600)
                 self._mark.write_text(_MARK_TEXT)
         except OSError as error:
             LOG.error("%s cannot be written (%s); make it, so that a lost database lets nobody in", self._mark, error.strerror)

@@ -123,7 +123,7 @@ class Message(msgspec.Struct, kw_only=True, frozen=True):
     files: list[FileInfo]
     status: Status
     error: str | None
-    error_code: str | None
+    error_code: str | None = None
     model: str | None
     stats: Stats | None
     settings: Settings | None
