@@ -11,12 +11,14 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 from starlette.responses import Response
 
 from samovar.app.dashboard import Dashboard
+from samovar.app.login_limits import LoginLimits
 from samovar.app.more_routes import more_routes
 from samovar.app.mount import ROUTES
 from samovar.app.passwords import Passwords
 from samovar.app.sessions import set_cookie
 from samovar.serving.guard import Guard
 from samovar.serving.keys import KeyFile
+from samovar.serving.limits import LimitReached
 from tests.app.app_client import HEADER, PASSWORD, served_app
 
 
@@ -62,6 +64,34 @@ def test_the_first_account_is_an_admins_and_gets_what_local_had(page):
     ada = page.logged_in("ADA")
     assert [one["id"] for one in ada.get("/chats").json()["chats"]] == [chat["id"]]
     assert ada.get("/me").json()["user"]["name"] == "Ada"
+
+
+def test_a_database_with_accounts_that_is_lost_lets_nobody_in_without_the_code(hybrid, tmp_path):
+    with served_app({"hybrid": hybrid}, tmp_path) as page:
+        page.with_accounts()
+    (tmp_path / "app" / "app.sqlite3").write_bytes(b"no database at all" * 500)
+    with served_app({"hybrid": hybrid}, tmp_path) as page:
+        me = page.get("/me").json()
+        assert (me["user"], me["needs_setup"], me["notice"]) == (None, True, None)
+        assert page.get("/chats").status_code == 401
+        assert page.post("/setup", name="Eve", password=PASSWORD).status_code == 403
+        code = asyncio.run(page.app.callers.code_to_print())
+        assert page.post("/setup", name="Ada", password=PASSWORD, code=code).status_code == 201
+        (kept,) = (tmp_path / "app").glob("app.sqlite3.damaged-*")
+        notice = page.get("/me").json()["notice"]
+        assert (notice["code"], notice["path_name"]) == ("database_set_aside", kept.name)
+        page.post("/users", name="bob", password=PASSWORD)
+        assert page.logged_in("bob").get("/me").json()["notice"] is None, "it is for admins"
+    with served_app({"hybrid": hybrid}, tmp_path) as page:
+        assert page.logged_in("ada").get("/me").json()["notice"] is None, "a sound file has nothing to tell"
+
+
+def test_local_is_told_of_a_damaged_database(hybrid, tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "app.sqlite3").write_bytes(b"no database at all" * 500)
+    with served_app({"hybrid": hybrid}, tmp_path) as page:
+        me = page.get("/me").json()
+    assert (me["user"]["id"], me["notice"]["code"]) == ("local", "database_set_aside")
 
 
 def test_a_proxys_guest_is_not_local(page):
@@ -218,6 +248,32 @@ def test_guessing_is_slowed_down_by_name(page):
         assert error_of(reply, 429) == "rate_limit_exceeded"
         assert 0 < int(reply.headers["retry-after"]) <= 60
         assert client.post("/login", json={"name": "ada", "password": PASSWORD}).status_code == 200
+
+
+def test_nobody_is_locked_out_by_the_guesses_of_others():
+    limits = LoginLimits(lambda: 1000.0)
+
+    def fails(address, name="ada"):
+        try:
+            with limits.attempt(address, name):
+                raise KeyError
+        except KeyError:
+            return False
+        except LimitReached as error:
+            return bool(re.search(r"try again in \d+ s", str(error)))
+
+    with limits.attempt("10.0.0.1", "ada"):
+        pass
+    assert [fails("6.6.6.6") for _ in range(12)] == [False] * 10 + [True] * 2
+    with limits.attempt("10.0.0.1", "ADA"):
+        pass
+    with limits.attempt("10.0.0.2", "ada"):
+        pass
+    fails("10.0.0.1")
+    with limits.attempt("10.0.0.1", "ada"):  # a typing error where one has logged in before
+        pass
+    assert not fails("6.6.6.7"), "the first guess of an address is free"
+    assert fails("6.6.6.7"), "and many addresses share what a name allows"
 
 
 def test_guessing_the_code_is_slowed_down(outside):

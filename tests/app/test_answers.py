@@ -48,6 +48,23 @@ def test_an_answer_is_written_streamed_and_kept_with_its_numbers(app, hybrid):
     assert app.get(f"/chats/{chat['id']}").json()["leaf_id"] == answer["id"]
 
 
+def test_an_answer_without_a_bound_of_its_own_is_cut_and_can_be_continued(app, hybrid, monkeypatch):
+    monkeypatch.setattr("samovar.app.answering.DEFAULT_ANSWER_TOKENS", 20)
+    words = "".join(chr(97 + i * i * i % 23) for i in range(200))
+    chat = app.new_chat()
+    with scripted(hybrid, slowly(thinks(hybrid, "thoughts are not counted", words))):
+        done = app.ended(app.ask(chat))
+    assert (done["thoughts"], done["content"], done["status"]) == ("thoughts are not counted", done["content"], "length")
+    assert 20 <= done["stats"]["n_completion"] - done["stats"]["n_thinking"] < 30
+    assert words.startswith(done["content"])
+    with scripted(hybrid, by_position(spelled(hybrid, "more"))):
+        more = app.ended(app.post(f"/messages/{done['id']}/continue").json()["answer"])
+    assert (more["content"], more["status"]) == (done["content"] + "more", "done")
+    with scripted(hybrid, by_position(spelled(hybrid, words))):
+        own = app.ended(app.ask(app.new_chat(settings={"mode": "fast", "max_tokens": 20})))
+    assert (own["content"], own["status"]) == (words[:20], "length")
+
+
 def test_an_answer_goes_on_when_no_page_follows_it(app, hybrid):
     chat = app.new_chat(settings={"mode": "fast"})
     with scripted(hybrid, slowly(by_position(spelled(hybrid, "All by itself")))):
@@ -163,14 +180,23 @@ def test_a_model_that_never_stops_is_ended_by_its_context(models, tmp_path):
         long = app.ended(app.ask(app.new_chat(), "word " * 1000))
     llm.close()
     assert long["status"] == "failed"
-    assert "the context holds 256" in long["error"]
+    assert long["error_code"] == "too_long"
+    assert "reads at most 256 with its answer" in long["error"]
+
+
+def test_an_answer_that_goes_round_in_circles_says_so(app, hybrid):
+    (letter,) = spelled(hybrid, "a")[:1]
+    with scripted(hybrid, lambda *_: letter):
+        done = app.ended(app.ask(app.new_chat(settings={"mode": "fast"})))
+    assert (done["status"], done["error_code"]) == ("stopped", "loop")
+    assert "in circles" in done["error"]
 
 
 def test_an_error_of_the_engine_ends_the_answer_with_words(app, hybrid):
     chat = app.new_chat(settings={"mode": "fast"})
     with broken(hybrid, lambda _: True):
         done = app.ended(app.ask(chat))
-    assert done["status"] == "failed"
+    assert (done["status"], done["error_code"]) == ("failed", "server_error")
     assert done["error"]
     with scripted(hybrid, by_position(spelled(hybrid, "Better"))):
         again = app.post(f"/messages/{done['id']}/regenerate").json()["answer"]

@@ -6,6 +6,7 @@ import pytest
 
 from samovar.app import message_rows
 from samovar.app.database import new_id
+from samovar.app.titles import title_of
 from tests.app.app_client import read_events, served_app, wait_for
 from tests.engine.scripted import by_position
 from tests.llm.scripted import scripted, spelled
@@ -214,6 +215,25 @@ def test_a_chat_is_named_after_its_first_message_and_then_by_the_model(fresh, hy
         fresh.patch(f"/chats/{chat['id']}", title="Mine")
         assert fresh.post(f"/chats/{chat['id']}/title").json() == {"title": "Tea for two"}
     assert fresh.post(f"/chats/{fresh.new_chat()['id']}/title").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("Teas of the world", "Teas of the world"),
+        ("Two to six words", "Which tea is best?"),
+        ("Write a title", "Which tea is best?"),
+        ("I'm sorry, but I can't assist", "Which tea is best?"),
+        ("I’m sorry", "Which tea is best?"),
+        ("对不起，我不能", "Which tea is best?"),
+        ("Boiling soft eggs", "Which tea is best?"),
+        ("The best tea is a matter of what one likes and of the time of day", "Which tea is best?"),
+        ("", "Which tea is best?"),
+    ],
+)
+def test_what_is_no_title_gives_way_to_the_question(text, title):
+    assert title_of(text, "Which tea is best?", is_cut=False) == title
+    assert title_of(text, "Which tea is best?", is_cut=True) == "Which tea is best?"
 
 
 def test_a_title_of_its_users_own_stays(fresh, hybrid):

@@ -72,6 +72,49 @@ def test_a_damaged_file_is_put_aside_and_never_written_over(tmp_path, caplog, da
     assert str(kept[0]) in caplog.text
 
 
+@pytest.mark.parametrize("damage", ["middle", "empty"])
+def test_a_damaged_file_and_the_log_of_a_killed_server_are_put_aside_byte_for_byte(tmp_path, damage):
+    (live := tmp_path / "live").mkdir()
+    database = Database(live)
+    run(
+        database,
+        "write",
+        lambda file: file.executemany("INSERT INTO shared VALUES (?, ?)", [(i, "x" * 500) for i in range(300)]),
+    )
+    asyncio.run(database.scrub())
+    run(
+        database,
+        "write",
+        lambda file: file.executemany("INSERT INTO shared VALUES (?, ?)", [(-i, "y" * 500) for i in range(1, 99)]),
+    )
+    whole, log = (live / "app.sqlite3").read_bytes(), (live / "app.sqlite3-wal").read_bytes()
+    database.close()
+    assert len(log) > 10_000, "as a killed server leaves it"
+    (folder := tmp_path / "damaged").mkdir()
+    bad = b"" if damage == "empty" else whole[:8192] + os.urandom(len(whole) - 8192)
+    (folder / "app.sqlite3").write_bytes(bad)
+    (folder / "app.sqlite3-wal").write_bytes(log)
+    (folder / "app.sqlite3-shm").write_bytes(shm := os.urandom(32_768))
+    again = Database(folder)
+    again.close()
+    kept = again.set_aside
+    assert [kept.with_name(kept.name + end).read_bytes() for end in ("", "-wal", "-shm")] == [bad, log, shm]
+
+
+def test_the_log_of_a_killed_server_is_taken_over(tmp_path):
+    (live := tmp_path / "live").mkdir()
+    database = Database(live)
+    run(database, "write", lambda file: file.execute("INSERT INTO shared VALUES ('a', 'b')"))
+    (folder := tmp_path / "killed").mkdir()
+    for name in ("app.sqlite3", "app.sqlite3-wal"):
+        (folder / name).write_bytes((live / name).read_bytes())
+    database.close()
+    again = Database(folder)
+    assert run(again, "read", lambda file: [tuple(row) for row in file.execute("SELECT * FROM shared")]) == [("a", "b")]
+    assert again.set_aside is None
+    again.close()
+
+
 def test_a_file_of_a_newer_program_is_left_alone(tmp_path):
     database = Database(tmp_path)
     run(database, "read", lambda file: file.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}"))
@@ -122,6 +165,7 @@ def test_a_full_disk_is_told_and_what_was_written_stays(hybrid, tmp_path, monkey
             full(app)
             done = app.ended(answer)
         assert done["status"] == "failed"
+        assert done["error_code"] == "disk_full"
         assert "the disk is full" in done["error"]
         kept = app.read("SELECT content FROM messages WHERE id = ?", answer["id"])[0]["content"]
         assert len(kept) > 0
@@ -133,6 +177,8 @@ def test_a_full_disk_is_told_and_what_was_written_stays(hybrid, tmp_path, monkey
         assert refused.status_code == 507
         assert app.post(f"/messages/{answer['id']}/stop").json()["message"]["content"] == done["content"]
         full(app, is_full=False)
+        below = app.post(f"/chats/{chat['id']}/messages", parent_id=answer["id"], content="And?", answer=False)
+        assert below.status_code == 200, "it has ended, saved or not"
         wait_for(lambda: not app.app.live)
         row = app.read("SELECT content, status FROM messages WHERE id = ?", answer["id"])[0]
         assert row == {"content": done["content"], "status": "failed"}, "and saved as soon as there is room"

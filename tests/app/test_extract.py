@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from samovar.app import document_reader
+from samovar.app.codes import FileRefused
 from samovar.app.document_reader import DocumentReader
 from samovar.app.extract import MAX_FILE_BYTES, extract
-from samovar.errors import BadRequest
 from tests.app.documents import one_page_pdf, pdf, raw_docx, stream, word_document, zipped
 
 
@@ -19,10 +19,10 @@ def read(name, data, **options):
 
 
 def refusal(name, data, **options):
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(FileRefused) as caught:
         read(name, data, **options)
     assert str(caught.value).startswith(f"{name} ")
-    assert caught.value.param == "file"
+    assert caught.value.failure.code.startswith("file_")
     return str(caught.value)
 
 
@@ -91,6 +91,23 @@ def test_broken_utf8_keeps_what_is_sound_and_counts_what_is_not():
 )
 def test_what_is_no_text_is_refused_by_name(name, data, what):
     assert what in refusal(name, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "code"),
+    [
+        ("a.bin", bytes(range(256)), "file_kind"),
+        ("a.png", b"\x89PNG\r\n\x1a\n", "file_kind"),
+        ("a.txt", b"", "file_empty"),
+        ("a.txt", b"x" * (MAX_FILE_BYTES + 1), "file_too_large"),
+        ("a.pdf", pdf(""), "file_unreadable"),
+        ("a.docx", word_document()[:-500], "file_unreadable"),
+    ],
+)
+def test_refusals_have_codes_to_translate_by(name, data, code):
+    with pytest.raises(FileRefused) as caught:
+        read(name, data)
+    assert caught.value.failure.code == code
 
 
 def test_a_long_text_is_cut_at_a_line_and_that_is_said():

@@ -8,9 +8,10 @@ import pytest
 
 from samovar.app.dashboard import Dashboard
 from samovar.app.process_load import ProcessLoad, cpu_share, process_load
-from tests.app.app_client import served_app
+from tests.app.app_client import served_app, wait_for
 from tests.app.documents import pdf
 from tests.app.test_accounts import error_of
+from tests.app.test_answers import slowly
 from tests.engine.scripted import by_position
 from tests.llm.scripted import scripted, spelled
 
@@ -62,14 +63,14 @@ def test_a_files_name_is_no_path_and_one_line(ada):
 
 
 def test_files_that_cannot_be_read_are_refused_with_a_reason(ada):
-    assert error_of(send(ada, "a.png", b"\x89PNG\r\n\x1a\n"), 400) == "invalid_value"
+    assert error_of(send(ada, "a.png", b"\x89PNG\r\n\x1a\n"), 400) == "file_kind"
     assert "a.png is an image" in send(ada, "a.png", b"\x89PNG\r\n\x1a\n").json()["error"]["message"]
-    assert error_of(send(ada, "a.txt", b""), 400) == "invalid_value"
+    assert error_of(send(ada, "a.txt", b""), 400) == "file_empty"
     assert error_of(ada.post("/files", json={}), 400) == "invalid_value"
     assert error_of(ada.post("/files", files={"other": ("a", b"b")}), 400) == "invalid_value"
     assert error_of(ada.post("/files", data={"file": "text"}, files={"more": ("a", b"b")}), 400) == "invalid_value"
     large = send(ada, "a.txt", b"x" * (26 << 20))
-    assert error_of(large, 413) == "request_too_large"
+    assert error_of(large, 413) == "file_too_large"
 
 
 def test_a_file_of_a_message_goes_with_it_alone(ada):
@@ -182,6 +183,18 @@ def test_the_dashboard_shows_load_and_totals(people, hybrid, ada, bob):
     assert 0 <= sample.cpu_share <= 1
     assert 0 <= sample.cache_hit_share <= 1
     assert sample.memory_bytes > 10 << 20
+
+
+def test_the_dashboard_counts_tokens_while_they_are_written(app, hybrid):
+    dashboard = Dashboard()
+    asyncio.run(dashboard.sample(app.app.server))
+    with scripted(hybrid, slowly(by_position(spelled(hybrid, "no end in sight " * 40)))):
+        answer = app.ask(app.new_chat(settings={"mode": "fast"}))
+        wait_for(lambda: len(app.app.live[answer["id"]].message.content) > 5)
+        asyncio.run(dashboard.sample(app.app.server))
+        app.post(f"/messages/{answer['id']}/stop")
+    assert dashboard.series[0].tokens_per_s > 0
+    assert not app.app.server.registry.growing
 
 
 def test_the_ring_holds_an_hour():

@@ -103,15 +103,42 @@ def test_a_snippet_is_cut_around_the_first_word():
     assert len(shown) < 200
 
 
-def test_what_is_edited_away_or_archived_is_not_found(library):
+def test_what_is_archived_is_found_and_what_is_deleted_is_not(library):
     chat = library.new_chat(title="archived one")
     library.post(f"/chats/{chat['id']}/messages", parent_id=None, content="Zanzibar", answer=False)
     library.patch(f"/chats/{chat['id']}", is_archived=True)
-    assert found(library, "zanzibar") == []
-    assert found(library, "zanzibar", archived=1) == ["archived one"]
+    assert found(library, "zanzibar", archived=0) == []
+    assert found(library, "zanzibar", archived=1) == found(library, "zanzibar") == ["archived one"]
+    assert library.get("/chats", query="zanzibar").json()["chats"][0]["is_archived"]
     library.delete(f"/chats/{chat['id']}")
     assert found(library, "zanzibar", archived=1) == []
     assert library.read("SELECT count(*) AS n FROM messages_fts WHERE content LIKE '%zanzibar%'") == [{"n": 0}]
+
+
+def test_the_query_as_it_stands_is_found_before_its_words(library):
+    chat = library.new_chat(title="Numbers")
+    for n in (42, 1742, 3742, 4742, 5742):
+        content = f"Message number {n}."
+        library.post(f"/chats/{chat['id']}/messages", parent_id=None, content=content, answer=False)
+    shown = library.get("/chats", query="message NUMBER 42.").json()["hits"]
+    assert [hit["snippet"].replace("\x02", "").replace("\x03", "") for hit in shown] == [
+        "Message number 42.",
+        "Message number 5742.",
+        "Message number 4742.",
+    ]
+    library.delete(f"/chats/{chat['id']}")
+
+
+def test_files_are_found_by_name_and_text_with_their_message(library):
+    chat = library.new_chat(title="Files")
+    sent = library.client.post("/app/api/files", files={"file": ("Rechnung-März.txt", b"Paid to the samovar maker in Tula")})
+    posted = library.post(f"/chats/{chat['id']}/messages", parent_id=None, content="", files=[sent.json()["id"]], answer=False)
+    for query, marked in (("rechnung-marz", "\x02Rechnung-März\x03"), ("tula", "\x02Tula\x03")):
+        (hit,) = library.get("/chats", query=query).json()["hits"]
+        assert (hit["message_id"], marked in hit["snippet"]) == (posted.json()["message"]["id"], True)
+    library.delete(f"/chats/{chat['id']}")
+    assert found(library, "tula") == []
+    assert library.read("SELECT count(*) AS n FROM files_fts WHERE content LIKE '%tula%'") == [{"n": 0}]
 
 
 def test_another_users_messages_are_not_found(hybrid, tmp_path):

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from samovar.cli import serve
+from samovar.cli.greeting import greet
 from samovar.cli.main import build_parser
 from samovar.serving.keys import KeyFile
 from tests.cli.fakes import samovar, streams
@@ -40,8 +41,8 @@ def test_options_out_of_range_are_wrong_usage(argv, said):
     "argv", [["--host", "0.0.0.0"], ["--host", "::"], ["--allow-host", "chat.example.org"], ["--trusted-proxy", "10.0.0.1"],
              ["--require-key"]]
 )  # fmt: skip
-def test_a_server_that_others_may_reach_does_not_start_without_a_key(argv, store):
-    ended = samovar("serve", "--port", "0", *argv)
+def test_a_server_without_the_app_that_others_may_reach_does_not_start_without_a_key(argv, store):
+    ended = samovar("serve", "--port", "0", "--no-app", *argv)
     assert ended.code == 1
     assert "make one with: samovar keys create NAME" in ended.err
     KeyFile(store / "keys.json").create("bob")
@@ -74,6 +75,26 @@ def test_what_is_asked_of_a_request_follows_from_who_can_send_it(store):
     assert behind.needs_key
     assert behind.origins == ("https://a.example",)
     assert guard(own).keys.are_there()  # and so is asked for
+
+
+def test_without_a_key_only_the_app_is_served_beyond_this_machine(store):
+    outside = guard({}, "--host", "0.0.0.0")
+    assert (outside.needs_key, outside.keys.are_there()) == (True, False)
+    for option in ("--no-app", "--require-key"):
+        with pytest.raises(Exception, match="there is none; make one with"):
+            guard({}, "--host", "0.0.0.0", option)
+
+
+def test_the_greeting_names_the_machines_addresses_the_code_and_what_is_unsafe(store, monkeypatch):
+    monkeypatch.setattr("samovar.cli.greeting._addresses", lambda _: ["192.168.1.5"])
+    args, at = build_parser("serve").parse_args(["serve", "--host", "0.0.0.0"]), streams(environ={})
+    url = "http://127.0.0.1:8000"
+    greet(args, at, url, ["m"], serve._guard(args, at), "ABCD-EFGH")
+    said = at.stderr.getvalue()
+    assert "set-up     ABCD-EFGH\n" in said
+    assert "or a proxy with TLS" in said
+    assert "there is none yet; make one with: samovar keys create NAME" in said
+    assert "http://192.168.1.5:8000 from other machines" in said
 
 
 def test_a_key_of_the_environment_that_can_be_guessed_is_refused(store):

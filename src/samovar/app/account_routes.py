@@ -97,7 +97,7 @@ class AccountRoutes:
             ("DELETE", "/users/{id}", self.delete_user),
         )
 
-    async def me(self, _: App, request: Request) -> Response:
+    async def me(self, app: App, request: Request) -> Response:
         """Who one is, and what is needed to become somebody."""
         user, has_accounts = request.state.user, await self.access.has_accounts()
         return json_reply(
@@ -107,6 +107,7 @@ class AccountRoutes:
                 "needs_setup": user is None and not has_accounts,
                 "version": __version__,
                 "limits": _LIMITS,
+                "notice": _notice(app, request.state.user),
             }
         )
 
@@ -123,6 +124,7 @@ class AccountRoutes:
         checked_name(fields.name)
         kept = await self.passwords.hash(fields.password)
         made = await app.database.write(lambda file: add_first_admin(file, fields.name, kept))
+        await self.access.has_accounts()  # so that it is marked
         app.feed.cut(LOCAL_ID)
         return await self._logged_in(request, made, 201)
 
@@ -169,6 +171,7 @@ class AccountRoutes:
         checked_name(fields.name)
         kept = await self.passwords.hash(fields.password)
         made = await app.database.write(lambda file: add_user(file, fields.name, kept, is_admin=fields.is_admin))
+        await self.access.has_accounts()
         app.feed.cut(LOCAL_ID)
         return json_reply(made, 201)
 
@@ -202,6 +205,18 @@ class AccountRoutes:
         reply = json_reply(user, status)
         set_cookie(reply, await self.access.sessions.begin(user), is_secure=request.url.scheme == "https")
         return reply
+
+
+def _notice(app: App, user: User | None) -> dict[str, str] | None:
+    """What whoever looks after the server has to know: that its database was damaged."""
+    kept = app.database.set_aside
+    if kept is None or user is None or not (user.is_admin or user.id == LOCAL_ID):
+        return None
+    message = (
+        f"The database of chats and accounts was damaged when the server started. It is kept as {kept.name}, and a new one was "
+        "begun: restore a backup, or have the kept one repaired"
+    )
+    return {"code": "database_set_aside", "message": message, "path_name": kept.name}
 
 
 async def _stop_answers(app: App, user_id: str) -> None:

@@ -2,27 +2,39 @@
 
 import asyncio
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from samovar.app import message_rows
 from samovar.app.app import App
+from samovar.app.codes import LOOP, code_of, message_of
 from samovar.app.database import new_id
 from samovar.app.live import Live
 from samovar.app.prompting import chat_ask, continue_ask, read_conversation
-from samovar.app.shapes import Chat, Message, Stats, Status, to_json
+from samovar.app.shapes import DEFAULT_ANSWER_TOKENS, Chat, Message, Stats, Status, to_json
 from samovar.app.titles import Titling, wants_title
 from samovar.app.users import User
 from samovar.engine.request import FinishReason
 from samovar.errors import EngineFailed, StoreError
 from samovar.llm.result import Result
 from samovar.serving.chat import Answers, start
+from samovar.serving.failures import failure_of
 
-_SAVE_S: Final = 0.8
+_SAVE_S: Final = 0.4
 _RETRY_S: Final = 10.0
-_ENDINGS: Final[dict[FinishReason | str, Status]] = {"stop": "done", "length": "length", "loop": "stopped"}
-_LOOP: Final = "the answer went round in circles, and was ended"
+_ENDINGS: Final[dict[FinishReason | str, Status]] = {"stop": "done", "length": "length"}
+
+
+class Ending(NamedTuple):
+    """How an answer ended; `error` is for people, `code` for programs."""
+
+    status: Status
+    error: str | None = None
+    code: str | None = None
+
+
+_LOOP: Final = Ending("stopped", "the answer went round in circles, and was ended", LOOP)
 
 
 class Answering:
@@ -53,14 +65,14 @@ class Answering:
             with self._app.server.drain.held():
                 saving = asyncio.create_task(self._save_often(asyncio.current_task()))
                 try:
-                    status, error = await self._write()
+                    ending = await self._write()
                 except asyncio.CancelledError:
-                    status, error = self._cancelled()
+                    ending = self._cancelled()
                 except Exception as caught:  # whatever it is, it ends this message, and has to be told there
-                    status, error = self._failed(caught)
+                    ending = self._failed(caught)
                 finally:
                     saving.cancel()
-                message = self._ended(status, error)
+                message = self._ended(ending)
                 is_saved = await self._save_end(message)
             if not is_saved:
                 await self._save_later(message)
@@ -71,7 +83,7 @@ class Answering:
         if await wants_title(self._app, message):
             self._app.jobs.begin(new_id(), Titling(self._app, self._user, self._chat.id))
 
-    async def _write(self) -> tuple[Status, str | None]:
+    async def _write(self) -> Ending:
         """Have the model write; how that ended."""
         app, message = self._app, self._message
         settings, system = message.settings, self._chat.system
@@ -87,22 +99,32 @@ class Answering:
             self._answers = answers = await start(app.server.registry, app.server.limits, self._user.caller(), ask)
             answers.on_close = lambda: app.server.metrics.observe_answers(answers, self._started)
             try:
-                async for _, delta in answers:
-                    self._live.push(delta)
+                is_cut = await self._follow(answers, is_bounded=settings.max_tokens is None)
             finally:
                 await answers.aclose()
-        reason = answers.results[0].finish_reason
-        return _ENDINGS.get(reason, "done"), _LOOP if reason == "loop" else None
+        reason = "length" if is_cut else answers.results[0].finish_reason
+        return _LOOP if reason == "loop" else Ending(_ENDINGS.get(reason, "done"))
 
-    def _cancelled(self) -> tuple[Status, str | None]:
+    async def _follow(self, answers: Answers, *, is_bounded: bool) -> bool:
+        """Take in what the model writes; whether that was cut, being longer than an answer may be that has no bound of its own.
+
+        A piece is a token or a few, by which the bound may be missed.
+        """
+        async for _, delta in answers:
+            self._live.push(delta)
+            if is_bounded and answers.n_tokens - answers.n_thinking >= DEFAULT_ANSWER_TOKENS:
+                return True
+        return False
+
+    def _cancelled(self) -> Ending:
         if self._unsaved is not None:
-            return "failed", str(self._unsaved)
-        return ("stopped" if self._is_given_up else "interrupted"), None
+            return _unsaved(self._unsaved)
+        return Ending("stopped" if self._is_given_up else "interrupted")
 
-    def _failed(self, error: Exception) -> tuple[Status, str | None]:
+    def _failed(self, error: Exception) -> Ending:
         failure = self._app.server.failed(error)
         is_end = isinstance(error, EngineFailed) and self._app.server.drain.is_over
-        return ("interrupted", None) if is_end else ("failed", failure.message)
+        return Ending("interrupted") if is_end else Ending("failed", message_of(error, failure), code_of(failure))
 
     async def _save_often(self, writing: "asyncio.Task[object] | None") -> None:
         """Keep what is there in the database. Where that fails, the answer ends: it would be lost at the next reload."""
@@ -127,6 +149,7 @@ class Answering:
             "tool_calls_json": to_json(message.tool_calls),
             "status": message.status,
             "error": message.error,
+            "error_code": message.error_code,
             "model": message.model,
             "stats_json": None if message.stats is None else to_json(message.stats),
             "is_json_valid": message.is_json_valid,
@@ -138,7 +161,8 @@ class Answering:
         try:
             await self._save(message)
         except StoreError as error:
-            self._live.end(msgspec.structs.replace(message, status="failed", error=str(error)))
+            status, told, code = _unsaved(error)
+            self._live.end(msgspec.structs.replace(message, status=status, error=told, error_code=code))
             self._app.tell_message(self._user.id, self._live.message)
             return False
         self._live.end(message)
@@ -162,15 +186,16 @@ class Answering:
                 continue
             return
 
-    def _ended(self, status: Status, error: str | None) -> Message:
+    def _ended(self, ending: Ending) -> Message:
         results = [] if self._answers is None else self._answers.results
         message, settings = self._live.message, self._message.settings
         has_schema = settings is not None and settings.json_schema is not None and not message.tool_calls
         is_valid = bool(results and results[0].is_grammar_complete) if has_schema else None
         return msgspec.structs.replace(
             message,
-            status=status,
-            error=error,
+            status=ending.status,
+            error=ending.error,
+            error_code=ending.code,
             model=self._model,
             stats=self._stats(results[0]) if results else self._message.stats,
             is_json_valid=is_valid,
@@ -194,6 +219,10 @@ class Answering:
             max_context=self._answers.llm.max_context,
             seed=result.seed,
         )
+
+
+def _unsaved(error: StoreError) -> Ending:
+    return Ending("failed", str(error), code_of(failure_of(error)))
 
 
 def _ms(seconds: float) -> int:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from samovar.app import chat_rows, message_rows
+from samovar.app.codes import code_of
 from samovar.app.database import Database
 from samovar.app.feed import Feed
 from samovar.app.live import Live
@@ -63,6 +64,11 @@ class App:
         if live is None:
             return message
         return msgspec.structs.replace(live.message, siblings=message.siblings, files=message.files)
+
+    def is_being_written(self, message_id: str) -> bool:
+        """Whether an answer grows. One that has ended and could not be saved yet does not."""
+        live = self.live.get(message_id)
+        return live is not None and not live.is_over
 
     def scrub(self) -> None:
         """Have what was deleted leave the index, in the background; a search does not find it as it is."""
@@ -119,5 +125,5 @@ def table_of(app: App, routes: AppTable) -> Table:
 
 def app_error(failure: Failure, _: str) -> Response:
     """A reply with the app's error object."""
-    error = {"code": failure.code or failure.kind, "message": failure.message}
+    error = {"code": code_of(failure), "message": failure.message}
     return json_reply({"error": error}, failure.status, retry_headers(failure))

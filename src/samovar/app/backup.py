@@ -22,6 +22,7 @@ from starlette.responses import Response
 from samovar import __version__
 from samovar.app.app import App, AppTable
 from samovar.app.chat_copy import ChatCopy, FileCopy, check_copy, owned_id, read_copy
+from samovar.app.codes import FileRefused
 from samovar.app.database import now_ms
 from samovar.app.foreign_chats import Skipped
 from samovar.app.import_routes import MAX_UPLOAD_BYTES, Imported, write_copy
@@ -170,21 +171,21 @@ def _put(archive: zipfile.ZipFile, names: set[str], lines: BinaryIO, copy: ChatC
 
 
 def _check(name: str, content: BinaryIO) -> _Sound:
-    """Read all of a backup. Raises BadRequest for one that is damaged, too large, or none."""
+    """Read all of a backup. Raises FileRefused for one that is damaged, too large, or none."""
     with opened(name, content) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         if _HEAD not in entries or _CHATS not in entries:
-            raise BadRequest(f"{name} is no backup of this app: it lacks {_HEAD} or {_CHATS}", param="file")
+            raise FileRefused(f"{name} is no backup of this app: it lacks {_HEAD} or {_CHATS}", "file_kind")
         if (n_bytes := sum(entry.file_size for entry in entries.values())) > _MAX_UNPACKED_BYTES:
-            raise BadRequest(f"{name} would unpack to {n_bytes} bytes; expected up to {_MAX_UNPACKED_BYTES}", param="file")
+            raise FileRefused(f"{name} would unpack to {n_bytes} bytes; expected up to {_MAX_UNPACKED_BYTES}", "file_too_large")
         try:
             head = msgspec.json.decode(unpacked(name, archive, _HEAD, 1 << 16), type=Head)
             lines = unpacked(name, archive, _PRESETS, _MAX_LINE_BYTES).splitlines() if _PRESETS in entries else []
             presets = [msgspec.json.decode(line, type=Preset) for line in lines if line.strip()]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadRequest(f"{name} is a damaged backup: {error}", param="file") from None
+            raise FileRefused(f"{name} is a damaged backup: {error}", "file_unreadable") from None
         if head.samovar_backup != _FORM:
-            raise BadRequest(f"{name} is a backup of form {head.samovar_backup}; expected {_FORM}", param="file")
+            raise FileRefused(f"{name} is a backup of form {head.samovar_backup}; expected {_FORM}", "file_kind")
         text = unpacked(name, archive, _PREFERENCES, 1 << 20) if _PREFERENCES in entries else None
     preferences = None if text is None else checked_preferences(text)
     for _ in _chats(name, content):
@@ -193,18 +194,18 @@ def _check(name: str, content: BinaryIO) -> _Sound:
 
 
 def _chats(name: str, content: BinaryIO) -> Iterator[ChatCopy]:
-    """The chats one after the other, checked, with their files. Raises BadRequest for one that is damaged."""
+    """The chats one after the other, checked, with their files. Raises FileRefused for one that is damaged."""
     with opened(name, content) as archive, archive.open(_CHATS) as lines:
         number = 0
         while line := lines.readline(_MAX_LINE_BYTES + 1):
             number += 1
             if len(line) > _MAX_LINE_BYTES:
-                raise BadRequest(f"{name}: chat {number} has more than {_MAX_LINE_BYTES >> 20} MB", param="file")
+                raise FileRefused(f"{name}: chat {number} has more than {_MAX_LINE_BYTES >> 20} MB", "file_too_large")
             try:
                 copy = _read_line(name, archive, line)
                 check_copy(copy)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, BadRequest) as error:
-                raise BadRequest(f"{name} is a damaged backup: chat {number}: {error}", param="file") from None
+                raise FileRefused(f"{name} is a damaged backup: chat {number}: {error}", "file_unreadable") from None
             yield copy
 
 

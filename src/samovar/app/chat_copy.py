@@ -46,6 +46,7 @@ class MessageCopy(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True)
     tool_call_id: str | None = None
     status: Status = "done"
     error: str | None = None
+    error_code: str | None = None
     model: str | None = None
     stats: Stats | None = None
     settings: Settings | None = None
@@ -184,6 +185,7 @@ def _insert_message(file: sqlite3.Connection, user_id: str, chat_id: str, messag
         "tool_call_id": message.tool_call_id,
         "status": "interrupted" if message.status == "writing" else message.status,
         "error": message.error,
+        "error_code": message.error_code,
         "model": message.model,
         "stats_json": None if message.stats is None else to_json(message.stats),
         "settings_json": None if message.settings is None else to_json(message.settings),

@@ -61,19 +61,21 @@ class ChatPage(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
 
 
 async def list_chats(app: App, request: Request) -> Response:
-    """A user's chats, or those in which something is found."""
+    """A user's chats, or those in which something is found: archived ones too, unless the request says which."""
     user = user_of(request)
     given = read_query(request, ("query", "folder", "archived", "before", "limit"))
     limit = read_whole("limit", given.get("limit", "50"), 1, _MAX_PAGE)
     is_archived = bool(read_whole("archived", given.get("archived", "0"), 0, 1))
-    words = words_of(given.get("query", ""))
+    query = given.get("query", "")
+    words = words_of(query)
+    among = is_archived if "archived" in given or not words else None
 
     def read(file: sqlite3.Connection) -> ChatPage:
-        found = search(file, user.id, words, is_archived=is_archived) if words else None
+        found = search(file, user.id, query, is_archived=among) if words else None
         chats, following = chat_rows.page(
             file,
             user.id,
-            is_archived=is_archived,
+            is_archived=among,
             folder=given.get("folder"),
             among=None if found is None else found.chat_ids,
             before=given.get("before"),

@@ -57,7 +57,7 @@ def page(
     file: sqlite3.Connection,
     user_id: str,
     *,
-    is_archived: bool,
+    is_archived: bool | None,
     folder: str | None,
     among: Sequence[str] | None,
     before: str | None,
@@ -65,9 +65,12 @@ def page(
 ) -> tuple[list[Chat], str | None]:
     """Chats of a user, pinned ones first, then the one changed last; and where the next page begins, None at the end.
 
-    `folder` "" is those in none, `among` the ids that are considered, None all. Raises BadRequest for an unsound `before`.
+    `is_archived` None is either, `folder` "" those in none, `among` the ids that are considered, None all. Raises BadRequest
+    for an unsound `before`.
     """
-    query, given = _CHAT + "WHERE c.user_id = ? AND c.is_archived = ?", [user_id, int(is_archived)]
+    query, given = _CHAT + "WHERE c.user_id = ?", list[object]([user_id])
+    if is_archived is not None:
+        query, given = query + " AND c.is_archived = ?", [*given, int(is_archived)]
     if folder is not None:
         query, given = query + " AND coalesce(c.folder, '') = ?", [*given, folder]
     if among is not None:

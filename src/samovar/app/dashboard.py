@@ -26,7 +26,7 @@ _KEPT: Final = 360
 
 
 class Sample(msgspec.Struct, kw_only=True, frozen=True):
-    """The load between a sample and the one before it. An answer's tokens count when it ends. `cache_hit_share` is of prompts'
+    """The load between a sample and the one before it. An answer's tokens count as they come. `cache_hit_share` is of prompts'
     tokens, None where there was no prompt; `cpu_share` is of all processors, from 0 to 1."""
 
     t_ms: int
@@ -43,7 +43,7 @@ class Dashboard:
 
     def __init__(self) -> None:
         self.series = deque[Sample](maxlen=_KEPT)
-        self._before: tuple[float, Totals, ProcessLoad] | None = None
+        self._before: tuple[float, Totals, ProcessLoad, int] | None = None
 
     def table(self) -> AppTable:
         """The route."""
@@ -71,8 +71,9 @@ class Dashboard:
         """Take one; the first look only says from where the next one counts."""
         stats, load = await open_stats(server), await asyncio.to_thread(process_load)
         now_s, totals = time.monotonic(), server.metrics.totals()
+        n_written = totals.n_completion + sum(answers.n_tokens for answers in server.registry.growing)
         if self._before is not None:
-            before_s, before, load_before = self._before
+            before_s, before, load_before, n_written_before = self._before
             seconds, n_prompt = now_s - before_s, totals.n_prompt - before.n_prompt
             known = [found for found in stats.values() if found is not None]
             self.series.append(
@@ -80,13 +81,13 @@ class Dashboard:
                     t_ms=now_ms(),
                     n_running=sum(found.n_running for found in known),
                     n_waiting=sum(found.n_waiting for found in known),
-                    tokens_per_s=(totals.n_completion - before.n_completion) / seconds,
+                    tokens_per_s=max(0, n_written - n_written_before) / seconds,
                     cache_hit_share=(totals.n_cached - before.n_cached) / n_prompt if n_prompt else None,
                     cpu_share=cpu_share(load_before, load, seconds),
                     memory_bytes=load.memory_bytes,
                 )
             )
-        self._before = now_s, totals, load
+        self._before = now_s, totals, load, n_written
 
     async def show(self, app: App, request: Request) -> Response:
         """The samples, the models, and what there was in all since the server's start."""

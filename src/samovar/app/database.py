@@ -29,6 +29,7 @@ _SETTINGS: Final = (
     "foreign_keys = ON",
     "secure_delete = ON",
 )
+_INDEXES: Final = ("messages_fts", "files_fts")
 _MERGE_PAGES: Final = 64
 _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
@@ -36,7 +37,7 @@ _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 class DatabaseFailed(Refused, StoreError):
     """SQLite or the disk refused."""
 
-    def __init__(self, message: str, *, status: int = 503, code: str = "database_failed") -> None:
+    def __init__(self, message: str, *, status: int = 503, code: str = "database") -> None:
         super().__init__(message, status=status, code=code)
 
 
@@ -65,21 +66,22 @@ class Database:
     """The database in a folder, which no other process uses at the same time. All that SQLite refuses raises StoreError,
     DiskFull among them.
 
-    A damaged file is put aside under another name, and a new one begun.
+    A damaged file is put aside as it was found, with the log beside it, and a new one begun: `set_aside` is then its new name.
     """
 
     def __init__(self, folder: Path) -> None:
         """Open the folder's database, or begin it. Only this user can read what is there."""
         self.path = folder / FILE_NAME
+        self.set_aside: Path | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="samovar-app-database")
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
+                _check(self.path)
                 self._file = _opened(self.path)
             except _Damaged as error:
-                LOG.error(
-                    "%s is damaged (%s); it is kept as %s, and a new one is begun", self.path, error, _put_aside(self.path)
-                )
+                self.set_aside = _put_aside(self.path)
+                LOG.error("%s is damaged (%s); it is kept as %s, and a new one is begun", self.path, error, self.set_aside)
                 self._file = _opened(self.path)
         except (sqlite3.Error, OSError, _Damaged) as error:
             raise _told(self.path, error) from None
@@ -129,8 +131,41 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._thread, told)
 
 
+def _check(path: Path) -> None:
+    """Raises _Damaged for a file that is no sound database, with all as it was: who may only read merges no log into it."""
+    log, index = (path.with_name(path.name + end) for end in _SIDE_FILES[1:])
+    if not path.exists() or not path.stat().st_size:
+        if log.exists() and log.stat().st_size:
+            raise _Damaged("it is empty, and its log is not")  # SQLite would delete the log
+        return
+    had_log, index_before = log.exists(), index.read_bytes() if index.exists() else None
+    try:
+        _quick_check(path)
+    except _Damaged:
+        if not had_log:
+            log.unlink(missing_ok=True)
+        if index_before is None:
+            index.unlink(missing_ok=True)
+        else:
+            index.write_bytes(index_before)
+        raise
+
+
+def _quick_check(path: Path) -> None:
+    file = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0, isolation_level=None)
+    try:
+        if (found := file.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise _Damaged(found)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname.startswith(_DAMAGED):
+            raise _Damaged(str(error)) from None
+        raise
+    finally:
+        file.close()
+
+
 def _opened(path: Path) -> sqlite3.Connection:
-    """A connection to a sound database of the newest form. Raises _Damaged, StoreError for one of a newer program."""
+    """A connection to a checked database in the newest form. Raises _Damaged, StoreError for one of a newer program."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its other files the same mode
     file = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
@@ -138,8 +173,6 @@ def _opened(path: Path) -> sqlite3.Connection:
         file.create_function("folded", 1, folded, deterministic=True)
         for setting in _SETTINGS:
             file.execute(f"PRAGMA {setting}")
-        if (found := file.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise _Damaged(found)
         _migrate(file, path)
     except sqlite3.DatabaseError as error:
         file.close()
@@ -153,10 +186,11 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _merge(file: sqlite3.Connection, n_pages: int) -> bool:
-    """Merge a part of the index; whether there is more to be done."""
+    """Merge a part of each index; whether there is more to be done."""
     before = file.total_changes
-    file.execute("INSERT INTO messages_fts (messages_fts, rank) VALUES ('merge', ?)", (n_pages,))
-    return file.total_changes - before > 1
+    for table in _INDEXES:
+        file.execute(f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)", (n_pages,))
+    return file.total_changes - before > len(_INDEXES)
 
 
 def _migrate(file: sqlite3.Connection, path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from samovar.app.codes import FileRefused
 from samovar.app.docx import read_docx
 from samovar.app.reading import Reading
 from samovar.errors import BadRequest, StoreError
@@ -43,7 +44,7 @@ class DocumentReader:
     async def read(self, name: str, kind: Kind, data: bytes, max_chars: int) -> Reading:
         """The text of a document, a little over `max_chars` characters where it has more.
 
-        Raises BadRequest, with its name, where it cannot be read; StoreError where no process could be started.
+        Raises FileRefused, with its name, where it cannot be read; StoreError where no process could be started.
         """
         async with self._room:
             output = await _run(name, kind, data, max_chars)
@@ -51,11 +52,12 @@ class DocumentReader:
             reading = msgspec.json.decode(output, type=Reading)
         except msgspec.DecodeError:
             bounds = f"{MAX_CPU_S} s of processor time and {MAX_MEMORY_BYTES >> 20} MB"
-            raise BadRequest(
-                f"{name} cannot be read as {kind} within {bounds}; it may be damaged: save it anew, or as text", param="file"
+            raise FileRefused(
+                f"{name} cannot be read as {kind} within {bounds}; it may be damaged: save it anew, or as text",
+                "file_unreadable",
             ) from None
         if reading.refusal is not None:
-            raise BadRequest(f"{name} cannot be read as {kind}: {reading.refusal}", param="file")
+            raise FileRefused(f"{name} cannot be read as {kind}: {reading.refusal}", "file_unreadable")
         return reading
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
+from samovar.app.codes import FileRefused
 from samovar.app.document_reader import DocumentReader, Kind
 from samovar.app.docx import is_docx
 from samovar.app.plain_text import decode_text
 from samovar.app.reading import Reading
-from samovar.errors import BadRequest
 
 MAX_FILE_BYTES: Final = 25 << 20
 MAX_CHARS: Final = 400_000  # some 100,000 tokens of English; no context here takes more
@@ -44,11 +44,11 @@ class Extracted:
 
 
 async def extract(reader: DocumentReader, name: str, data: bytes, max_chars: int = MAX_CHARS) -> Extracted:
-    """The first `max_chars` characters of a file. Raises BadRequest, with its name, for one that has no text to give."""
+    """The first `max_chars` characters of a file. Raises FileRefused, with its name, for one that has no text to give."""
     if len(data) > MAX_FILE_BYTES:
-        raise BadRequest(f"{name} has {len(data)} bytes; expected up to {MAX_FILE_BYTES >> 20} MB", param="file")
+        raise FileRefused(f"{name} has {len(data)} bytes; expected up to {MAX_FILE_BYTES >> 20} MB", "file_too_large")
     if not data.strip():
-        raise BadRequest(f"{name} is empty", param="file")
+        raise FileRefused(f"{name} is empty", "file_empty")
     kind = await asyncio.to_thread(_document_kind, name, data)  # a zip's directory can be long
     if kind is not None:
         reading = await reader.read(name, kind, data, max_chars)
@@ -61,7 +61,7 @@ def _extract_text(name: str, data: bytes, max_chars: int) -> Extracted:
     decoded, suffix = decode_text(name, data), PurePath(name).suffix.lower()
     if suffix in (".pdf", ".docx"):
         what = f"{name} is no {suffix[1:].upper()}: it holds plain text"
-        raise BadRequest(f"{what}; rename it to .txt if that is what it is", param="file")
+        raise FileRefused(f"{what}; rename it to .txt if that is what it is", "file_unreadable")
     return _cut(Reading(text=decoded.text, notes=decoded.notes), _TYPES.get(suffix, "text/plain"), max_chars)
 
 
@@ -73,20 +73,20 @@ def _document_kind(name: str, data: bytes) -> Kind | None:
 
 
 def _refuse_binary(name: str, data: bytes) -> None:
-    """Raises BadRequest for what is known and no text."""
+    """Raises FileRefused for what is known and no text."""
     is_webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
     is_bitmap = data.startswith(b"BM") and data[6:10] == bytes(4)
     if data.startswith(_IMAGES) or is_webp or is_bitmap:
-        raise BadRequest(f"{name} is an image, and no model here takes images; describe it, or send its text", param="file")
+        raise FileRefused(f"{name} is an image, and no model here takes images; describe it, or send its text", "file_kind")
     for start, what, advice in _REFUSED:
         if data.startswith(start):
-            raise BadRequest(f"{name} is {what}, which is not read here; {advice}", param="file")
+            raise FileRefused(f"{name} is {what}, which is not read here; {advice}", "file_kind")
     if data.startswith(b"PK\x03\x04") and name.lower().endswith(".docx"):
-        raise BadRequest(f"{name} is no Word document, or a damaged one; save it anew, or as PDF", param="file")
+        raise FileRefused(f"{name} is no Word document, or a damaged one; save it anew, or as PDF", "file_unreadable")
     if data.startswith(b"PK\x03\x04"):
         what = "a workbook" if b"xl/workbook.xml" in data else "slides" if b"ppt/presentation.xml" in data else "an archive"
         advice = {"a workbook": "save it as CSV", "slides": "save them as PDF"}.get(what, "unpack it and send the files in it")
-        raise BadRequest(f"{name} is {what}, which is not read here; {advice}", param="file")
+        raise FileRefused(f"{name} is {what}, which is not read here; {advice}", "file_kind")
 
 
 def _cut(reading: Reading, media_type: str, max_chars: int) -> Extracted:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from samovar.app import chat_rows, import_chatgpt, import_open_webui
 from samovar.app.app import App, AppTable
 from samovar.app.chat_copy import ChatCopy, check_copy, insert_copy, is_there
+from samovar.app.codes import FileRefused
 from samovar.app.foreign_chats import UNTITLED, Found, Skipped, title_of
 from samovar.app.shapes import Chat
 from samovar.app.upload import uploaded
@@ -81,13 +82,13 @@ async def write_copy(app: App, user_id: str, copy: ChatCopy) -> Chat | None:
 
 
 def _read(name: str, content: BinaryIO) -> list[msgspec.Raw]:
-    """The chats of an export, each as JSON text. Raises BadRequest for what is none."""
+    """The chats of an export, each as JSON text. Raises FileRefused for what is none."""
     start = content.read(4)
     content.seek(0)
     texts = _zipped(name, content) if start == b"PK\x03\x04" else iter([content.read()])
     found = [chat for text in texts for chat in _split(name, text)]
     if not found:
-        raise BadRequest(f"{name} has no chats in it", param="file")
+        raise FileRefused(f"{name} has no chats in it", "file_kind")
     return found
 
 
@@ -95,7 +96,7 @@ def _zipped(name: str, content: BinaryIO) -> Iterator[bytes]:
     with opened(name, content) as archive:
         inside = [entry for entry in archive.namelist() if _CONVERSATIONS.search(entry)]
         if not inside:
-            raise BadRequest(f"{name} has no conversations.json in it; expected ChatGPT's export", param="file")
+            raise FileRefused(f"{name} has no conversations.json in it; expected ChatGPT's export", "file_kind")
         n_left = _MAX_UNPACKED_BYTES
         for entry in sorted(inside):
             data = unpacked(name, archive, entry, n_left)
@@ -112,7 +113,7 @@ def _split(name: str, text: bytes) -> list[msgspec.Raw]:
         except msgspec.DecodeError:
             return _decoded(_SURROGATE.sub(_replaced, text))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"{name} is no list of chats in JSON ({error}); {expected}", param="file") from None
+        raise FileRefused(f"{name} is no list of chats in JSON ({error}); {expected}", "file_kind") from None
 
 
 def _decoded(text: bytes) -> list[msgspec.Raw]:

@@ -86,7 +86,7 @@ async def write_message(app: App, request: Request) -> Response:
     def write(file: sqlite3.Connection) -> tuple[Chat, Message, Message | None]:
         chat = chat_rows.find(file, user.id, chat_id)
         parent = None if fields.parent_id is None else _of_chat(file, user.id, chat, fields.parent_id)
-        if parent is not None and parent["status"] == "writing" and parent["id"] in app.live:
+        if parent is not None and parent["status"] == "writing" and app.is_being_written(parent["id"]):
             raise Refused("the message above is still being written: wait for it, or stop it", status=409, code="is_writing")
         if fields.role == "tool":
             _check_call(file, parent, fields.tool_call_id)
@@ -143,7 +143,7 @@ async def continue_answer(app: App, request: Request) -> Response:
 
     def write(file: sqlite3.Connection) -> tuple[Chat, Message]:
         kept = {"content": message.content, "thoughts": message.thoughts}  # of one that could not be saved the row has less
-        message_rows.update(file, message_id, {**kept, "status": "writing", "error": None})
+        message_rows.update(file, message_id, {**kept, "status": "writing", "error": None, "error_code": None})
         return chat_rows.find(file, user.id, message.chat_id), message_rows.message_of(file, message_id)
 
     chat, answer = await app.database.write(write)

@@ -168,6 +168,7 @@ def _message(row: sqlite3.Row, files: list[FileInfo], siblings: list[str]) -> Me
         files=files,
         status=row["status"],
         error=row["error"],
+        error_code=row["error_code"],
         model=row["model"],
         stats=None if row["stats_json"] is None else _STATS.decode(row["stats_json"]),
         settings=None if row["settings_json"] is None else _SETTINGS.decode(row["settings_json"]),

@@ -8,7 +8,7 @@ import codecs
 from dataclasses import dataclass
 from typing import Final
 
-from samovar.errors import BadRequest
+from samovar.app.codes import FileRefused
 
 _MARKS: Final = (  # that of UTF-32-LE begins with that of UTF-16-LE
     (codecs.BOM_UTF8, "utf-8"),
@@ -31,13 +31,13 @@ class Decoded:
 
 
 def decode_text(name: str, data: bytes) -> Decoded:
-    """The text of the file `name`. Raises BadRequest, with that name, for one that is no text."""
+    """The text of the file `name`. Raises FileRefused, with that name, for one that is no text."""
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return _marked(name, data[len(mark) :], encoding)
     n_controls = len(data) - len(data.translate(None, _CONTROLS))
     if b"\0" in data or n_controls > len(data) * _MAX_CONTROL_SHARE:
-        raise BadRequest(f"{name} is a binary file; expected text, code, CSV, PDF or DOCX", param="file")
+        raise FileRefused(f"{name} is a binary file; expected text, code, CSV, PDF or DOCX", "file_kind")
     try:
         return Decoded(text=_lines(data.decode()))
     except UnicodeDecodeError:
@@ -57,7 +57,7 @@ def _marked(name: str, data: bytes, encoding: str) -> Decoded:
     text = data.decode(encoding, "replace")
     n_wrong = text.count(_WRONG)
     if "\0" in text or n_wrong * 2 > len(text):
-        raise BadRequest(f"{name} begins like {encoding.upper()} text and is none; save it as UTF-8", param="file")
+        raise FileRefused(f"{name} begins like {encoding.upper()} text and is none; save it as UTF-8", "file_unreadable")
     notes = () if encoding == "utf-8" else (f"read as {encoding.upper()}",)
     return Decoded(text=_lines(text), notes=(*notes, _broken(n_wrong, encoding.upper())) if n_wrong else notes)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from samovar.app import message_rows
+from samovar.app.codes import ImageNotTaken
 from samovar.app.shapes import Message, Settings, ThinkingChoice, ToolCall, to_json
 from samovar.errors import BadRequest
 from samovar.llm import LLM
@@ -62,9 +63,9 @@ def fenced(name: str, text: str) -> str:
 
 
 def chat_ask(llm: LLM, model: str, conversation: Conversation, settings: Settings) -> ChatAsk:
-    """What to ask of an open model. Raises BadRequest for pictures, which it does not take."""
+    """What to ask of an open model. Raises ImageNotTaken for pictures."""
     if conversation.images:
-        raise BadRequest(f"{conversation.images[0]} is a picture, which this model does not take: send it without")
+        raise ImageNotTaken(conversation.images[0])
     options: ChatOptions = {**settings.sampling(), **_thinking(llm, settings)}  # type: ignore[typeddict-item]
     if settings.json_schema is not None:
         options["json_schema"] = settings.json_schema

@@ -9,7 +9,7 @@ messages of a chat may go, and come, in any order.
 
 `messages_fts` holds the text of each message that is not being written, folded (`folding.folded`), in groups of three
 characters, which finds words of all scripts. It has a copy of its own and does not depend on what folding was when a row
-was written.
+was written. `files_fts` is the same for the names and texts of files.
 """
 
 from collections.abc import Sequence
@@ -82,4 +82,17 @@ CREATE TRIGGER messages_fts_delete AFTER DELETE ON messages BEGIN
 END;
 """
 
-MIGRATIONS: Final[Sequence[str]] = (_FIRST,)
+_ERROR_CODES: Final = "ALTER TABLE messages ADD COLUMN error_code TEXT"
+
+_FILES_FTS: Final = """
+CREATE VIRTUAL TABLE files_fts USING fts5 (content, tokenize = 'trigram');
+INSERT INTO files_fts (rowid, content) SELECT place, folded(name || ': ' || text) FROM files;
+CREATE TRIGGER files_fts_insert AFTER INSERT ON files BEGIN
+    INSERT INTO files_fts (rowid, content) VALUES (new.place, folded(new.name || ': ' || new.text));
+END;
+CREATE TRIGGER files_fts_delete AFTER DELETE ON files BEGIN
+    DELETE FROM files_fts WHERE rowid = old.place;
+END;
+"""
+
+MIGRATIONS: Final[Sequence[str]] = (_FIRST, _ERROR_CODES, _FILES_FTS)

@@ -1,4 +1,4 @@
-"""Full-text search: the messages and titles of a user that hold all words of a query."""
+"""Full-text search: the messages, files and titles of a user that hold all words of a query."""
 
 import re
 import sqlite3
@@ -21,14 +21,16 @@ _MAX_PER_CHAT: Final = 3
 _BEFORE: Final = 40
 _WINDOW: Final = 160
 _STEP: Final = 2_000
-_HITS: Final = """
-SELECT m.place, m.chat_id FROM messages_fts f JOIN messages m ON m.place = f.rowid JOIN chats c ON c.id = m.chat_id
-WHERE c.user_id = ? AND c.is_archived = ?
-"""
+_IN_TEXTS: Final = "SELECT m.place, m.chat_id, 0 AS file, f.content FROM messages_fts f JOIN messages m ON m.place = f.rowid"
+_IN_FILES: Final = (
+    "SELECT m.place, m.chat_id, x.place AS file, f.content FROM files_fts f JOIN files x ON x.place = f.rowid "
+    "JOIN messages m ON m.id = x.message_id"
+)
 
 
 class Hit(msgspec.Struct, kw_only=True, frozen=True):
-    """A message that was found, or with `message_id` None a chat's title; the words in `snippet` are marked."""
+    """A message that was found, by its text or by a file's, or with `message_id` None a chat's title; the words in `snippet`
+    are marked."""
 
     chat_id: str
     message_id: str | None
@@ -37,10 +39,12 @@ class Hit(msgspec.Struct, kw_only=True, frozen=True):
 
 @dataclass(slots=True)
 class Found:
-    """The chats in which something was found: whether it is the title, and the newest messages."""
+    """The chats in which something was found: titles, and the places of messages with that of the file, 0 for the message's own
+    text. Those of `exact` hold the query as it stands."""
 
     titles: Mapping[str, str] = field(default_factory=dict)
-    places: dict[str, list[int]] = field(default_factory=dict)
+    places: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    exact: set[int] = field(default_factory=set)
 
     @property
     def chat_ids(self) -> list[str]:
@@ -60,37 +64,53 @@ def words_of(query: str) -> list[str]:
     return words
 
 
-def search(file: sqlite3.Connection, user_id: str, words: Sequence[str], *, is_archived: bool) -> Found:
-    """Where a user's messages or titles hold all words."""
-    found, given = Found(), (user_id, int(is_archived))
-    holds = " AND instr(folded(title), ?)" * len(words)
-    titles = file.execute(f"SELECT id, title FROM chats WHERE user_id = ? AND is_archived = ?{holds}", (*given, *words))
+def search(file: sqlite3.Connection, user_id: str, query: str, *, is_archived: bool | None) -> Found:
+    """Where a user's messages, their files, or titles hold all words; `is_archived` None is in all chats."""
+    words, phrase = words_of(query), " ".join(folded(query).split())
+    found, given = Found(), [user_id] if is_archived is None else [user_id, int(is_archived)]
+    of_user = "c.user_id = ?" + ("" if is_archived is None else " AND c.is_archived = ?")
+    holds = " AND instr(folded(c.title), ?)" * len(words)
+    titles = file.execute(f"SELECT c.id, c.title FROM chats c WHERE {of_user}{holds}", (*given, *words))
     found.titles = {row["id"]: row["title"] for row in titles}
     long = [word for word in words if len(word) >= _N_GRAM]
-    query = _HITS + " AND instr(f.content, ?)" * (len(words) - len(long))
+    where = f" JOIN chats c ON c.id = m.chat_id WHERE {of_user}" + " AND instr(f.content, ?)" * (len(words) - len(long))
     values: list[object] = [*given, *(word for word in words if len(word) < _N_GRAM)]
-    if long:
-        query += " AND messages_fts MATCH ?"
-        values.append(" AND ".join(f'"{word.replace(chr(34), chr(34) * 2)}"' for word in long))
-    for place, chat_id in file.execute(query + " ORDER BY m.place DESC", values):
-        places = found.places.setdefault(chat_id, [])
-        if len(places) < _MAX_PER_CHAT:
-            places.append(place)
+    for source, index in ((_IN_TEXTS, "messages_fts"), (_IN_FILES, "files_fts")):
+        terms = " AND ".join(f'"{word.replace(chr(34), chr(34) * 2)}"' for word in long)
+        match, more = (f" AND {index} MATCH ?", [terms]) if long else ("", [])
+        rows = f"SELECT place, chat_id, file, instr(content, ?) > 0 AS is_exact FROM ({source}{where}{match})"
+        for row in file.execute(rows + " ORDER BY is_exact DESC, place DESC", (phrase, *values, *more)):
+            _keep(found, row)
     return found
 
 
+def _keep(found: Found, row: sqlite3.Row) -> None:
+    """Take a message in, unless it is there or its chat has enough; one that holds the query as it stands goes first."""
+    places = found.places.setdefault(row["chat_id"], [])
+    if any(place == row["place"] for place, _ in places):
+        return
+    if row["is_exact"]:
+        found.exact.add(row["place"])
+    places.append((row["place"], row["file"]))
+    places.sort(key=lambda one: one[0] not in found.exact)
+    del places[_MAX_PER_CHAT:]
+
+
 def hits(file: sqlite3.Connection, found: Found, words: Sequence[str], chat_ids: Sequence[str]) -> list[Hit]:
-    """What was found in some of the chats: a title first, then the newest messages."""
-    places = [place for chat_id in chat_ids for place in found.places.get(chat_id, ())]
+    """What was found in some of the chats: a title first, then messages that hold the query as it stands, then the newest ones;
+    chats with such a message come first."""
+    kept = [one for chat_id in chat_ids for one in found.places.get(chat_id, ())]
     query = "SELECT place, id, content FROM messages WHERE place IN (SELECT value FROM json_each(?))"
-    texts = {row["place"]: row for row in file.execute(query, (to_json(places),))}
+    texts = {row["place"]: row for row in file.execute(query, (to_json([place for place, _ in kept]),))}
+    query = "SELECT place, name || ': ' || text AS content FROM files WHERE place IN (SELECT value FROM json_each(?))"
+    files = {row["place"]: row["content"] for row in file.execute(query, (to_json([one for _, one in kept]),))}
     shown = []
-    for chat_id in chat_ids:
+    for chat_id in sorted(chat_ids, key=lambda one: not any(place in found.exact for place, _ in found.places.get(one, ()))):
         if chat_id in found.titles:
             shown.append(Hit(chat_id=chat_id, message_id=None, snippet=snippet(found.titles[chat_id], words)))
-        for place in found.places.get(chat_id, ()):
-            row = texts[place]
-            shown.append(Hit(chat_id=chat_id, message_id=row["id"], snippet=snippet(row["content"], words)))
+        for place, in_file in found.places.get(chat_id, ()):
+            text = files[in_file] if in_file else texts[place]["content"]
+            shown.append(Hit(chat_id=chat_id, message_id=texts[place]["id"], snippet=snippet(text, words)))
     return shown
 
 

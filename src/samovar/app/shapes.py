@@ -14,13 +14,15 @@ Status = Literal["writing", "done", "length", "stopped", "failed", "interrupted"
 ThinkingChoice = Literal["none", "choice", "always"]
 SAMPLING: Final = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "repetition_penalty", "max_tokens", "seed")
 MAX_MESSAGE_CHARS: Final = 1_000_000
+DEFAULT_ANSWER_TOKENS: Final = 8192
 _MAX_SETTINGS_BYTES: Final = 256 << 10
 JsonObject: TypeAlias = dict[str, Any]
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How answers are to be made; None is the model's default. `thinking_budget` and `max_tokens` are tokens, `tools` are in
-    OpenAI's form."""
+    OpenAI's form. `max_tokens` bounds thoughts and answer together. With None the thoughts have their own bounds, and the
+    answer ends after DEFAULT_ANSWER_TOKENS, with the status "length"."""
 
     mode: Mode | None = None
     thinking_budget: int | None = None
@@ -107,7 +109,8 @@ class Stats(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Message(msgspec.Struct, kw_only=True, frozen=True):
-    """A node of a chat's tree. `siblings` are the ids of all messages with the same parent, in the order of their making."""
+    """A node of a chat's tree. `siblings` are the ids of all messages with the same parent, in the order of their making.
+    `error` says what went wrong, in English, and `error_code` is the same for programs (`codes`)."""
 
     id: str
     chat_id: str
@@ -120,6 +123,7 @@ class Message(msgspec.Struct, kw_only=True, frozen=True):
     files: list[FileInfo]
     status: Status
     error: str | None
+    error_code: str | None = None
     model: str | None
     stats: Stats | None
     settings: Settings | None

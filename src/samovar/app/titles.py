@@ -16,10 +16,19 @@ from samovar.serving.chat import start
 MAX_TITLE_CHARS: Final = 120
 _MAX_FIRST_CHARS: Final = 60
 _MAX_MODEL_CHARS: Final = 80
-_ASKED_CHARS, _ANSWERED_CHARS = 800, 400
-_TASK: Final = (
-    "Write a title for the conversation below: two to six words, in the language of the conversation, without quotes. Reply "
-    "with the title alone.\n\n"
+_MAX_WORDS: Final = 10
+_ASKED_CHARS: Final = 600
+_TASK: Final = "Write a title of two to six words, in the same language, for this message:"
+_EXAMPLES: Final = (  # small models do what they are shown rather than what they are told
+    ("How long do I have to boil an egg so that the yolk stays soft?", "Boiling soft eggs"),
+    ("¿Puedes escribir un poema sobre el mar para mi abuela?", "Poema sobre el mar"),
+    ("my python script prints None instead of the result, why", "Python function returning None"),
+)
+_NO_TITLE: Final = re.compile(
+    r"(?:i'?m |i am |we'?re )?(?:so |very )?sorry|i (?:can'?t|cannot|apologi[sz]e|don'?t)|as an ai|sure[,!]|"
+    r"here(?:'s| is| are)|es tut mir leid|entschuldig|lo siento|(?:je suis )?désolé|desculpe|抱歉|对不起|很抱歉|عذر|آسف|"
+    r".*(?:two to six words|write a title|the same language|this message)",
+    re.IGNORECASE,
 )
 _MARKS: Final = re.compile(
     r"^(?:\s|[#*>`\"'“”„«»「」_-]|(?:title|titel|titre|título|标题|タイトル|العنوان)\s*[:：])+", re.IGNORECASE
@@ -43,9 +52,19 @@ def cleaned(text: str) -> str:
     return line if len(line) <= _MAX_MODEL_CHARS else line[:_MAX_MODEL_CHARS].rsplit(" ", 1)[0] + "…"
 
 
+def title_of(text: str, asked: str, *, is_cut: bool) -> str:
+    """The title in what a model wrote. Where that is none, being cut, an excuse, the task or an example, it is the beginning of
+    what was asked."""
+    title = cleaned(text)
+    is_short = 0 < len(title.split()) <= _MAX_WORDS and not title.endswith("…")
+    is_example = title.casefold() in (example.casefold() for _, example in _EXAMPLES)
+    is_none = is_example or _NO_TITLE.match(title.replace("\u2019", "'")) is not None
+    return title if is_short and not is_cut and not is_none else first_title(asked)
+
+
 async def wants_title(app: App, message: Message) -> bool:
     """Whether a message is its chat's first answer, and the chat has no title of its user's own."""
-    if message.status not in ("done", "length") or not message.content.strip():
+    if message.status not in ("done", "length", "stopped"):
         return False
 
     def read(file: sqlite3.Connection) -> bool:
@@ -91,15 +110,24 @@ async def make_title(app: App, user: User, chat_id: str) -> str:
     model, (asked, answered) = await app.database.read(read)
     if not (asked or answered):
         raise BadRequest("the chat has no messages yet, and nothing to make a title of")
-    task = f"{_TASK}User: {asked[:_ASKED_CHARS]}\n\nAssistant: {answered[:_ANSWERED_CHARS]}"
+    messages = _messages((asked.strip() or answered.strip())[:_ASKED_CHARS])
     async with app.server.registry.use(model) as opened:
-        ask = title_ask(opened.llm, model, [{"role": "user", "content": task}])
+        ask = title_ask(opened.llm, model, messages)
         answers = await start(app.server.registry, app.server.limits, user.caller(), ask)
         try:
             (result,) = await answers.fold()
         finally:
             await answers.aclose()
-    title = cleaned(result.text) or first_title(asked or answered)
+    title = title_of(result.text, asked or answered, is_cut=result.finish_reason != "stop")
     await app.database.write(lambda file: chat_rows.update(file, chat_id, {"title": title}))
     await app.tell_chat(user.id, chat_id)
     return title
+
+
+def _messages(text: str) -> list[dict[str, object]]:
+    """The examples as turns before the one that is asked for."""
+    found = list[dict[str, object]]()
+    for example, title in _EXAMPLES:
+        found.append({"role": "user", "content": f"{_TASK}\n\n{example}"})
+        found.append({"role": "assistant", "content": title})
+    return [*found, {"role": "user", "content": f"{_TASK}\n\n{text}"}]

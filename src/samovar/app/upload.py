@@ -9,8 +9,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from samovar.app.codes import FileRefused
 from samovar.errors import BadRequest
-from samovar.serving.bodies import BodyTooLarge
 
 _FORM_BYTES: Final = 1 << 16  # what the form may hold beside the file
 _MAX_NAME: Final = 200
@@ -26,7 +26,7 @@ class Upload:
 
 @asynccontextmanager
 async def uploaded(request: Request, max_bytes: int) -> AsyncIterator[Upload]:
-    """The form's only field, `file`. Raises BadRequest for a form without it, BodyTooLarge for more than `max_bytes`."""
+    """The form's only field, `file`. Raises BadRequest for a form without it, FileRefused for more than `max_bytes`."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise BadRequest("the body is no form; expected multipart/form-data with a field file", param="file")
     body = _bounded(request, max_bytes)
@@ -49,7 +49,7 @@ async def _bounded(request: Request, max_bytes: int) -> AsyncGenerator[bytes, No
     async for piece in request.stream():
         n_bytes += len(piece)
         if n_bytes > max_bytes + _FORM_BYTES:
-            raise BodyTooLarge(f"the file is too large; expected up to {max_bytes >> 20} MB")
+            raise FileRefused(f"the file is too large; expected up to {max_bytes >> 20} MB", "file_too_large")
         yield piece
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samovar.cli.arguments import ModelArguments, Subparsers, add_model_options, read_model_arguments, size_bytes
+from samovar.cli.greeting import greet
 from samovar.cli.loading import load_llm
 from samovar.cli.progress import ProgressBar
-from samovar.cli.terminal import Streams, one_line
+from samovar.cli.terminal import Streams
 from samovar.errors import BadRequest, ModelNotFound
 from samovar.formats.catalogue import CATALOGUE
 from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, pull, resolve
@@ -33,8 +34,9 @@ _EXAMPLES = """examples:
 
 A MODEL goes by its file's name, or the one before `=`. A single one is opened at once, each of several at its first request.
 
-Keys: as soon as others can reach the server (--host, --allow-host, --trusted-proxy) every request but /health needs one, and
-the server does not start without any. On this machine alone they are asked for as soon as there is one, or with --require-key.
+Keys: as soon as others can reach the server (--host, --allow-host, --trusted-proxy) every request of the APIs needs one; while
+there is none, only the chat app can be used, which has accounts of its own. On this machine alone keys are asked for as soon as
+there is one, or with --require-key.
 
 SIGTERM and Ctrl-C let open answers end (--drain-timeout); a second one ends all at once.
 """
@@ -190,7 +192,7 @@ def serve(args: argparse.Namespace, streams: Streams, on_listen: Callable[[str],
         part, code = _chat_app(args, server, guard)
 
         def ready() -> None:
-            _greet(args, streams, url, names, guard, code)
+            greet(args, streams, url, names, guard, code)
             on_listen(url)
 
         listen(build_app(server, guard, part), server, bound, settings, ready)
@@ -250,7 +252,7 @@ def _check(args: argparse.Namespace) -> ModelArguments:
 
 
 def _guard(args: argparse.Namespace, streams: Streams) -> "Guard":
-    """Who may use the server, and how. Raises BadRequest where others could reach it and there is no key."""
+    """Who may use the server, and how. Raises BadRequest where it asks for keys, there is none, and no app."""
     from samovar.serving.guard import LOOPBACK_NAMES, MAX_UPLOAD_BYTES, Guard, host_name, is_loopback
     from samovar.serving.keys import KeyFile, Keys
 
@@ -262,7 +264,7 @@ def _guard(args: argparse.Namespace, streams: Streams) -> "Guard":
     allowed = {host_name(name) for name in args.allow_host}
     is_private = is_local and not args.trusted_proxy and allowed <= LOOPBACK_NAMES
     needs_key = args.require_key or not is_private
-    if needs_key and not keys.are_there():
+    if needs_key and (args.no_app or args.require_key) and not keys.are_there():  # the app has its own accounts
         raise BadRequest("this server has to ask for keys, and there is none; make one with: samovar keys create NAME")
     return Guard(
         keys=keys,
@@ -327,29 +329,6 @@ def _url(args: argparse.Namespace, bound: socket.socket) -> str:
 
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(args.host, host_name(args.host))  # noqa: S104
     return f"{'http' if args.tls_cert is None else 'https'}://{host}:{bound.getsockname()[1]}"
-
-
-def _greet(args: argparse.Namespace, streams: Streams, url: str, names: list[str], guard: "Guard", code: str | None) -> None:
-    """Say where the server is and how it is used."""
-    from samovar.serving.log import LOG
-
-    if args.log_format == "json":
-        LOG.info("listening", extra={"fields": {"url": url, "models": names} | ({"setup_code": code} if code else {})})
-        return
-    asks = guard.needs_key or (guard.keys is not None and guard.keys.are_there())
-    key, option = ("one is needed with every request", " -H 'Authorization: Bearer KEY'") if asks else ("none is needed", "")
-    hello = """'{"messages": [{"role": "user", "content": "Hello"}]}'"""
-    lines = (
-        f"samovar serves {one_line(', '.join(names))}",
-        *(() if args.no_app else (f"  app        {url}",)),
-        *(() if code is None else (f"  set-up     {code} is the code to make the app's first account with, an admin's",)),
-        f"  OpenAI     {url}/v1",
-        f"  Anthropic  {url}",
-        f"  Ollama     {url}",
-        f"  key        {key}{'' if asks else '; only this machine reaches the server'}",
-        f"  try        curl {url}/v1/chat/completions{option} -H 'Content-Type: application/json' -d {hello}",
-    )
-    print("\n".join(lines), file=streams.stderr, flush=True)
 
 
 def _named(given: str) -> tuple[str, str]:

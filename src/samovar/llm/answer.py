@@ -92,12 +92,22 @@ class Answer:
         """The caller wants no more of it."""
         self._reason = self._reason or "cancelled"
 
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens there are so far, thoughts included."""
+        return len(self._token_ids)
+
+    @property
+    def n_thinking(self) -> int:
+        """How many of them are thoughts."""
+        return self._parser.n_thinking if self._parser else 0
+
     def result(self) -> Result:
         """The answer so far."""
         ending = self.ending or Ending(reason="cancelled")
         request = self.request
         is_counted = request.thinking is not None and self.ending is not None
-        n_thinking = ending.n_thinking if is_counted else self._parser.n_thinking if self._parser else 0
+        n_thinking = ending.n_thinking if is_counted else self.n_thinking
         return Result(
             text=self.text,
             reasoning="".join(self._reasoning) if self._reasoning else None,

@@ -86,6 +86,16 @@ class AsyncStream(AsyncIterator[Delta]):
         """The answer so far."""
         return self._answer.result()
 
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens the answer has so far, thoughts included."""
+        return self._answer.n_tokens
+
+    @property
+    def n_thinking(self) -> int:
+        """How many of them are thoughts."""
+        return self._answer.n_thinking
+
     async def _end(self) -> None:
         self._is_ended = True
         if self._answer.ending is None:

@@ -82,11 +82,14 @@ class Answers:
         streams: list[AsyncStream],
         stack: AsyncExitStack,
         count: Callable[[int], None],
+        registry: Registry,
     ) -> None:
         self.model, self.llm, self.thinking = opened.name, opened.llm, prepared[0].thinking
         self.prompts = [one.prompt_ids for one in prepared]
         self.n_prompt = sum(map(len, self.prompts))
         self._stack, self._count, self._is_closed = stack, count, False
+        self._registry = registry
+        registry.growing.add(self)
         self.pace, self.usages = Pace(), list[Usage]()
         self.on_close: Callable[[], None] = lambda: None
         self._streams = streams
@@ -102,6 +105,16 @@ class Answers:
         """The answers so far."""
         return [stream.result for stream in self._streams]
 
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens there are so far, thoughts included."""
+        return sum(stream.n_tokens for stream in self._streams)
+
+    @property
+    def n_thinking(self) -> int:
+        """How many of them are thoughts."""
+        return sum(stream.n_thinking for stream in self._streams)
+
     async def fold(self) -> list[Result]:
         """Wait for all of it."""
         async for _ in self:
@@ -116,6 +129,7 @@ class Answers:
         try:
             await asyncio.gather(*(stream.aclose() for stream in self._streams))
         finally:
+            self._registry.growing.discard(self)
             self.usages = [result.usage for result in self.results]
             self._count(self.n_prompt + sum(usage.n_completion for usage in self.usages))
             self.on_close()
@@ -132,7 +146,7 @@ async def start(registry: Registry, limits: Limits, caller: Caller, ask: ChatAsk
         opened = await stack.enter_async_context(registry.use(ask.model))
         loop = asyncio.get_running_loop()
         prepared, streams = await asyncio.to_thread(_hand_in, opened, caller, ask, loop)
-        return Answers(opened, prepared, streams, stack.pop_all(), count)
+        return Answers(opened, prepared, streams, stack.pop_all(), count, registry)
 
 
 def tenant_of(caller: Caller, cache_salt: str | None) -> str:

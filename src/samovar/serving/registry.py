@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from samovar.errors import BadRequest, EngineFailed, ModelNotFound, OutOfMemory, SamovarError
 from samovar.llm import LLM
@@ -54,11 +55,22 @@ class Opened:
     adapter: str | None
 
 
+class Growing(Protocol):
+    """An answer, or several to one request, as far as written."""
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens there are so far."""
+        ...
+
+
 class Registry:
-    """Models by name. All methods belong to the server's event loop; opening and closing happen in threads."""
+    """Models by name; `growing` are the answers that they are writing. All methods belong to the server's event loop; opening
+    and closing happen in threads."""
 
     def __init__(self, models: Mapping[str, Offered]) -> None:
         self.models, self._is_closed = dict(models), False
+        self.growing = set[Growing]()
 
     @asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Opened]:
