@@ -72,6 +72,7 @@ class Chats {
     this.#events = subscribe("/events", {
       onOpen: () => {
         this.isConnected = true;
+        notices.clearOffline();
         void this.list.reload();
       },
       onLost: () => (this.isConnected = false),
