@@ -150,7 +150,7 @@ test("a deleted question takes its answer along", async () => {
 test("a chat that is not there says so", async () => {
   await conversation.open("nothing");
   expect(conversation.isMissing).toBe(true);
-  expect(notices.list.at(-1)?.text).toContain("There is no such thing");
+  expect(notices.list.at(-1)?.text).toContain("does not exist");
 });
 
 test("the chat that was opened last wins over one that is still on its way", async () => {

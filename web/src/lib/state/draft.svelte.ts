@@ -2,6 +2,7 @@
 
 import { api, uploadFile, type FileInfo } from "../api";
 import { formatBytes, t } from "../i18n";
+import { reasonOf } from "../reason";
 
 export type Upload = {
   key: number;
@@ -75,7 +76,7 @@ export class Draft {
       const info = await uploadFile(file, (share) => this.#set(key, { share }), abort.signal);
       this.#set(key, { info, share: 1 });
     } catch (error) {
-      this.#set(key, { problem: (error as Error).message });
+      this.#set(key, { problem: reasonOf(error) });
     } finally {
       this.#aborts.delete(key);
     }
