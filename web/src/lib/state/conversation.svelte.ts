@@ -216,22 +216,32 @@ export class Conversation {
     let chatId = this.chat.id;
     const isSent = await this.#try(async () => {
       await this.#saved;
-      if (chatId === "") chatId = await this.#make();
-      const { message, answer } = await api.send(chatId, { parent_id: parentId, content, files });
-      this.#append(chatId, parentId, [message, answer]);
+      if (chatId === "") chatId = await this.#begin(content, files);
+      else {
+        const { message, answer } = await api.send(chatId, { parent_id: parentId, content, files });
+        this.#append(chatId, parentId, [message, answer]);
+      }
     });
     return isSent ? chatId : null;
   }
 
-  async #make(): Promise<string> {
+  /** Makes the chat with its first message. Where that cannot be sent the chat goes again, and the page stays as it is. */
+  async #begin(content: string, files: string[]): Promise<string> {
     const open = this.#nOpens;
     const { folder, system, model, settings } = this.chat;
     const made = await api.addChat({ folder, system, model, settings });
-    if (open === this.#nOpens) {
-      this.chat = made;
-      router.replace(chatHash(made.id));
+    try {
+      const { message, answer } = await api.send(made.id, { parent_id: null, content, files });
+      if (open === this.#nOpens) {
+        this.chat = made;
+        router.replace(chatHash(made.id));
+        this.#append(made.id, null, [message, answer]);
+      }
+      return made.id;
+    } catch (error) {
+      await api.deleteChat(made.id).catch(() => undefined);
+      throw error;
     }
-    return made.id;
   }
 
   /** Gives what a tool answered. The model goes on once every call has its result. */
