@@ -17,6 +17,6 @@ export function reasonOfCode(code: string | null | undefined, message: string): 
 }
 
 /** Servers begin in lower case, people with a capital. A path or a name in code stays as it is. */
-function capital(text: string): string {
+export function capital(text: string): string {
   return text.replace(/^\p{Ll}(?=[\p{L}'’-]*[\s,])/u, (letter) => letter.toUpperCase());
 }
