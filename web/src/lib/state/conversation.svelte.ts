@@ -33,6 +33,9 @@ export class Conversation {
   /** The answer that ended last while the page looked on: for screen readers. */
   finished = $state.raw<Message | null>(null);
 
+  /** The message that is being written anew. */
+  edited = $state.raw<{ id: string; isWithoutFiles: boolean } | null>(null);
+
   last = $derived(this.rows.at(-1)?.value ?? null);
   writing = $derived(this.rows.find((row) => row.value.status === "writing"));
   /** The calls of tools that have their result on this path. */
@@ -60,6 +63,15 @@ export class Conversation {
     for (const row of this.rows) row.unfollow();
     this.rows = [];
     this.hasMore = this.isMissing = false;
+    this.edited = null;
+  }
+
+  edit(id: string, isWithoutFiles = false): void {
+    this.edited = { id, isWithoutFiles };
+  }
+
+  endEdit(): void {
+    this.edited = null;
   }
 
   /** Shows a chat, or an empty one. With a message, the branch that it is on. */

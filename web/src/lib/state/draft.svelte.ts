@@ -37,8 +37,13 @@ export class Draft {
   }
 
   keep(): void {
-    if (this.text === "" || this.text.length > MAX_STORED) localStorage.removeItem(STORE + this.#chatId);
-    else localStorage.setItem(STORE + this.#chatId, this.text);
+    this.leave(this.#chatId, this.text);
+  }
+
+  /** Leaves a text for another chat, to be found there when it is opened. */
+  leave(chatId: string, text: string): void {
+    if (text === "" || text.length > MAX_STORED) localStorage.removeItem(STORE + chatId);
+    else localStorage.setItem(STORE + chatId, text);
   }
 
   /** What is to be sent, for `forget` to know it by. */
