@@ -9,7 +9,8 @@ type Watcher = (change: MessageChange) => void;
 class Chats {
   readonly list = new ChatList(({ query, folder, isArchived }, before) =>
     api.chats({
-      archived: isArchived,
+      // A search is over all chats where it is not over the archive alone.
+      ...((isArchived || query === "") && { archived: isArchived }),
       ...(query !== "" && { query }),
       ...(folder !== null && { folder }),
       ...(before !== null && { before }),
