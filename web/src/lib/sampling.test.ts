@@ -17,6 +17,7 @@ test("numbers are read with a point or a comma", () => {
 
 test.each([
   ["temperature", "-0.1"],
+  ["temperature", "9"],
   ["temperature", "warm"],
   ["top_p", "0"],
   ["top_p", "1.1"],

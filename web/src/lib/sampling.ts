@@ -24,8 +24,9 @@ const real = (key: SamplingKey, min: number, max: number, step: number): Field =
   isWhole: false,
 });
 
+// The engine takes temperatures up to 100; above OpenAI's bound of 2 a model writes noise.
 export const FIELDS: readonly Field[] = [
-  real("temperature", 0, 100, 0.1),
+  real("temperature", 0, 2, 0.1),
   real("top_p", 0, 1, 0.05),
   whole("top_k", 0),
   real("min_p", 0, 1, 0.01),

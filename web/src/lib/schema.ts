@@ -40,6 +40,56 @@ export function readJson(text: string): { value: unknown; problem: string | null
   }
 }
 
+const TYPES = new Set<unknown>(["string", "number", "integer", "boolean", "object", "array", "null"]);
+const COMBINING = ["anyOf", "oneOf", "allOf"];
+const KEYWORDS = [
+  "type",
+  "properties",
+  "items",
+  "prefixItems",
+  "enum",
+  "const",
+  "$ref",
+  "not",
+  "pattern",
+  ...COMBINING,
+];
+const NAME = /^[\w-]{1,64}$/;
+
+export type SchemaProblem = { kind: "not_object" | "no_keyword" } | { kind: "unknown_type"; name: string };
+
+/** What makes `value` no JSON Schema, here and in the schemas within it; what a server makes of the rest is for it to say. */
+export function schemaProblem(value: unknown, isWhole = true): SchemaProblem | null {
+  if (typeof value === "boolean" && !isWhole) return null;
+  if (!isObject(value)) return { kind: "not_object" };
+  if (isWhole && !KEYWORDS.some((keyword) => keyword in value)) return { kind: "no_keyword" };
+  const type = value["type"] ?? [];
+  const bad = (Array.isArray(type) ? type : [type]).find((one) => !TYPES.has(one));
+  if (bad !== undefined) return { kind: "unknown_type", name: JSON.stringify(bad) };
+  for (const inside of schemasIn(value)) {
+    const problem = schemaProblem(inside, false);
+    if (problem !== null) return problem;
+  }
+  return null;
+}
+
+function schemasIn(schema: Record<string, unknown>): unknown[] {
+  const named = ["properties", "$defs", "definitions"].map((key) => schema[key]).filter(isObject);
+  const listed = [...COMBINING, "prefixItems"].map((key) => schema[key]).filter(Array.isArray);
+  const single = ["items", "not"].filter((key) => key in schema).map((key) => schema[key]);
+  return [...named.flatMap(Object.values), ...listed.flat(), ...single.flat()] as unknown[];
+}
+
+/** The index of the first tool that is not in OpenAI's form, or null. */
+export function badTool(tools: readonly unknown[]): number | null {
+  const index = tools.findIndex((tool) => {
+    if (!isObject(tool) || tool["type"] !== "function" || !isObject(tool["function"])) return true;
+    const { name, parameters } = tool["function"];
+    return typeof name !== "string" || !NAME.test(name) || (parameters !== undefined && !isObject(parameters));
+  });
+  return index < 0 ? null : index;
+}
+
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }

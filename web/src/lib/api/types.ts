@@ -2,12 +2,16 @@
 
 export type User = { id: string; name: string; is_admin: boolean; is_disabled: boolean; created_ms: number };
 
+/** What an administrator has to hear of. `path_name` is the file that was kept. */
+export type ServerNotice = { code: string; message: string; path_name: string };
+
 export type Me = {
   user: User | null;
   needs_login: boolean;
   needs_setup: boolean;
   version: string;
   limits: { file_bytes: number; message_chars: number };
+  notice?: ServerNotice | null;
 };
 
 export type Mode = "auto" | "thinking" | "fast";
@@ -105,7 +109,9 @@ export type Message = {
   tool_call_id: string | null;
   files: FileInfo[];
   status: Status;
+  /** Why it is not whole, in the server's words, and as a code that stays. */
   error: string | null;
+  error_code?: string | null;
   model: string | null;
   stats: Stats | null;
   settings: Settings | null;

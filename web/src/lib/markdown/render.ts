@@ -1,6 +1,8 @@
 /** From Markdown to nodes for the page: parsed, sanitised, then given what only trusted code may add. */
 
+import { copyText } from "../clipboard";
 import { t } from "../i18n";
+import { notices } from "../state/notices.svelte";
 import { drawDiagram } from "./diagram";
 import { expectFormulas, setFormula } from "./formula";
 import { highlight } from "./highlight";
@@ -19,7 +21,10 @@ function button(label: string, run: (button: HTMLButtonElement) => void): HTMLBu
 }
 
 async function copy(text: string, made: HTMLButtonElement): Promise<void> {
-  await navigator.clipboard.writeText(text);
+  if (!(await copyText(text))) {
+    notices.add(t("message.copy_failed"), "error");
+    return;
+  }
   const label = made.textContent;
   made.textContent = t("code.copied");
   setTimeout(() => (made.textContent = label), COPIED_MS);

@@ -84,9 +84,10 @@ export class ChatList {
 
   #isWanted(chat: Chat): boolean {
     const { query, folder, isArchived } = this.filter;
-    if (chat.is_archived !== isArchived || (folder !== null && chat.folder !== folder)) return false;
+    if (folder !== null && chat.folder !== folder) return false;
     const isShown = this.chats.some((one) => one.id === chat.id);
     if (query !== "") return isShown; // whether it fits the search is for the server to say
+    if (chat.is_archived !== isArchived) return false;
     const last = this.chats.at(-1);
     return isShown || this.#next === null || last === undefined || compareChats(chat, last) < 0; // else on a later page
   }

@@ -9,7 +9,8 @@ type Watcher = (change: MessageChange) => void;
 class Chats {
   readonly list = new ChatList(({ query, folder, isArchived }, before) =>
     api.chats({
-      archived: isArchived,
+      // A search is over all chats where it is not over the archive alone.
+      ...((isArchived || query === "") && { archived: isArchived }),
       ...(query !== "" && { query }),
       ...(folder !== null && { folder }),
       ...(before !== null && { before }),
@@ -72,6 +73,7 @@ class Chats {
     this.#events = subscribe("/events", {
       onOpen: () => {
         this.isConnected = true;
+        notices.clearOffline();
         void this.list.reload();
       },
       onLost: () => (this.isConnected = false),

@@ -8,9 +8,11 @@ export type Command = {
   label: Key;
   /** `mod` is Ctrl, and Command on a Mac: `mod+k`, `mod+shift+o`, `escape`. */
   keys?: string;
+  /** Other keys that do the same. */
+  otherKeys?: string;
   run: () => void;
-  /** False hides it from the palette and turns its key off. */
-  isOffered?: () => boolean;
+  /** False hides it from the palette and turns its keys off; asked with the keys where they were pressed. */
+  isOffered?: (keys?: string) => boolean;
 };
 
 class Commands {

@@ -33,6 +33,9 @@ export class Conversation {
   /** The answer that ended last while the page looked on: for screen readers. */
   finished = $state.raw<Message | null>(null);
 
+  /** The message that is being written anew. */
+  edited = $state.raw<{ id: string; isWithoutFiles: boolean } | null>(null);
+
   last = $derived(this.rows.at(-1)?.value ?? null);
   writing = $derived(this.rows.find((row) => row.value.status === "writing"));
   /** The calls of tools that have their result on this path. */
@@ -60,6 +63,15 @@ export class Conversation {
     for (const row of this.rows) row.unfollow();
     this.rows = [];
     this.hasMore = this.isMissing = false;
+    this.edited = null;
+  }
+
+  edit(id: string, isWithoutFiles = false): void {
+    this.edited = { id, isWithoutFiles };
+  }
+
+  endEdit(): void {
+    this.edited = null;
   }
 
   /** Shows a chat, or an empty one. With a message, the branch that it is on. */
@@ -216,22 +228,32 @@ export class Conversation {
     let chatId = this.chat.id;
     const isSent = await this.#try(async () => {
       await this.#saved;
-      if (chatId === "") chatId = await this.#make();
-      const { message, answer } = await api.send(chatId, { parent_id: parentId, content, files });
-      this.#append(chatId, parentId, [message, answer]);
+      if (chatId === "") chatId = await this.#begin(content, files);
+      else {
+        const { message, answer } = await api.send(chatId, { parent_id: parentId, content, files });
+        this.#append(chatId, parentId, [message, answer]);
+      }
     });
     return isSent ? chatId : null;
   }
 
-  async #make(): Promise<string> {
+  /** Makes the chat with its first message. Where that cannot be sent the chat goes again, and the page stays as it is. */
+  async #begin(content: string, files: string[]): Promise<string> {
     const open = this.#nOpens;
     const { folder, system, model, settings } = this.chat;
     const made = await api.addChat({ folder, system, model, settings });
-    if (open === this.#nOpens) {
-      this.chat = made;
-      router.replace(chatHash(made.id));
+    try {
+      const { message, answer } = await api.send(made.id, { parent_id: null, content, files });
+      if (open === this.#nOpens) {
+        this.chat = made;
+        router.replace(chatHash(made.id));
+        this.#append(made.id, null, [message, answer]);
+      }
+      return made.id;
+    } catch (error) {
+      await api.deleteChat(made.id).catch(() => undefined);
+      throw error;
     }
-    return made.id;
   }
 
   /** Gives what a tool answered. The model goes on once every call has its result. */

@@ -1,8 +1,10 @@
 import type { AddressInfo } from "node:net";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { server, store } from "../../../mock/server.mjs";
+import { api } from "../api";
 import { Conversation } from "./conversation.svelte";
 import { notices } from "./notices.svelte";
+import { router } from "./route.svelte";
 
 const wait = { timeout: 8000, interval: 20 };
 let conversation: Conversation;
@@ -147,10 +149,19 @@ test("a deleted question takes its answer along", async () => {
   expect(conversation.rows).toEqual([]);
 });
 
+test("a chat whose first message cannot be sent goes again, and the page stays where it is", async () => {
+  router.go("#/");
+  await conversation.change({ system: "Be brief." });
+  const before = (await api.chats()).chats.length;
+  expect(await conversation.send("with a file that is gone", ["no-such-file"])).toBeNull();
+  expect((await api.chats()).chats).toHaveLength(before);
+  expect([location.hash, conversation.chat.id, conversation.chat.system]).toEqual(["#/", "", "Be brief."]);
+});
+
 test("a chat that is not there says so", async () => {
   await conversation.open("nothing");
   expect(conversation.isMissing).toBe(true);
-  expect(notices.list.at(-1)?.text).toContain("There is no such thing");
+  expect(notices.list.at(-1)?.text).toContain("does not exist");
 });
 
 test("the chat that was opened last wins over one that is still on its way", async () => {

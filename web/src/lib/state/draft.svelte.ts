@@ -2,6 +2,7 @@
 
 import { api, uploadFile, type FileInfo } from "../api";
 import { formatBytes, t } from "../i18n";
+import { reasonOf } from "../reason";
 
 export type Upload = {
   key: number;
@@ -36,8 +37,13 @@ export class Draft {
   }
 
   keep(): void {
-    if (this.text === "" || this.text.length > MAX_STORED) localStorage.removeItem(STORE + this.#chatId);
-    else localStorage.setItem(STORE + this.#chatId, this.text);
+    this.leave(this.#chatId, this.text);
+  }
+
+  /** Leaves a text for another chat, to be found there when it is opened. */
+  leave(chatId: string, text: string): void {
+    if (text === "" || text.length > MAX_STORED) localStorage.removeItem(STORE + chatId);
+    else localStorage.setItem(STORE + chatId, text);
   }
 
   /** What is to be sent, for `forget` to know it by. */
@@ -75,7 +81,7 @@ export class Draft {
       const info = await uploadFile(file, (share) => this.#set(key, { share }), abort.signal);
       this.#set(key, { info, share: 1 });
     } catch (error) {
-      this.#set(key, { problem: (error as Error).message });
+      this.#set(key, { problem: reasonOf(error) });
     } finally {
       this.#aborts.delete(key);
     }
