@@ -127,7 +127,7 @@ def test_a_schema_and_json_hold_for_the_answer(client, hybrid):
         "additionalProperties": False,
     }
     with scripted(hybrid, said(hybrid, '<think>\nHm.\n</think>\n\nno {"n": 5}')):
-        reply = client.chat(MODEL, QUESTION, format=schema, options={"num_predict": 200})
+        reply = client.chat(MODEL, QUESTION, format=schema, options={"num_predict": 2000, "seed": 1})
         assert set(json.loads(reply.message.content)) == {"n"}
     with scripted(hybrid, said(hybrid, '{"a": [1]}')):
         for form, raw in (("json", True), ("", True)):

@@ -60,7 +60,14 @@ def test_a_stopped_answer_goes_on_where_it_ended(page):
     expect(page.locator(MESSAGES)).to_have_count(2)
 
 
-def test_an_edited_question_is_a_branch_and_both_can_be_walked(page):
+def short(page, server):
+    """A chat whose answers are short, so that all messages stay in view."""
+    chat = server.client.post("/app/api/chats", json={"settings": {"max_tokens": 40}}).json()
+    page.goto(f"{server.url}/#/c/{chat['id']}")
+
+
+def test_an_edited_question_is_a_branch_and_both_can_be_walked(page, server):
+    short(page, server)
     first = beginning(is_over(ask(page, "What is the capital of France?")))
     question = page.locator(f"{MESSAGES}[data-role=user]").last
     press(question, "Edit")
@@ -83,7 +90,8 @@ def beginning(answer):
     return answer.locator(".markdown").first.inner_text().split("\n")[0]
 
 
-def test_another_answer_stands_beside_the_first(page):
+def test_another_answer_stands_beside_the_first(page, server):
+    short(page, server)
     first = is_over(ask(page, "Name a colour."))
     first_id = first.get_attribute("data-message-id")
     press(first, "Regenerate")

@@ -54,7 +54,9 @@ def test_two_tabs_show_the_same_answer_grow_and_either_stops_it(visit, server):
         expect(each).to_have_attribute("data-status", "stopped")
     assert says(words(answer)) == says(words(there))
     ask(second, "Thank you.")  # and what is asked in one appears in the other
-    expect(first.locator(MESSAGES)).to_have_count(4)
+    expect(first.locator(f"{MESSAGES}[data-role=user]").last).to_contain_text(
+        "Thank you."
+    )  # those above may be out of the page
 
 
 @pytest.fixture
