@@ -116,7 +116,7 @@ def _call(app: App, file: sqlite3.Connection, user_id: str, chat_id: str) -> tup
     conversation: Conversation = read_conversation(file, chat.system, last_id)
     if conversation.images:
         raise Refused("the chat has pictures, which the call could not send", status=409, code="has_images")
-    model = chat.model or app.server.registry.names()[0]
+    model = app.model_of(chat.model)
     options = _options(chat.settings, has_choice=_may_choose(app.server.registry, model))
     return chat.title, {"model": model, "messages": conversation.messages, **options}
 
