@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from samovar.errors import StoreError
 from samovar.formats.cache_file import (
+    HUGE_PAGE,
     CacheFile,
     CacheHeader,
     UnusableCache,
@@ -61,6 +62,7 @@ class CacheWriter:
 
     def __init__(self, store: "CacheStore", path: Path, target: Path, fd: int, header: CacheHeader) -> None:
         self._store, self._path, self._target, self._fd, self._header = store, path, target, fd, header
+        self._held, self._held_at = bytearray(), 0  # what is not on disk yet, within one huge page, and its offset
 
     def write(self, name: str, *parts: NDArray[np.uint8]) -> None:
         """Fill section `name` with `parts`, one after the other; together they have its size. Called once for each section."""
@@ -73,8 +75,9 @@ class CacheWriter:
         self._put(data.data, section.offset)
 
     def write_header(self) -> None:
-        """Write the header, with the checksums of the sections that were written so far."""
+        """Write what is held back and the header, with the checksums of the sections that were written so far."""
         self._put(memoryview(preface_and_header(self._header)), 0)
+        self._write_held()
 
     def finish(self) -> bool:
         """Make the file an entry of the cache; whether that could be done."""
@@ -99,10 +102,23 @@ class CacheWriter:
             self._close()
 
     def _put(self, data: memoryview, offset: int) -> None:
+        """Write in whole huge pages: what is written in one go, a file system keeps in one, and maps as one."""
+        while len(data):
+            n = min(len(data), HUGE_PAGE - offset % HUGE_PAGE)
+            gap = offset - (self._held_at + len(self._held))
+            if gap < 0 or self._held_at // HUGE_PAGE != offset // HUGE_PAGE:
+                self._write_held()
+                self._held_at, gap = offset, 0
+            self._held += bytes(gap)
+            self._held += data[:n]
+            data, offset = data[n:], offset + n
+
+    def _write_held(self) -> None:
+        held, self._held = self._held, bytearray()
         if self._fd < 0:
             return
         try:
-            _write_all(self._fd, data, offset)
+            _write_all(self._fd, memoryview(held), self._held_at)
         except OSError as error:
             self._store.note(self._header.kind, error)
             self.abandon()

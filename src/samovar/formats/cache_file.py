@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LAYOUT_VERSION: Final = 1
 PAGE: Final = 4096
+HUGE_PAGE: Final = 2 << 20
 
 _MAGIC: Final = b"SAMOCACH"
 _PREFACE: Final = struct.Struct("<8sIIQ32s8x")
@@ -143,6 +144,8 @@ def open_cache_file(path: Path) -> CacheFile:
     try:
         header = read_cache_header(fd)
         memory = mmap.mmap(fd, header.file_size, access=mmap.ACCESS_READ)
+        with contextlib.suppress(OSError):  # kernels without huge pages
+            memory.madvise(mmap.MADV_HUGEPAGE)  # a file that is not in memory is read in huge pages then
     finally:
         os.close(fd)
     return CacheFile(path, header, memory)
