@@ -60,6 +60,14 @@ void gelu_gate(const float* gate, const float* up, int64_t n, float* out) {
   }
 }
 
+void add_scaled(const float* x, float scale, int64_t n, float* out) {
+  const F32x16 factor = set1(scale);
+  for (int64_t i = 0; i < n; i += 16) {
+    const int64_t count = n - i < 16 ? n - i : 16;
+    store_n(out + i, add(load_n(out + i, count), mul(load_n(x + i, count), factor)), count);
+  }
+}
+
 namespace {
 
 // The largest n_chosen of the logits, largest first, into `values` and `ids`; of equal ones the first. What is no number is as good
@@ -199,11 +207,10 @@ void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* s
 }
 
 const Kernels& kernels() {
-  static constexpr Kernels table{quantise_rows, quantise_whole_rows, tile_rows_f32, quant_linear, int4_linear,
-                                 quantise_int4, quantise_blocks,     float_linear,  rms_norm,     rope,
-                                 silu_gate,     gelu_gate,           route,         write_kv,     attend,
-                                 start_states,  merge_states,        finish_states, lane_maxima,  weigh,
-                                 read_all,      dot_many};
+  static constexpr Kernels table{
+      quantise_rows, copy_row,     quantise_whole_rows, tile_rows_f32, quant_linear, int4_linear,  quantise_int4, quantise_blocks,
+      float_linear,  rms_norm,     rope,                silu_gate,     gelu_gate,    add_scaled,   route,         write_kv,
+      attend,        start_states, merge_states,        finish_states, lane_maxima,  weigh,        read_all,      dot_many};
   return table;
 }
 

@@ -53,12 +53,14 @@ struct Run {
 // A call: what it computes, batch by batch.
 class ExpertsCall {
  public:
-  ExpertsCall(const Kernels& kernels, ThreadPool& pool, const ExpertsView& experts, const float* x, const Pairs& pairs, float* out)
+  ExpertsCall(const Kernels& kernels, ThreadPool& pool, const ExpertsView& experts, const float* x, int64_t n_rows, const Pairs& pairs,
+              float* out)
       : kernels_(kernels), pool_(pool), experts_(experts), x_(x), pairs_(pairs), out_(out), d_model_(experts.gate->view.n_in),
         d_ffn_(experts.gate->view.n_out), is_ordered_(experts.gate->has_order || experts.up->has_order) {
     wide_.add(*experts.gate->view.format);
     wide_.add(*experts.up->view.format);
     narrow_.add(*experts.down->view.format);
+    if (!is_ordered_ && wide_.quantised && !wide_.int4 && !wide_.floats) round_once(n_rows);
   }
 
   // Add the outputs of the experts [begin, end) for the tokens that chose them.
@@ -122,27 +124,36 @@ class ExpertsCall {
     });
   }
 
-  void round_inputs() {
-    for_each_run(d_model_, [&](const Part& part, int64_t first, int64_t last) {
-      gather(part, first, last, part.gate.order);
-      part.gate_rows.fill(kernels_, rows_ND_ + part.first * d_model_, first, last);
-      if (!is_ordered_) return;
-      gather(part, first, last, part.up.order);
-      part.up_rows.fill(kernels_, rows_ND_ + part.first * d_model_, first, last);
+  // All rows of x, of which the experts' rows are copies.
+  void round_once(int64_t n_rows) {
+    rounded_ = RoundedRows(wide_, n_rows, d_model_, scratch(Slot::kOrdered, RoundedRows::bytes(wide_, n_rows, d_model_)));
+    const int64_t step = rows_per_item(d_model_);
+    pool_.for_each(ceil_div(n_rows, step), [&](int64_t item) {
+      rounded_.fill(kernels_, x_, item * step, std::min(n_rows, (item + 1) * step));
     });
   }
 
-  // Rows of x, in the order of a weight's columns where it has one.
-  void gather(const Part& part, int64_t first, int64_t last, const int32_t* order) {
-    for (int64_t row = first; row < last; ++row) {
-      const float* x = x_ + pairs_.token(first_ + part.first + row) * d_model_;
-      float* to = rows_ND_ + (part.first + row) * d_model_;
-      if (order == nullptr) {
-        std::memcpy(to, x, static_cast<size_t>(d_model_) * 4);
-      } else {
-        in_order(x, order, d_model_, to);
+  void round_inputs() {
+    for_each_run(d_model_, [&](const Part& part, int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row) {
+        if (rounded_.quantised != nullptr) {
+          const int64_t token = pairs_.token(first_ + part.first + row);
+          kernels_.copy_row(rounded_.quantised, rounded_.n_rows, token, d_model_, part.gate_rows.quantised, part.n_rows, row);
+          continue;
+        }
+        part.gate_rows.fill_row(kernels_, input(part, row, part.gate.order), row);
+        if (is_ordered_) part.up_rows.fill_row(kernels_, input(part, row, part.up.order), row);
       }
-    }
+    });
+  }
+
+  // A row of x, in the order of a weight's columns where it has one: then in the place of the part's row of output.
+  const float* input(const Part& part, int64_t row, const int32_t* order) {
+    const float* x = x_ + pairs_.token(first_ + part.first + row) * d_model_;
+    if (order == nullptr) return x;
+    float* to = rows_ND_ + (part.first + row) * d_model_;
+    in_order(x, order, d_model_, to);
+    return to;
   }
 
   void round_gated() {
@@ -158,14 +169,13 @@ class ExpertsCall {
 
   // Split by columns, so that a token's experts are added in order.
   void add_outputs() {
-    const int64_t columns = std::max(kLeastColumns, kInlineElements / std::max<int64_t>(1, n_));
+    const int64_t for_balance = d_model_ / (4 * pool_.n_threads()) / 16 * 16;
+    const int64_t columns = std::max({kLeastColumns, for_balance, kInlineElements / std::max<int64_t>(1, n_)});
     pool_.for_each(ceil_div(d_model_, columns), [&](int64_t item) {
       const int64_t from = item * columns, to = std::min(d_model_, from + columns);
       for (int64_t i = 0; i < n_; ++i) {
-        const float weight = pairs_.weight(first_ + i);
-        const float* row = rows_ND_ + i * d_model_;
-        float* sum = out_ + pairs_.token(first_ + i) * d_model_;
-        for (int64_t d = from; d < to; ++d) sum[d] += weight * row[d];
+        float* sum = out_ + pairs_.token(first_ + i) * d_model_ + from;
+        kernels_.add_scaled(rows_ND_ + i * d_model_ + from, pairs_.weight(first_ + i), to - from, sum);
       }
     });
   }
@@ -179,6 +189,7 @@ class ExpertsCall {
   int64_t d_model_, d_ffn_;
   bool is_ordered_;
   RowForms wide_, narrow_;
+  RoundedRows rounded_;
   // of the batch: its first pair and their number, its parts, and rows of input (and then of output), gate and up
   int64_t first_ = 0, n_ = 0;
   std::vector<Part> parts_;
@@ -202,7 +213,7 @@ void Engine::experts(const float* x, int64_t n_rows, const ExpertsView& experts,
   const int64_t n_experts = experts.gate->n_stacked;
   const Pairs pairs(chosen, n_rows, n_experts);
   std::memcpy(out, residual, static_cast<size_t>(n_rows * experts.gate->view.n_in) * 4);
-  ExpertsCall call(kernels_, pool_, experts, x, pairs, out);
+  ExpertsCall call(kernels_, pool_, experts, x, n_rows, pairs, out);
   for (int64_t begin = 0, end = 0; begin < n_experts; begin = end) {
     end = begin + 1;
     while (end < n_experts && pairs.start(end + 1) - pairs.start(begin) <= kBatchRows) ++end;

@@ -65,33 +65,51 @@ struct Weights {
   }
 };
 
-// A tile of `width` rows, a power of two up to kRows, times one row group.
-template <int kRows>
-void multiply(int width, const Weights& weights, const WholeRows& x, int64_t row, int64_t n_in, float* out, int64_t stride) {
+// All steps of a row group, 64 bytes each, in the order of k.
+void unpack(const Weights& weights, uint8_t* panel) {
+  for (int64_t g = 0; g < weights.n; ++g, panel += 8 * 64) {
+    U8x64 multiplier, offset;
+    weights.expansion(g, multiplier, offset);
+    for (int j = 0; j < 4; ++j) {
+      const U8x64 both = load_codes(weights.payload + g * kPayloadBytes + 64 * j);
+      store_codes(panel + 64 * j, multiply_add(take_bits<0>(both, 15), multiplier, offset));
+      store_codes(panel + 64 * (j + 4), multiply_add(take_bits<4>(both, 15), multiplier, offset));
+    }
+  }
+}
+
+// A tile of `width` rows, a power of two up to kRows, times one row group, which is read from `panel` if it is unpacked.
+template <int kRows, bool kIsUnpacked>
+void multiply(int width, const Weights& weights, const uint8_t* panel, const WholeRows& x, int64_t row, float* out, int64_t stride) {
   if constexpr (kRows > 1) {
-    if (width < kRows) return multiply<kRows / 2>(width, weights, x, row, n_in, out, stride);
+    if (width < kRows) return multiply<kRows / 2, kIsUnpacked>(width, weights, panel, x, row, out, stride);
   }
   I32x16 sum[kRows];
   for (int r = 0; r < kRows; ++r) sum[r] = start(x.n_sum[row + r]);
   for (int64_t g = 0; g < weights.n; ++g) {
-    const int8_t* q = x.q + row * n_in + g / 2 * kRows * kInt4Unit + g % 2 * kGroup;
+    const int8_t* q = x.q + row * x.n_in + g / 2 * kRows * kInt4Unit + g % 2 * kGroup;
     const uint8_t* p = weights.payload + g * kPayloadBytes;
-    U8x64 multiplier, offset;
-    weights.expansion(g, multiplier, offset);
+    U8x64 multiplier, offset, low, high;
+    if constexpr (!kIsUnpacked) weights.expansion(g, multiplier, offset);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      prefetch(p + kPrefetchBytes + 64 * j);
-      const U8x64 both = load_codes(p + 64 * j);
-      const U8x64 low = multiply_add(take_bits<0>(both, 15), multiplier, offset);
+      if constexpr (kIsUnpacked) {
+        low = load_codes(panel + 64 * (8 * g + j));
+        high = load_codes(panel + 64 * (8 * g + j + 4));
+      } else {
+        prefetch(p + kPrefetchBytes + 64 * j);
+        const U8x64 both = load_codes(p + 64 * j);
+        low = multiply_add(take_bits<0>(both, 15), multiplier, offset);
+        high = multiply_add(take_bits<4>(both, 15), multiplier, offset);
+      }
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) sum[r] = dot_wide(sum[r], low, q + r * kInt4Unit + 4 * j);
-      const U8x64 high = multiply_add(take_bits<4>(both, 15), multiplier, offset);
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) sum[r] = dot_wide(sum[r], high, q + r * kInt4Unit + 16 + 4 * j);
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    weights.finish(sum[r], x.d[row + r], x.outliers_of(row + r, n_in), out + (row + r) * stride);
+    weights.finish(sum[r], x.d[row + r], x.outliers_of(row + r), out + (row + r) * stride);
   }
 }
 
@@ -102,22 +120,22 @@ void int4_linear(const WeightView& w, const uint8_t* tiles, int64_t n_rows, int6
   const WholeRows x(const_cast<uint8_t*>(tiles), n_rows, w.n_in);
   const auto finish = [&](const int32_t* sums, int64_t row, int64_t row_group) {
     const I32x16 sum = add(as_i32(load(reinterpret_cast<const float*>(sums))), start(x.n_sum[row]));
-    Weights(w, row_group).finish(sum, x.d[row], x.outliers_of(row, w.n_in), out + row * w.n_out + row_group * kRowGroup);
+    Weights(w, row_group).finish(sum, x.d[row], x.outliers_of(row), out + row * w.n_out + row_group * kRowGroup);
   };
 #if defined(SAMOVAR_USE_AMX)
-  const auto unpack = [&](int64_t row_group, uint8_t* panel) {
-    const Weights weights(w, row_group);
-    for (int32_t step = 0; step < 8 * weights.n; ++step) store_codes(panel + 64 * step, weights.step(step));
-  };
-  first = AmxInt4::rows(x.q, w.n_in, first, last, group_first, group_last, scratch, unpack, finish);
+  const auto unpack_group = [&](int64_t row_group, uint8_t* panel) { unpack(Weights(w, row_group), panel); };
+  first = AmxInt4::rows(x.q, w.n_in, first, last, group_first, group_last, scratch, unpack_group, finish);
 #else
-  static_cast<void>(scratch), static_cast<void>(finish);
+  static_cast<void>(finish);
 #endif
+  const bool is_unpacked = last - first > kWholeRows;
   for (int64_t row_group = group_first; row_group < group_last; ++row_group) {
     const Weights weights(w, row_group);
+    if (is_unpacked) unpack(weights, scratch);
+    const auto multiply_tile = is_unpacked ? multiply<kWholeRows, true> : multiply<kWholeRows, false>;
     for (int64_t row = first; row < last;) {
       const int width = tile_width(row, n_rows, kWholeRows);
-      multiply<kWholeRows>(width, weights, x, row, w.n_in, out + row_group * kRowGroup, w.n_out);
+      multiply_tile(width, weights, scratch, x, row, out + row_group * kRowGroup, w.n_out);
       row += width;
     }
   }
@@ -128,7 +146,7 @@ void quantise_whole_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t f
   for (int64_t row = first; row < last; ++row) {
     const auto [start, width] = tile_of(row, n_rows, kWholeRows);
     const float* source = x + row * n_in;
-    RowOutliers& outliers = to.outliers_of(row, n_in);
+    const RowOutliers outliers = to.outliers_of(row);
     outliers.n = 0;
     I32x16 top = set1_i32(0);
     for (int64_t k = 0; k < n_in; k += 16) top = max(top, as_i32(abs(load(source + k))));

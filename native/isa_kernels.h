@@ -29,6 +29,7 @@ inline TileOf tile_of(int64_t row, int64_t n_rows, int most) {
 void quant_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t group_first,
                   int64_t group_last, float* out, uint8_t* scratch);
 void quantise_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
+void copy_row(const uint8_t* from, int64_t n_from, int64_t from_row, int64_t n_in, uint8_t* to, int64_t n_to, int64_t to_row);
 
 void int4_linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t group_first,
                  int64_t group_last, float* out, uint8_t* scratch);
@@ -45,6 +46,7 @@ void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, 
           int64_t n_pairs, float* out);
 void silu_gate(const float* gate, const float* up, int64_t n, float* out);
 void gelu_gate(const float* gate, const float* up, int64_t n, float* out);
+void add_scaled(const float* x, float scale, int64_t n, float* out);
 void route(const float* logits, int64_t n_experts, int64_t n_chosen, bool is_renormalised, int32_t* ids, float* weights);
 void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens,
               int64_t head_first, int64_t head_last);

@@ -25,8 +25,8 @@ struct WeightView {
 // Quantised tile of W rows: a TileGroup<W> for each group of 32 k, where x ~ d * (q + 128 high), n_sum = -sum(q), n_sum_first =
 // -sum of the first 16, d_sum = d * sum(q). `high` is 0 but for outliers: values of more than 4 times their row's root mean
 // square. The other values of a group decide its d (unless the largest outlier would need a `high` above 127), so that an outlier
-// does not take their 8 bits away. The high parts follow behind all tiles, as a list for each row (RowOutliers).
-// int4 tile of W rows: int8_t q[W][64] for each 64 k, and behind all tiles float d[n_rows], int32_t n_sum[n_rows] and the lists of
+// does not take their 8 bits away. The high parts follow behind all tiles: int32_t n[n_rows], and a list for each row (RowOutliers).
+// int4 tile of W rows: int8_t q[W][64] for each 64 k, and behind all tiles float d[n_rows], int32_t n_sum[n_rows] and the same of
 // outliers: a row has one d, which its largest value decides that is no outlier. Float tile: float x[n_in][W].
 inline constexpr int64_t kTileGroupBytes = 48;  // one row, one group
 inline constexpr int64_t kMaxTileRows = 16;     // of any instruction set: callers cut rows at multiples of it
@@ -50,8 +50,8 @@ struct Outlier {
   float d;        // 128 times the group's: x ~ d * high
 };
 struct RowOutliers {
-  int64_t n;
-  Outlier list[];
+  int32_t& n;
+  Outlier* list;
 };
 
 enum class KvKind : int { kF32, kF16, kBF16, kI8 };
@@ -85,6 +85,8 @@ struct AttendView {
 struct Kernels {
   // Regroup and quantise x[first .. last) into `tiles`, which holds all rows.
   void (*quantise_rows)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
+  // Copy row `from_row` of the quantised tiles of n_from rows: it becomes row `to_row` of those of n_to rows.
+  void (*copy_row)(const uint8_t* from, int64_t n_from, int64_t from_row, int64_t n_in, uint8_t* to, int64_t n_to, int64_t to_row);
   void (*quantise_whole_rows)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
   void (*tile_rows_f32)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
 
@@ -117,6 +119,7 @@ struct Kernels {
   void (*silu_gate)(const float* gate, const float* up, int64_t n, float* out);
   // gelu(gate) * up by the tanh formula: gate / (1 + exp(-2 u)) * up, u = sqrt(2 / pi) * (gate + 0.044715 gate^3).
   void (*gelu_gate)(const float* gate, const float* up, int64_t n, float* out);
+  void (*add_scaled)(const float* x, float scale, int64_t n, float* out);  // out += scale * x, both rounded
   // Of one token's logits [n_experts]: ids of the n_chosen largest, largest first, equal ones in ascending order of ids; and
   // their weights, exp(logit - largest) over the sum of all of these (16 lanes, ascending, then a fixed tree), and where they are
   // renormalised, over the sum of the chosen in their order. A logit that is no number makes all weights no number.
@@ -151,28 +154,35 @@ struct Kernels {
 // Sizes that callers provide for.
 inline int64_t n_groups(int64_t n_in) { return n_in / kGroup; }
 inline int64_t n_row_groups(int64_t n_out) { return (n_out + kRowGroup - 1) / kRowGroup; }
-inline int64_t outliers_bytes(int64_t n_in) { return static_cast<int64_t>(sizeof(RowOutliers)) + n_in / 4 * static_cast<int64_t>(sizeof(Outlier)); }
-inline int64_t tile_bytes(int64_t n_rows, int64_t n_in) {
-  return n_rows * (n_groups(n_in) * kTileGroupBytes + outliers_bytes(n_in));
+// A row's list, and a line: lists a power of two apart would meet in few places of a cache.
+inline int64_t outliers_bytes(int64_t n_in) { return 64 + n_in / 4 * static_cast<int64_t>(sizeof(Outlier)); }
+// Those of a row, of all that begin at `memory`.
+inline RowOutliers outliers_at(uint8_t* memory, int64_t n_rows, int64_t n_in, int64_t row) {
+  int32_t* counts = reinterpret_cast<int32_t*>(memory);
+  return {counts[row], reinterpret_cast<Outlier*>(memory + n_rows * 4 + row * outliers_bytes(n_in))};
 }
-inline RowOutliers* row_outliers(uint8_t* tiles, int64_t n_rows, int64_t n_in, int64_t row) {
-  return reinterpret_cast<RowOutliers*>(tiles + n_rows * n_groups(n_in) * kTileGroupBytes + row * outliers_bytes(n_in));
+inline int64_t tile_bytes(int64_t n_rows, int64_t n_in) {
+  return n_rows * (n_groups(n_in) * kTileGroupBytes + 4 + outliers_bytes(n_in));
+}
+inline RowOutliers row_outliers(uint8_t* tiles, int64_t n_rows, int64_t n_in, int64_t row) {
+  return outliers_at(tiles + n_rows * n_groups(n_in) * kTileGroupBytes, n_rows, n_in, row);
 }
 struct WholeRows {  // where the parts of int4 tiles lie
   int8_t* q;
   float* d;
   int32_t* n_sum;
   uint8_t* outliers;
-  WholeRows(uint8_t* tiles, int64_t n_rows, int64_t n_in)
+  int64_t n_rows, n_in;
+  WholeRows(uint8_t* tiles, int64_t n_rows_, int64_t n_in_)
       : q(reinterpret_cast<int8_t*>(tiles)),
-        d(reinterpret_cast<float*>(q + n_rows * n_in)),
-        n_sum(reinterpret_cast<int32_t*>(d + n_rows)),
-        outliers(reinterpret_cast<uint8_t*>(n_sum + n_rows)) {}
-  RowOutliers& outliers_of(int64_t row, int64_t n_in) const {
-    return *reinterpret_cast<RowOutliers*>(outliers + row * outliers_bytes(n_in));
-  }
+        d(reinterpret_cast<float*>(q + n_rows_ * n_in_)),
+        n_sum(reinterpret_cast<int32_t*>(d + n_rows_)),
+        outliers(reinterpret_cast<uint8_t*>(n_sum + n_rows_)),
+        n_rows(n_rows_),
+        n_in(n_in_) {}
+  RowOutliers outliers_of(int64_t row) const { return outliers_at(outliers, n_rows, n_in, row); }
 };
-inline int64_t whole_row_bytes(int64_t n_rows, int64_t n_in) { return n_rows * (n_in + 8 + outliers_bytes(n_in)); }
+inline int64_t whole_row_bytes(int64_t n_rows, int64_t n_in) { return n_rows * (n_in + 12 + outliers_bytes(n_in)); }
 inline int64_t float_tile_bytes(int64_t n_rows, int64_t n_in) { return n_rows * n_in * 4; }
 inline constexpr int64_t kMaxUnpackedBytes = kGroup * kRowGroup + 4 * kRowGroup * 4;  // of a group of 16 rows: codes, two scales and minima
 inline int64_t panel_bytes(int64_t n_in) { return 2 * n_groups(n_in) * kMaxUnpackedBytes; }

@@ -23,7 +23,7 @@ inline float outlier_limit(const float* row, int64_t n) {
 }
 
 // Leave 8 bits of the codes of group g, and put the rest, multiples of 128, into the list: for each code the least multiple.
-inline void take_outliers(I32x16& q_first, I32x16& q_second, int64_t g, float d, RowOutliers& outliers) {
+inline void take_outliers(I32x16& q_first, I32x16& q_second, int64_t g, float d, const RowOutliers& outliers) {
   const I32x16 zero = set1_i32(0), most = set1_i32(static_cast<int32_t>(kLargestCode)), round_up = set1_i32((1 << kHighBits) - 1);
   int8_t high[kGroup];
   const auto split = [&](I32x16& all, int8_t* to) {

@@ -47,6 +47,8 @@ struct RoundedRows {
     if (int4 != nullptr) kernels.quantise_whole_rows(x, n_rows, n_in, first, last, int4);
     if (floats != nullptr) kernels.tile_rows_f32(x, n_rows, n_in, first, last, floats);
   }
+  // Regroup one row, which lies elsewhere.
+  void fill_row(const Kernels& kernels, const float* values, int64_t row) const { fill(kernels, values - row * n_in, row, row + 1); }
   const uint8_t* of(const Format& format) const { return format.takes_float_rows() ? floats : format.is_int4() ? int4 : quantised; }
 };
 

@@ -77,31 +77,37 @@ struct PanelSource {
   inline void read(int64_t g, Group<T>& group) const { panel[g - first].read(group); }
 };
 
-// Minus zero point times sum, plus the sum over the steps of code * q, where -n_sum is the sum of q.
-template <class T, int kFirst, int kLast>
-inline I32x16 dot_steps(I32x16 n_sum, const Group<T>& group, const int8_t* q) {
-  I32x16 sum = start(group, n_sum);
-  for (int j = kFirst; j < kLast; ++j) sum = dot_codes<T>(sum, group.codes[j], q + 4 * j);
-  return sum;
+// sums[r] plus the sum over the steps [kFirst, kLast) of code * q, of kRows rows from `row` on: their chains of dots run side by side.
+template <class T, int kFirst, int kLast, int kRows, int kTileWidth>
+inline void dot_steps(I32x16* sums, const Group<T>& group, const TileGroup<kTileWidth>& x, int row) {
+  for (int j = kFirst; j < kLast; ++j) {
+    for (int r = 0; r < kRows; ++r) sums[r] = dot_codes<T>(sums[r], group.codes[j], x.q[row + r] + 4 * j);
+  }
 }
 
-template <class T, int kRows>
-inline F32x16 add_group(F32x16 acc, const Group<T>& group, const TileGroup<kRows>& x, int row) {
-  const F32x16 d = set1(x.d[row]);
+// Adds one group of k to the outputs of kRows rows of a tile, from `row` on.
+template <class T, int kRows, int kTileWidth>
+inline void add_group(F32x16* acc, const Group<T>& group, const TileGroup<kTileWidth>& x, int row) {
   if constexpr (T::kScales == 1) {
-    const I32x16 sum = dot_steps<T, 0, 8>(set1_i32(x.n_sum[row]), group, x.q[row]);
-    acc = fma(to_f32(sum), mul(group.scale[0], d), acc);
-    if constexpr (T::kHasMinimum) acc = fma(group.minimum[0], set1(x.d_sum[row]), acc);
-    return acc;
+    I32x16 sums[kRows];
+    for (int r = 0; r < kRows; ++r) sums[r] = start(group, set1_i32(x.n_sum[row + r]));
+    dot_steps<T, 0, 8, kRows>(sums, group, x, row);
+    for (int r = 0; r < kRows; ++r) {
+      acc[r] = fma(to_f32(sums[r]), mul(group.scale[0], set1(x.d[row + r])), acc[r]);
+      if constexpr (T::kHasMinimum) acc[r] = fma(group.minimum[0], set1(x.d_sum[row + r]), acc[r]);
+    }
   } else {
-    const I32x16 first_sum = set1_i32(x.n_sum_first[row]), second_sum = sub(set1_i32(x.n_sum[row]), first_sum);
-    const I32x16 first = dot_steps<T, 0, 4>(first_sum, group, x.q[row]);
-    const I32x16 second = dot_steps<T, 4, 8>(second_sum, group, x.q[row]);
-    acc = fma(to_f32(first), mul(group.scale[0], d), acc);
-    if constexpr (T::kHasMinimum) acc = fma(group.minimum[0], mul(to_f32(sub(set1_i32(0), first_sum)), d), acc);
-    acc = fma(to_f32(second), mul(group.scale[1], d), acc);
-    if constexpr (T::kHasMinimum) acc = fma(group.minimum[1], mul(to_f32(sub(set1_i32(0), second_sum)), d), acc);
-    return acc;
+    for (int r = 0; r < kRows; ++r) {
+      const F32x16 d = set1(x.d[row + r]);
+      const I32x16 n_sum_first = set1_i32(x.n_sum_first[row + r]), n_sum_second = sub(set1_i32(x.n_sum[row + r]), n_sum_first);
+      I32x16 first = start(group, n_sum_first), second = start(group, n_sum_second);
+      dot_steps<T, 0, 4, 1>(&first, group, x, row + r);
+      dot_steps<T, 4, 8, 1>(&second, group, x, row + r);
+      acc[r] = fma(to_f32(first), mul(group.scale[0], d), acc[r]);
+      if constexpr (T::kHasMinimum) acc[r] = fma(group.minimum[0], mul(to_f32(sub(set1_i32(0), n_sum_first)), d), acc[r]);
+      acc[r] = fma(to_f32(second), mul(group.scale[1], d), acc[r]);
+      if constexpr (T::kHasMinimum) acc[r] = fma(group.minimum[1], mul(to_f32(sub(set1_i32(0), n_sum_second)), d), acc[r]);
+    }
   }
 }
 
@@ -111,6 +117,7 @@ template <class Source, int kRows, int kTiles>
 void multiply(const Source& source, const uint8_t* x, int64_t tile_groups, int64_t first, int64_t last, float* out,
               int64_t stride, int64_t n_valid) {
   using T = typename Source::Meaning;
+  constexpr int kTogether = kRows < kQuantChains ? kRows : kQuantChains;
   F32x16 acc[kTiles * kRows];
   for (int r = 0; r < kTiles * kRows; ++r) acc[r] = first == 0 ? set1(0.0f) : load_n(out + r * stride, n_valid);
   for (int64_t g = first; g < last; ++g) {
@@ -119,7 +126,7 @@ void multiply(const Source& source, const uint8_t* x, int64_t tile_groups, int64
 #pragma GCC unroll 4
     for (int t = 0; t < kTiles; ++t) {
       const auto& rows = reinterpret_cast<const TileGroup<kRows>*>(x)[t * tile_groups + g];
-      for (int r = 0; r < kRows; ++r) acc[t * kRows + r] = add_group<T, kRows>(acc[t * kRows + r], group, rows, r);
+      for (int r = 0; r < kRows; r += kTogether) add_group<T, kTogether>(acc + t * kRows + r, group, rows, r);
     }
   }
   for (int r = 0; r < kTiles * kRows; ++r) store_n(out + r * stride, acc[r], n_valid);
@@ -186,7 +193,7 @@ void add_outliers(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t
   const PackedSource<C> source(w, row_group);
   const int64_t column = row_group * kRowGroup, n_valid = std::min(kRowGroup, w.n_out - column);
   for (int64_t row = first; row < last; ++row) {
-    const RowOutliers& outliers = *row_outliers(const_cast<uint8_t*>(x), n_rows, w.n_in, row);
+    const RowOutliers outliers = row_outliers(const_cast<uint8_t*>(x), n_rows, w.n_in, row);
     if (outliers.n == 0) continue;
     float* to = out + row * w.n_out + column;
     F32x16 acc = load_n(to, n_valid);
@@ -284,7 +291,7 @@ void quantise_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, 
     const int64_t r = row - start;
     const float* source = x + row * n_in;
     uint8_t* tile_group = tiles_out + start * n * kTileGroupBytes;
-    RowOutliers& outliers = *row_outliers(tiles_out, n_rows, n_in, row);
+    const RowOutliers outliers = row_outliers(tiles_out, n_rows, n_in, row);
     outliers.n = 0;
     const float limit = outlier_limit(source, n_in);
     for (int64_t g = 0; g < n; ++g, source += kGroup, tile_group += width * kTileGroupBytes) {
@@ -312,6 +319,23 @@ void quantise_rows(const float* x, int64_t n_rows, int64_t n_in, int64_t first, 
       n_sums[width] = n_sum_first;
     }
   }
+}
+
+void copy_row(const uint8_t* from, int64_t n_from, int64_t from_row, int64_t n_in, uint8_t* to, int64_t n_to, int64_t to_row) {
+  const auto [from_start, from_width] = tile_of(from_row, n_from, kQuantRows);
+  const auto [to_start, to_width] = tile_of(to_row, n_to, kQuantRows);
+  const int64_t n = n_groups(n_in), from_at = from_row - from_start, to_at = to_row - to_start;
+  const uint8_t* source = from + from_start * n * kTileGroupBytes;
+  uint8_t* target = to + to_start * n * kTileGroupBytes;
+  for (int64_t g = 0; g < n; ++g, source += from_width * kTileGroupBytes, target += to_width * kTileGroupBytes) {
+    std::memcpy(target + to_at * kGroup, source + from_at * kGroup, kGroup);
+    for (int field = 0; field < 4; ++field) {  // d, d_sum, n_sum, n_sum_first
+      std::memcpy(target + to_width * (kGroup + 4 * field) + 4 * to_at, source + from_width * (kGroup + 4 * field) + 4 * from_at, 4);
+    }
+  }
+  const RowOutliers read = row_outliers(const_cast<uint8_t*>(from), n_from, n_in, from_row), written = row_outliers(to, n_to, n_in, to_row);
+  written.n = read.n;
+  std::memcpy(written.list, read.list, static_cast<size_t>(read.n) * sizeof(Outlier));
 }
 
 }  // namespace samovar::SAMOVAR_ISA

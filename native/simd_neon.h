@@ -12,6 +12,7 @@ namespace samovar::SAMOVAR_ISA {
 inline constexpr int kTileRows = 2;  // an accumulator of 16 lanes takes four of the 32 registers
 inline constexpr int kQuantRows = 2;  // of a quantised linear tile
 inline constexpr int kQuantTiles = 1;
+inline constexpr int kQuantChains = 1;
 inline constexpr int kWholeRows = kQuantRows;  // of an int4 tile
 inline constexpr int kAttendLanes = 3;
 inline constexpr int kWideShift = -1;  // dot_wide takes the bias of 128 away itself
