@@ -84,7 +84,10 @@ class Engine:
     def __post_init__(self) -> None:
         """Set up the pages and the queue."""
         self.max_context = min(self.max_context, self.pool.n_pages * PAGE_TOKENS)
-        self.cache = PrefixCache(self.pool, is_on=self.keeps_prefixes)
+        self.cache = PrefixCache(self.pool, is_on=self.keeps_prefixes and self.pool.states is None)
+        if self.pool.states is not None:
+            self.limits = replace(self.limits, max_running=min(self.limits.max_running, self.pool.states.n_slots))
+            self.start_drafters = ()
         limits = self.limits
         self.decoding = Decoding(
             runner=make_runner(self.model, self.ops, self.pool),
@@ -224,6 +227,7 @@ class Engine:
         factor = self.factor_of(replace(request, task="prefill"))
         sequence = Sequence(request=request, token_ids=list(token_ids), factor=factor)
         out_TV = np.empty((len(token_ids), self.vocab_size), np.float32)
+        self._take_state(sequence)
         try:
             for start in range(0, len(token_ids), self.limits.max_step_tokens):
                 part = tuple(token_ids[start : start + self.limits.max_step_tokens])
@@ -232,6 +236,7 @@ class Engine:
                 out_TV[start : start + len(part)] = self.decoding.compute([Slice(sequence, start, part, len(part))])
         finally:
             self.pool.shrink(sequence.pages, 0)
+            self._leave_state(sequence)
         return out_TV
 
     def check(self, request: Request, n_to_come: int = 1) -> None:
@@ -299,6 +304,7 @@ class Engine:
         ):
             ids = ids[: request.prompt_logprobs_from + len(sequence.prompt_logprobs)]
         match, sequence.node = self.cache.take_up(sequence.realm, ids, sequence.pages)
+        self._take_state(sequence)
         sequence.n_computed = match.n_tokens
         sequence.n_shared = len(match.nodes) * PAGE_TOKENS
         if not sequence.n_preempted:
@@ -315,7 +321,20 @@ class Engine:
         assert sequence.node is not None
         self.cache.put_away(sequence.node, sequence.token_ids, sequence.pages, sequence.n_computed)
         sequence.node, sequence.n_computed, sequence.n_shared = None, 0, 0
+        self._leave_state(sequence)
         sequence.n_preempted += 1
+
+    def _take_state(self, sequence: Sequence) -> None:
+        """Give a sequence a slot for its state, in models that have such. Raises OutOfMemory where none is free."""
+        if (states := self.pool.states) is not None:
+            if not states.n_free:
+                raise OutOfMemory("the slots for recurrent states are in use; wait until other requests have ended")
+            sequence.state = states.take()
+
+    def _leave_state(self, sequence: Sequence) -> None:
+        if self.pool.states is not None and sequence.state is not None:
+            self.pool.states.leave(sequence.state)
+            sequence.state = None
 
     def _share(self, sequence: Sequence) -> None:
         """Let others find the pages that have become full."""

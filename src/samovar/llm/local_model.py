@@ -164,9 +164,7 @@ class LocalModel:
         longest = config.max_context if self._long_context is None else self._long_context.longest
         self.max_context, n_pages = budget.choose(config, self.kv_type, settings.max_context, settings.max_streams, longest)
         self._is_context_cut = settings.max_context is None and self.max_context < config.max_context
-        return PagePool(
-            self.kv_type, n_pages=n_pages, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head
-        )
+        return PagePool.of(config, self.kv_type, n_pages=n_pages, n_sequences=settings.max_streams + 1)
 
     def _drafters(self, settings: ModelSettings, progress: Progress | None) -> tuple[StartDrafter, ...]:
         """What guesses ahead; the draft model is opened for it."""

@@ -34,7 +34,7 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/
 
 def kv_page_bytes(config: DecoderConfig, kv_type: KvType) -> int:
     """Bytes of one page of this model's keys and values."""
-    return page_bytes(kv_type, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head)
+    return page_bytes(kv_type, n_layers=config.n_kv_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head)
 
 
 def other_bytes(vocab_size: int, max_streams: int) -> int:

@@ -22,6 +22,7 @@ from samovar.tensors.stored import Tensor
 INTERLEAVED = frozenset({"llama", "mistral"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
 _ROPE_FACTORS = "rope_freqs.weight"
 _LONG_ROPE_FACTORS = ("short", "long")  # LongRoPE's, in tensors beside the layers'
+_LEFT_OUT = {"qwen3_next": ("mtp.",)}  # what predicts several tokens at once, which `transformers` leaves out too
 _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
 
 
@@ -76,7 +77,11 @@ def open_source(
     """The architecture and config of a checkpoint, and its tensors, ready to be taken. Raises as `load_model`."""
     architecture, config, where = _read(checkpoint)
     if not isinstance(checkpoint, GgufCheckpoint):
-        of_folder = {name: tensor for name, tensor in checkpoint.tensors.items() if not is_recomputed(name)}
+        of_folder = {
+            name: tensor
+            for name, tensor in checkpoint.tensors.items()
+            if not is_recomputed(name) and not name.startswith(_LEFT_OUT.get(config.architecture, ()))
+        }
         source = WeightSource(
             of_folder, ops, where=where, file_name=_without_prefix if config.outputs.is_bare else str, packer=packer, form=form,
             has_centred_norms=config.has_centred_norms,
