@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.engine.prefix_cache import Break, Node, OtherFactor, Realm
+from samovar.engine.prefix_cache import Break, Node, OtherFactor
+from samovar.engine.realm import Realm
 from samovar.engine.request import FinishReason, Grammar, Logprob, Request
 from samovar.engine.speculate import Speculation
 from samovar.engine.thinking import Control

@@ -1,0 +1,37 @@
+"""How a sequence begins with what is cached of its text, and what it leaves: pages, and in some models a recurrent state."""
+
+from samovar.engine.prefix_cache import Match, PrefixCache
+from samovar.engine.sequence import Sequence
+from samovar.kernels import PAGE_TOKENS
+
+
+def take_up(cache: PrefixCache, sequence: Sequence, ids: list[int]) -> Match:
+    """Give a sequence the pages that are cached of `ids`, the beginning of its text; what was found.
+
+    Where there are recurrent states, it gets one too, and pages only as far as a kept state has come: keys and values without it
+    are of no use.
+    """
+    states, realm = cache.pool.states, sequence.realm
+    if states is None:
+        match, sequence.node = cache.take_up(realm, ids, sequence.pages)
+    else:
+        match = cache.match(realm, ids)
+        parting, n_wanted = match.parting, states.longest(realm, ids, match.n_tokens)
+        match, sequence.node = cache.take_up(realm, ids[: n_wanted + 1], sequence.pages)
+        if match.n_tokens < n_wanted:  # no page was free for the part of one
+            cache.pool.shrink(sequence.pages, 0)
+            match, sequence.node = cache.take_up(realm, ids[:1], sequence.pages)
+        match = Match(match.nodes, match.partial, match.n_partial, parting)
+        sequence.state = states.take(realm, ids[: match.n_tokens])
+    sequence.n_computed, sequence.n_shared = match.n_tokens, len(match.nodes) * PAGE_TOKENS
+    return match
+
+
+def put_away(cache: PrefixCache, sequence: Sequence) -> None:
+    """Give what a sequence has computed to the prefix cache. Its full pages are there already."""
+    assert sequence.node is not None
+    cache.put_away(sequence.node, sequence.token_ids, sequence.pages, sequence.n_computed)
+    if sequence.state is not None and cache.pool.states is not None:
+        is_of_use = cache.is_on and sequence.n_computed
+        cache.pool.states.leave(sequence.state, sequence.realm, sequence.token_ids[: sequence.n_computed] if is_of_use else ())
+    sequence.node, sequence.state, sequence.n_computed, sequence.n_shared = None, None, 0, 0
