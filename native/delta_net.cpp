@@ -105,6 +105,29 @@ void remember(const DeltaView& d, int64_t head, int64_t first, int64_t n_tokens,
   }
 }
 
+// kTaps 0 is any number.
+template <int64_t kTaps>
+void convolve_with(const float* x, const float* taps, int64_t n_taps, int64_t n_channels, int64_t first, int64_t last,
+                   int64_t n_tokens, bool is_first, float* inputs, float* out) {
+  constexpr int64_t kMost = kTaps > 0 ? kTaps : kMostTaps;
+  n_taps = kTaps > 0 ? kTaps : n_taps;
+  const int64_t n_kept = n_taps - 1;
+  for (int64_t m = first; m < last; m += 16) {
+    const int64_t n = last - m < 16 ? last - m : 16;
+    F32x16 weights[kMost], line[kMost];  // the last n_taps inputs, oldest first
+    for (int64_t j = 0; j < n_taps; ++j) weights[j] = load_n(taps + j * n_channels + m, n);
+    for (int64_t j = 0; j < n_kept; ++j) line[j] = is_first ? set1(0.0f) : load_n(inputs + j * n_channels + m, n);
+    for (int64_t t = 0; t < n_tokens; ++t) {
+      line[n_kept] = load_n(x + t * n_channels + m, n);
+      F32x16 sum = set1(0.0f);
+      for (int64_t j = 0; j < n_taps; ++j) sum = fma(weights[j], line[j], sum);
+      store_n(out + t * n_channels + m, mul(sum, sigmoid(sum)), n);
+      for (int64_t j = 0; j < n_kept; ++j) line[j] = line[j + 1];
+    }
+    for (int64_t j = 0; j < n_kept; ++j) store_n(inputs + j * n_channels + m, line[j], n);
+  }
+}
+
 }  // namespace
 
 void sigmoid_gate(const float* gate, const float* x, int64_t n_gates, int64_t n_each, float* out) {
@@ -126,20 +149,8 @@ void sigmoid_gate(const float* gate, const float* x, int64_t n_gates, int64_t n_
 
 void convolve(const float* x, const float* taps, int64_t n_taps, int64_t n_channels, int64_t first, int64_t last, int64_t n_tokens,
               bool is_first, float* inputs, float* out) {
-  const int64_t n_kept = n_taps - 1;
-  for (int64_t m = first; m < last; m += 16) {
-    const int64_t n = last - m < 16 ? last - m : 16;
-    F32x16 line[kMostTaps];  // the last n_taps inputs, oldest first
-    for (int64_t j = 0; j < n_kept; ++j) line[j] = is_first ? set1(0.0f) : load_n(inputs + j * n_channels + m, n);
-    for (int64_t t = 0; t < n_tokens; ++t) {
-      line[n_kept] = load_n(x + t * n_channels + m, n);
-      F32x16 sum = set1(0.0f);
-      for (int64_t j = 0; j < n_taps; ++j) sum = fma(load_n(taps + j * n_channels + m, n), line[j], sum);
-      store_n(out + t * n_channels + m, mul(sum, sigmoid(sum)), n);
-      for (int64_t j = 0; j < n_kept; ++j) line[j] = line[j + 1];
-    }
-    for (int64_t j = 0; j < n_kept; ++j) store_n(inputs + j * n_channels + m, line[j], n);
-  }
+  const auto run = n_taps == 4 ? convolve_with<4> : convolve_with<0>;
+  run(x, taps, n_taps, n_channels, first, last, n_tokens, is_first, inputs, out);
 }
 
 void delta_rule(const DeltaView& d, int64_t head, int64_t first, int64_t n_tokens, bool is_first, float* memory) {

@@ -89,7 +89,7 @@ class Engine:
         limits, states = self.limits, self.pool.states
         if states is not None:
             self.start_drafters = ()
-            limits = self.limits = replace(limits, max_running=min(limits.max_running, states.n_slots))
+            limits = self.limits = replace(limits, max_running=min(limits.max_running, states.n_slots - 1))
         self.decoding = Decoding(
             runner=make_runner(self.model, self.ops, self.pool),
             cache=self.cache,

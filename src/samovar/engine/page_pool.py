@@ -97,14 +97,15 @@ class PagePool:
 
     @classmethod
     def of(cls, config: DecoderConfig, kv_type: KvType, *, n_pages: int, n_sequences: int) -> "PagePool":
-        """Pages for a model, and states for so many sequences where it has some. Raises OutOfMemory."""
+        """Pages for a model; where it has recurrent states, slots for so many sequences that run, and one for a text that is
+        computed by itself. Raises OutOfMemory."""
         return cls(
             kv_type,
             n_pages=n_pages,
             n_layers=config.n_kv_layers,
             n_kv_heads=config.n_kv_heads,
             d_head=config.d_head,
-            states=None if config.delta_net is None else StatePool(config.delta_net, n_sequences),
+            states=None if config.delta_net is None else StatePool(config.delta_net, n_sequences + 1),
         )
 
     def shrink(self, pages: list[int], n_tokens: int) -> None:

@@ -50,6 +50,11 @@ def expert_bytes(config: DecoderConfig) -> int:
     return _EXPERT_ROWS * (16 * config.d_model + 14 * config.experts.d_ffn)
 
 
+def states_bytes(config: DecoderConfig, n_sequences: int) -> int:
+    """What recurrent states take, with one to spare (`engine.page_pool.PagePool.of`); 0 in models without any."""
+    return (n_sequences + 1) * config.state_bytes
+
+
 def size(n_bytes: int) -> str:
     """In the unit that says most."""
     return f"{n_bytes / 2**30:.2f} GiB" if n_bytes >= 1 << 30 else f"{n_bytes / 2**20:.0f} MiB"
@@ -64,11 +69,19 @@ class Budget:
     free: int
     packed: int
 
-    def for_pages(self, other: int) -> int:
-        """What keys and values may take, where `other` bytes go to all else."""
+    def for_sequences(self, other: int) -> int:
+        """What keys, values and states may take, where `other` bytes go to all else."""
         if self.asked is None:
             return max(0, self.free - self.packed)
         return max(0, self.asked - self.packed - other)
+
+    def n_sequences(self, config: DecoderConfig, max_streams: int) -> int:
+        """Sequences that may run at once: `max_streams`, but no more recurrent states, with one to spare, than take half of what
+        is left beside the weights."""
+        if not config.state_bytes:
+            return max_streams
+        left = self.for_sequences(other_bytes(config.vocab_size, max_streams) + expert_bytes(config))
+        return max(1, min(max_streams, left // 2 // config.state_bytes - 1))
 
     def choose(
         self,
@@ -87,7 +100,9 @@ class Budget:
         longest = longest or config.max_context
         per_page = kv_page_bytes(config, kv_type)
         other = other_bytes(config.vocab_size, max_streams) + expert_bytes(config)
-        for_pages = self.for_pages(other)
+        states = states_bytes(config, self.n_sequences(config, max_streams))
+        for_pages = max(0, self.for_sequences(other) - states)
+        other += states
         n_fitting = for_pages // per_page
         if max_context is not None and not 1 <= max_context <= longest:
             raise BadRequest(
