@@ -13,7 +13,7 @@ from samovar.kernels.native import NativeOps
 from samovar.models import ARCHITECTURES, Architecture
 from samovar.models.blocks import Decoder, load_decoder
 from samovar.models.config import DecoderConfig
-from samovar.models.gguf_config import config_from_gguf, gguf_tensor_name, model_type_of
+from samovar.models.gguf_config import config_from_gguf, folder_shape, gguf_tensor_name, model_type_of
 from samovar.models.outputs import folder_outputs, gguf_outputs
 from samovar.models.packing import BackgroundPacker, EagerPacker, Packer, Progress
 from samovar.models.weights import WeightSource
@@ -88,6 +88,8 @@ def open_source(
         )  # fmt: skip
         return architecture, config, source
     tensors = dict(checkpoint.tensors)
+    if config.delta_net is not None:
+        tensors = {name: replace(tensor, shape=folder_shape(name, tensor.shape)) for name, tensor in tensors.items()}
     config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
     for key in _LONG_ROPE_FACTORS:
         tensors.pop(f"rope_factors_{key}.weight", None)

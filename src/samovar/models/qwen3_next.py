@@ -208,11 +208,19 @@ def _load_attention(source: WeightSource, name: str, place: int, config: Decoder
 
 
 def _load_delta_net(source: WeightSource, name: str, place: int, d_model: int, net: DeltaNetConfig) -> GatedDeltaNet:
-    """Queries, keys, values and z of a key head lie together in one matrix, and so do its b and a."""
+    """Queries, keys, values and z of a key head lie together in one matrix, and so do its b and a; GGUF files have z apart."""
     d_values, n_groups, n_value_heads = net.d_values, net.n_key_heads, net.n_value_heads
-    mixed, z = source.mixed_projection(f"{name}.in_proj_qkvz", _mixed_rows(net), d_model)
+    if source.stacks_experts and source.has(f"{name}.in_proj_qkv.weight"):
+        mixed = source.projection(f"{name}.in_proj_qkv", net.n_channels, d_model, has_bias=False)
+        z = source.projection(f"{name}.in_proj_z", d_values, d_model, has_bias=False)
+    else:
+        mixed, z = source.mixed_projection(f"{name}.in_proj_qkvz", _mixed_rows(net), d_model)
     rows = np.arange(2 * n_value_heads).reshape(n_groups, 2, -1).swapaxes(0, 1).reshape(-1)
     (gates,) = source.mixed_projection(f"{name}.in_proj_ba", {"gates": rows}, d_model)
+    if source.stacks_experts:
+        rate_H = -source.vector(f"{name}.minus_rate", n_value_heads)
+    else:
+        rate_H = np.exp(source.vector(f"{name}.A_log", n_value_heads))
     taps_MJ = source.array(f"{name}.conv1d.weight", (net.n_channels, 1, net.n_taps)).reshape(net.n_channels, net.n_taps)
     return GatedDeltaNet(
         place=place,
@@ -221,7 +229,7 @@ def _load_delta_net(source: WeightSource, name: str, place: int, d_model: int, n
         gates=gates,
         net=DeltaNet(
             taps_JM=np.ascontiguousarray(taps_MJ.T),
-            rate_H=np.exp(source.vector(f"{name}.A_log", n_value_heads)),
+            rate_H=rate_H,
             bias_H=source.vector(f"{name}.dt_bias", n_value_heads),
         ),
         norm_U=source.vector(f"{name}.norm.weight", net.d_value),

@@ -69,7 +69,7 @@ _ATTEND_READ_SHARE: Final[dict[KvType, float]] = {"f32": 0.40, "f16": 0.33, "bf1
 # Of a gated delta rule: operations for each value of a memory and token, and the share of the read rate that is reached.
 _MEMORY_OPS: Final = 50.0
 _MEMORY_SHARE: Final = 0.65
-_CONVOLVED_VALUES: Final = 8.0  # values of an elementwise operation that one convolved value counts for
+_CONVOLVED_VALUES: Final = 16.0  # values of an elementwise operation that one convolved value counts for
 
 _CALL_S: Final = 3e-6  # to wake the threads for an operation, and to wait for the last of them
 _VALUE_OPS: Final = 25.0  # for each value of an elementwise operation
