@@ -69,8 +69,9 @@ class Shape:
     net: NetShape | None = None
 
     def with_layers(self, n_layers: int) -> "Shape":
-        """The same, cut to some layers."""
-        return replace(self, n_layers=n_layers)
+        """The same, cut to some layers, of which the last is attention."""
+        net = self.net and replace(self.net, interval=min(self.net.interval, n_layers))
+        return replace(self, n_layers=n_layers, net=net)
 
 
 _30B_A3B: Final = Shape(
