@@ -86,7 +86,8 @@ def random_decoder(name: str, ops: Ops, max_context: int = 4096) -> Decoder:
     d_query, d_key = N_HEADS * D_HEAD, N_KV_HEADS * D_HEAD
     n_query_parts = 1 if config.delta_net is None else 2  # queries and gates
     attention = {
-        "q_proj": (n_query_parts * d_query, WIDTH), "k_proj": (d_key, WIDTH), "v_proj": (d_key, WIDTH), "o_proj": (WIDTH, d_query),
+        "q_proj": (n_query_parts * d_query, WIDTH), "k_proj": (d_key, WIDTH), "v_proj": (d_key, WIDTH),
+        "o_proj": (WIDTH, d_query),
     }  # fmt: skip
     mlp = {"gate_proj": (D_FFN, WIDTH), "up_proj": (D_FFN, WIDTH), "down_proj": (WIDTH, D_FFN)}
     add("model.embed_tokens.weight", VOCAB, WIDTH)

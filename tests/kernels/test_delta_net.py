@@ -1,5 +1,5 @@
-"""What gated delta nets need: against the definition and PyTorch, alone and in company, whole and in pieces, on every instruction
-set."""
+"""What gated delta nets need: against the definition and PyTorch, alone and in company, whole and in pieces, on every
+instruction set."""
 
 import numpy as np
 import pytest

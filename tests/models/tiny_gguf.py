@@ -109,8 +109,9 @@ def _in_parts(model: PreTrainedModel) -> Iterator[tuple[str, NDArray[np.float32]
         if not name.endswith("in_proj_qkvz.weight"):
             yield name, values
             continue
-        d_key, d_group = config.linear_key_head_dim, config.linear_value_head_dim * (
-            config.linear_num_value_heads // config.linear_num_key_heads
+        d_key, d_group = (
+            config.linear_key_head_dim,
+            config.linear_value_head_dim * (config.linear_num_value_heads // config.linear_num_key_heads),
         )
         groups = torch.from_numpy(values).view(config.linear_num_key_heads, -1, values.shape[1])
         q, k, v, z = (part.reshape(-1, values.shape[1]) for part in torch.split(groups, [d_key, d_key, d_group, d_group], 1))

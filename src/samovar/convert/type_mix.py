@@ -27,7 +27,7 @@ from samovar.tensors.dtypes import F16, F32, INT4_ROWS, IQ4_NL, Q4_0, Q4_1, Q4_K
 
 INT4_FILE_TYPE: Final = 1024  # llama.cpp's "guessed", the type of files that are none of its mixes
 FALLBACKS: Final = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
-_ROUTER: Final = "ffn_gate_inp"
+_STAY_F32: Final = ("ffn_gate_inp", "ffn_gate_inp_shexp", "ssm_conv1d")
 _MANY_LAYERS: Final = 80
 
 
@@ -56,8 +56,8 @@ MIXES: Final = {
 
 
 def stays_f32(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of a GGUF file is F32 beside any type: vectors, routers and what is no weight."""
-    return len(shape) == 1 or name.split(".")[-2] == _ROUTER or not name.endswith(".weight")
+    """Whether a tensor of a GGUF file is F32 beside any type: vectors, routers, taps and what is no weight."""
+    return len(shape) == 1 or name.split(".")[-2] in _STAY_F32 or not name.endswith(".weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class TypeRules:
             return Q8_0 if self.mix.plain is Q8_0 else Q6_K
         if part == "token_embd":
             return Q4_0 if self.mix.plain is INT4_ROWS else self.mix.plain
-        return self._in_layer(part.removesuffix("_exps"), int(name.split(".")[1]))
+        return self._in_layer(part.removesuffix("_exps").removesuffix("_shexp"), int(name.split(".")[1]))
 
     def _in_layer(self, part: str, layer: int) -> TensorType:
         config, plain = self.config, self.mix.plain

@@ -58,8 +58,9 @@ class Engine:
     `max_tokens` do not fit into it, with the smallest YaRN factor that covers them. Without `max_tokens` the prompt alone
     decides, with one token to follow, and the answer ends where that factor does.
 
-    Each sequence is given drafters by `start_drafters`; they change how soon its tokens come, and not which. A model with recurrent
-    states has none: those cannot step back. `thinking_tokens` is what has to be known of a vocabulary for thoughts to be watched.
+    Each sequence is given drafters by `start_drafters`; they change how soon its tokens come, and not which. A model with
+    recurrent states has none, since those cannot step back. `thinking_tokens` is what has to be known of a vocabulary for
+    thoughts to be watched.
     """
 
     model: Model

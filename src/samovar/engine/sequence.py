@@ -23,7 +23,8 @@ class Sequence:
     tokens were computed by earlier requests. `counts` follow `token_ids` as far as penalties have asked for them. `speculation`
     guesses ahead, `matcher` follows the answer where it has a grammar, `control` watches thoughts and loops. `leader` has the
     same prompt, whose pages this one waits for. Tokens up to `n_reported` were told to the caller; `logprobs` are those of the
-    others. `state` is the slot of its recurrent state, in models that have such. `factor` is that of YaRN (`models.long_context`), the same from the first token to the last.
+    others. `state` is the slot of its recurrent state, in models that have such. `factor` is that of YaRN
+    (`models.long_context`), the same from the first token to the last.
     """
 
     request: Request

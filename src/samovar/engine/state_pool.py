@@ -1,8 +1,8 @@
 """The memory for recurrent states: a fixed number of slots, each of one sequence. For models with gated delta net layers.
 
-A state has taken in each token of its sequence once, in their order: it cannot step back, and is of use to texts alone that begin
-with all of those. So nothing is guessed ahead, and a sequence goes on from where an earlier one ended, or begins anew. What
-sequences leave is kept until their slots are needed, the one not used for longest first.
+A state has taken in each token of its sequence once, in their order: it cannot step back, and is of use only to texts that
+begin with all of those. So nothing is guessed ahead, and a sequence goes on from where an earlier one ended, or begins anew.
+What sequences leave is kept until their slots are needed, the one not used for longest first.
 
 The arrays are reserved at once, and the system commits them as they are first written.
 """
@@ -73,8 +73,8 @@ class StatePool:
 
     @contextmanager
     def advancing(self, parts: Iterable[tuple[int, int, int]]) -> Iterator[None]:
-        """A step computes tokens `start` to `end` of the sequences in these slots, (slot, start, end). A start that is not where
-        the state stands is our bug."""
+        """A step computes tokens `start` to `end` of the sequences in these slots, (slot, start, end); each state stands at its
+        start."""
         parts = tuple(parts)
         for slot, start, _ in parts:
             assert self._n_tokens[slot] == start, (slot, self._n_tokens[slot], start)

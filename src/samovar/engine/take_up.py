@@ -8,8 +8,8 @@ from samovar.kernels import PAGE_TOKENS
 def take_up(cache: PrefixCache, sequence: Sequence, ids: list[int]) -> Match:
     """Give a sequence the pages that are cached of `ids`, the beginning of its text; what was found.
 
-    Where there are recurrent states, it gets one too, and pages only as far as a kept state has come: keys and values without it
-    are of no use.
+    Where there are recurrent states, it gets one too, and pages only as far as a kept state has come: keys and values without
+    it are of no use.
     """
     states, realm = cache.pool.states, sequence.realm
     if states is None:

@@ -124,8 +124,8 @@ class States:
     def empty(cls, n_slots: int, n_taps: int, n_channels: int, n_heads: int, d_key: int, d_value: int) -> "States":
         """States that are not initialised. Raises MemoryError."""
         return cls(
-            inputs_ZJM=_aligned((n_slots, n_taps - 1, n_channels), np.dtype(np.float32)),
-            memory_ZHKU=_aligned((n_slots, n_heads, d_key, d_value), np.dtype(np.float32)),
+            inputs_ZJM=_aligned((n_slots, n_taps - 1, n_channels), np.dtype(np.float32)).view(np.float32),
+            memory_ZHKU=_aligned((n_slots, n_heads, d_key, d_value), np.dtype(np.float32)).view(np.float32),
         )
 
 
@@ -321,15 +321,15 @@ class Ops(Protocol):
         ...
 
     def convolve(self, x_TM: F32, net: DeltaNet, states: States, spans: Spans) -> F32:
-        """[T, M]: silu(sum over j of taps_JM[j] * the channel's input j - J + 1 tokens on), and the inputs kept for what follows."""
+        """[T, M]: silu(sum over j of taps_JM[j] * the input J - 1 - j tokens before), and the inputs kept for what follows."""
         ...
 
     def delta_rule(self, x_TM: F32, gates_TM: F32, net: DeltaNet, states: States, spans: Spans) -> F32:
         """[T, H, U]: what each token reads from the memories of the value heads, which it changes first.
 
-        x holds queries and keys of width K, as many of each as are left beside the H values of width U that follow: value head h
-        has those of number h // (H / their number). Both are divided by sqrt(sum of squares + 1e-6), queries also by sqrt(K).
-        gates_TM [T, 2 H] holds b, then a, of each value head. With decay = exp(-rate * softplus(a + bias)),
+        x holds G queries, then G keys of width K, then H values of width U; value head h has query and key h // (H / G). Both
+        are divided by sqrt(sum of squares + 1e-6), queries also by sqrt(K). gates_TM [T, 2 H] holds b, then a, of each value
+        head. With decay = exp(-rate * softplus(a + bias)),
             memory = decay * memory;  memory += k (v - k memory) / (1 + exp(-b));  out = q memory,
         token by token, so that it does not matter how a prompt was cut.
         """

@@ -157,8 +157,8 @@ class LocalModel:
     def _check_prefixes_alone(self) -> None:
         if self.config.delta_net is not None:
             raise UnsupportedModel(
-                f"{self.path}: prefixes of {self.config.architecture} models are not saved, since keys and values are of no use "
-                "there without recurrent states; the prefix cache of a running model works"
+                f"{self.path}: prefixes of {self.config.architecture} models are not saved, since keys and values are of no "
+                "use there without recurrent states; the prefix cache of a running model works"
             )
 
     def _prefix_key(self) -> str:

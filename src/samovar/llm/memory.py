@@ -76,8 +76,8 @@ class Budget:
         return max(0, self.asked - self.packed - other)
 
     def n_sequences(self, config: DecoderConfig, max_streams: int) -> int:
-        """Sequences that may run at once: `max_streams`, but no more recurrent states, with one to spare, than take half of what
-        is left beside the weights."""
+        """Sequences that may run at once: `max_streams`, but no more than have recurrent states, with one to spare, in half of
+        what is left beside the weights."""
         if not config.state_bytes:
             return max_streams
         left = self.for_sequences(other_bytes(config.vocab_size, max_streams) + expert_bytes(config))

@@ -25,8 +25,8 @@ from samovar.tensors.stored import StoredTensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetShape:
-    """What a Qwen3-Next model has beside: gated delta nets in all layers but every `interval`th, heads that are rotated in part,
-    and a shared expert."""
+    """What a Qwen3-Next model has beside: gated delta nets in all layers but every `interval`th, heads that are rotated in
+    part, and a shared expert."""
 
     n_key_heads: int = 16
     n_value_heads: int = 32
@@ -50,8 +50,8 @@ class NetShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The sizes of a Qwen3 model, or with a `net` of a Qwen3-Next one. Widths in elements. Where there are experts, all layers have
-    them, of width `d_expert`."""
+    """The sizes of a Qwen3 model, or with a `net` of a Qwen3-Next one. Widths in elements. Where there are experts, all layers
+    have them, of width `d_expert`."""
 
     n_layers: int
     d_model: int
@@ -107,8 +107,8 @@ SHAPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Quant:
-    """Storage types by role. `better` is that of half of the layers' `attn_v` and `ffn_down`, `head` the output matrix's, `joined`
-    that of `attn_qkv`."""
+    """Storage types by role. `better` is that of half of the layers' `attn_v` and `ffn_down`, `head` the output matrix's,
+    `joined` that of `attn_qkv`."""
 
     name: str
     layers: TensorType

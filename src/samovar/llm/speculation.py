@@ -22,12 +22,12 @@ def check_speculation(mode: object, draft: str | Path | None) -> None:
 
 
 def check_no_speculation(path: Path, mode: SpeculationMode, draft: str | Path | None) -> None:
-    """Raises UnsupportedModel where speculation was asked for with a model that has recurrent states, which cannot step back from
-    a wrong guess."""
+    """Raises UnsupportedModel where speculation was asked for with a model that has recurrent states: they cannot step back
+    from a wrong guess."""
     if mode in ("ngram", "draft") or draft is not None:
         raise UnsupportedModel(
-            f"{path}: speculation is not implemented for models with recurrent states, neither to speed them up nor with them as "
-            "the draft; leave it out"
+            f"{path}: speculation is not implemented for models with recurrent states, neither to speed them up nor with them "
+            "as the draft; leave it out"
         )
 
 

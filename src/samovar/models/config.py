@@ -13,7 +13,8 @@ from samovar.models.rope import Rope, read_rope, rotated_width
 from samovar.models.windows import Sliding, read_windows
 
 __all__ = [
-    "HARMLESS_KEYS", "ConfigReader", "DecoderConfig", "DeltaNetConfig", "ExpertsConfig", "read_decoder_config", "read_rope_keys",
+    "HARMLESS_KEYS", "ConfigReader", "DecoderConfig", "DeltaNetConfig", "ExpertsConfig", "read_decoder_config",
+    "read_rope_keys",
 ]  # fmt: skip
 
 

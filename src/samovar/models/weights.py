@@ -36,8 +36,8 @@ class WeightSource:
     `file_name` maps a Hugging Face tensor name to the name in the file. `interleaved_heads` maps the names of tensors whose
     rows are stored for interleaved rotation (GGUF files of the `llama` architecture) to their number of heads. `packer`
     decides when weights are packed; the default does so at once. `form` is that of all linear layers but the output head and
-    routers. `stacks_experts` says that the files keep each projection of all experts of a layer as one tensor, as GGUF files do,
-    `has_centred_norms` that a norm's weight is 1 more than what the files hold.
+    routers. `stacks_experts` says that the files keep each projection of all experts of a layer as one tensor, as GGUF files
+    do, `has_centred_norms` that a norm's weight is 1 more than what the files hold.
     `projections` lists those that were taken so far, by name: (n_out, n_in). `packed_bytes` counts all that was packed, and
     `read_bytes` of it what one token needs, whose experts are only some of a stack.
     """

@@ -113,7 +113,7 @@ def attention_s(
 
 
 def memory_s(machine: Machine, *, n_values: float, n_bytes: float) -> float:
-    """Seconds of a gated delta rule: `n_values` of memories, each counted once for every token, and `n_bytes` read and written."""
+    """Seconds of a gated delta rule: `n_values` of memories, each counted for every token; `n_bytes` are read and written."""
     return n_values * _MEMORY_OPS / machine.int8_ops_per_s + n_bytes / (_MEMORY_SHARE * machine.read_bytes_per_s)
 
 

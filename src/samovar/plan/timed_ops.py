@@ -270,8 +270,8 @@ class TimedOps:
 
 @dataclass(frozen=True, slots=True)
 class TimedAttend:
-    """The `attend` of a model on `TimedOps`: sequences that stand at `starts_S`, `n_rows` rows of each, pages of `kv_type`; `net`
-    has the sizes of the layers that keep states instead."""
+    """The `attend` of a model on `TimedOps`: sequences that stand at `starts_S`, `n_rows` rows of each, pages of `kv_type`;
+    `net` has the sizes of the layers that keep states instead."""
 
     ops: TimedOps
     kv_type: KvType
