@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,9 @@ from samovar.models.weights import WeightSource
 from samovar.tensors.dtypes import F32
 from samovar.tensors.stored import StoredTensor
 from tests.models.conftest import TinyCheckpoints
-from tests.models.tiny_checkpoints import random_ids, witness_logits, write_folder
+from tests.models.tiny_checkpoints import VARIANTS, random_ids, random_model, witness_logits, write_folder
+from tests.models.tiny_gguf import add_tokenizer, write_gguf
+from tests.packages import needs_llama_cpp
 
 NAME = "qwen3-next"
 # as Qwen3-Next-80B-A3B-Instruct has it, but for what is the same in all configs
@@ -93,6 +96,38 @@ def test_heads_that_predict_several_tokens_are_left_out_and_nothing_else_is(
     other = folder_with(tmp_path, tiny_checkpoints, model__mtp__weight=torch.ones(4))
     with pytest.raises(FormatError, match=r"model\.mtp\.weight"):
         LLM(other, isa="numpy")
+
+
+def test_layers_of_a_gguf_file_that_predict_several_tokens_are_left_out(tmp_path: Path) -> None:
+    model, ids = random_model(VARIANTS[NAME]), random_ids(20)
+    more = {"blk.4.nextn.eh_proj.weight": np.ones((4, 8), np.float32)}
+
+    def describe(writer: gguf.GGUFWriter) -> None:
+        add_tokenizer(writer)
+        writer.add_nextn_predict_layers(1)
+        writer.add_block_count(5)
+
+    wanted_TV = witness_logits(model, ids)
+    path = write_gguf(model, tmp_path / "more.gguf", "F32", describe=describe, tensors=more)
+    found_TV = LLM(path, isa="numpy", kv_type="f32").logits(ids)
+    assert np.abs(found_TV - wanted_TV).max() <= 2e-4 * np.abs(wanted_TV).max()
+    more = {"blk.5.nextn.eh_proj.weight": np.ones((4, 8), np.float32)}
+    with pytest.raises(FormatError, match=r"blk\.5\.nextn"):
+        LLM(write_gguf(model, tmp_path / "other.gguf", "F32", describe=describe, tensors=more), isa="numpy")
+
+
+def test_llama_cpp_computes_the_same_logits_from_the_same_file(tmp_path: Path) -> None:
+    needs_llama_cpp()
+    import llama_cpp
+
+    model = random_model(VARIANTS[NAME], linear_value_head_dim=16)  # llama.cpp takes all heads to be of one width
+    path, ids = write_gguf(model, tmp_path / "tiny.gguf", "F32"), random_ids(60)
+    theirs = llama_cpp.Llama(str(path), n_ctx=128, logits_all=True, verbose=False, n_threads=1)
+    theirs.eval(ids)
+    wanted_TV = np.array(theirs.scores[: len(ids)])
+    theirs.close()
+    # llama.cpp keeps keys and values in f16
+    assert np.abs(LLM(path, kv_type="f16").logits(ids) - wanted_TV).max() <= 0.02 * np.abs(wanted_TV).max()
 
 
 def test_speculation_and_saved_prefixes_are_refused_and_a_second_turn_goes_on_from_the_first(

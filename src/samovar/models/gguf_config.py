@@ -34,6 +34,7 @@ _SIZES = {
 # Architectures that have another name in Hugging Face's configs, and the way back.
 _MODEL_TYPES = {"gemma3": "gemma3_text", "qwen3moe": "qwen3_moe", "qwen3next": "qwen3_next"}
 _ARCHITECTURES = {"gemma3_text": "gemma3", "mistral": "llama", "qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next"}
+PREDICTING_LAYERS = "nextn_predict_layers"
 _SOFTMAX = 1  # of `expert_gating_func`
 # those of pooling are read by `models.outputs` and `llm.recipe`
 _HARMLESS = frozenset({"rope.scaling.finetuned", "tensor_data_layout", "pooling_type", "classifier.output_labels"})
@@ -204,8 +205,12 @@ def folder_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _add_qwen3_next(raw: dict[str, object], rest: dict[str, object], where: str) -> None:
-    """How far heads are rotated, and the width of value heads."""
+    """How far heads are rotated, and the width of value heads. Layers at the end that predict several tokens are left out."""
     _add_rotated_part(raw, rest, where)
+    n_layers, n_predicting = raw.get("num_hidden_layers"), rest.pop(PREDICTING_LAYERS, 0)
+    if not isinstance(n_layers, int) or not isinstance(n_predicting, int) or not 0 <= n_predicting < n_layers:
+        raise FormatError(f"{where}: {PREDICTING_LAYERS} is {n_predicting!r} of {n_layers!r} layers; expected fewer")
+    raw["num_hidden_layers"] = n_layers - n_predicting
     d_values, n_heads = rest.pop("ssm.inner_size", None), raw.get("linear_num_value_heads")
     if not isinstance(d_values, int) or not isinstance(n_heads, int) or n_heads <= 0 or d_values % n_heads:
         raise FormatError(f"{where}: ssm.inner_size is {d_values!r}, for {n_heads!r} value heads; expected a multiple")

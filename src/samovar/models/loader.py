@@ -13,7 +13,14 @@ from samovar.kernels.native import NativeOps
 from samovar.models import ARCHITECTURES, Architecture
 from samovar.models.blocks import Decoder, load_decoder
 from samovar.models.config import DecoderConfig
-from samovar.models.gguf_config import config_from_gguf, folder_shape, gguf_tensor_name, model_type_of
+from samovar.models.gguf_config import (
+    PREDICTING_LAYERS,
+    config_from_gguf,
+    folder_shape,
+    gguf_architecture,
+    gguf_tensor_name,
+    model_type_of,
+)
 from samovar.models.outputs import folder_outputs, gguf_outputs
 from samovar.models.packing import BackgroundPacker, EagerPacker, Packer, Progress
 from samovar.models.weights import WeightSource
@@ -89,7 +96,11 @@ def open_source(
         return architecture, config, source
     tensors = dict(checkpoint.tensors)
     if config.delta_net is not None:
-        tensors = {name: replace(tensor, shape=folder_shape(name, tensor.shape)) for name, tensor in tensors.items()}
+        tensors = {name: replace(t, shape=folder_shape(name, t.shape)) for name, t in tensors.items()}
+        n_predicting = checkpoint.facts.get(f"{gguf_architecture(config.architecture)}.{PREDICTING_LAYERS}", 0)
+        assert isinstance(n_predicting, int)
+        for index in range(config.n_layers, config.n_layers + n_predicting):
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"blk.{index}.")}
     config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
     for key in _LONG_ROPE_FACTORS:
         tensors.pop(f"rope_factors_{key}.weight", None)
