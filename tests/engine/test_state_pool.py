@@ -118,6 +118,34 @@ def test_a_text_that_parts_from_a_kept_one_begins_anew_though_its_pages_are_cach
     assert answer(engine, prompt) == (answer(engine_of(), prompt)[0], 0)  # the state is after the answer
 
 
+def test_a_long_prompt_is_gone_on_with_from_where_its_last_large_step_began() -> None:
+    engine, prompt = engine_of(limits=Limits(max_step_tokens=64)), text(150)
+    said, _ = answer(engine, prompt)
+    assert answer(engine, prompt) == (said, 128)
+    other = [*prompt[:140], *text(9, seed=3)]
+    assert answer(engine, other) == (answer(engine_of(), other)[0], 128)
+    early = [*prompt[:100], *text(9, seed=4)]
+    assert answer(engine, early) == (answer(engine_of(), early)[0], 0)  # one state of a prompt is kept, its last
+    uneven = engine_of(limits=Limits(max_step_tokens=60))
+    assert answer(uneven, prompt)[0] == said
+    assert answer(uneven, prompt) == (said, 0)
+
+
+def test_a_copy_of_a_state_replaces_that_sequences_last_one_and_no_other() -> None:
+    pool = StatePool(NET, 3)
+    slot = pool.take(HERE, ())
+    advance(pool, slot, 0, 2, 1)
+    assert pool.keep_copy(slot, HERE, [1, 2], 0)
+    assert not pool.keep_copy(slot, HERE, [1, 2], 0)  # it is there
+    advance(pool, slot, 2, 4, 2)
+    assert pool.keep_copy(slot, HERE, [1, 2, 3, 4], 2)
+    assert (pool.longest(HERE, [1, 2, 3, 4, 5], 3), pool.longest(HERE, [1, 2, 3, 4, 5], 5)) == (0, 4)
+    assert held(pool, pool.take(HERE, [1, 2, 3, 4])) == {2.0}
+    pool.take(HERE, ())  # takes the slot of the one that was kept
+    assert not pool.keep_copy(slot, HERE, [1, 2, 3, 4], 0)
+    assert held(pool, slot) == {2.0}
+
+
 def test_without_a_free_page_for_the_part_of_one_a_text_begins_anew() -> None:
     engine, prompt = engine_of(n_pages=4), text(45)
     said, _ = answer(engine, prompt, max_tokens=5)

@@ -3,6 +3,7 @@
 Most matrices of the layers take the type that was asked for; what counts more for the result takes a finer one. Rules are
 those of `llama-quantize` (llama.cpp, `src/llama-quant.cpp`) for the presets Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0 and IQ4_NL:
 
+- `attn_qkv`, which joins queries, keys and values, counts as `attn_v`, and a shared expert's `ffn_down_shexp` as `ffn_down`;
 - the output head, and an embedding that is tied to it, take Q6_K (beside Q8_0: Q8_0); other embeddings the plain type;
 - q4_k and q5_k: `attn_v` and `ffn_down` take Q6_K in the first and last eighth of the layers and in each third between;
 - q4_0 with importance: `ffn_down` takes Q4_1 in the first eighth of the layers;
@@ -95,6 +96,7 @@ class TypeRules:
         is_better = self.mix.has_better and uses_more_bits(layer, config.n_layers)
         is_first_eighth = layer < config.n_layers // 8
         has_8_experts = config.experts is not None and config.experts.n_experts == 8
+        part = "attn_v" if part == "attn_qkv" else part
         if part in ("attn_k", "attn_v") and has_8_experts:
             return Q8_0
         if part == "attn_v":

@@ -23,7 +23,7 @@ from samovar.engine.scheduler import IDLE_RANK, PRIORITY_S, Scheduler
 from samovar.engine.sequence import Sequence
 from samovar.engine.speculate import Drafter, Speculation
 from samovar.engine.step_cost import StepCost
-from samovar.engine.take_up import put_away, take_up
+from samovar.engine.take_up import keep_on_the_way, put_away, take_up
 from samovar.engine.thinking import Control, ThinkingTokens
 from samovar.engine.throughput import Throughput
 from samovar.errors import BadRequest, OutOfMemory, Overloaded, SamovarError
@@ -174,6 +174,7 @@ class Engine:
                 self._close(sequence)
             else:
                 self._share(sequence)
+                keep_on_the_way(self.cache, sequence)
                 self._report(sequence)
         return self.take_events()
 

@@ -23,8 +23,8 @@ class Sequence:
     tokens were computed by earlier requests. `counts` follow `token_ids` as far as penalties have asked for them. `speculation`
     guesses ahead, `matcher` follows the answer where it has a grammar, `control` watches thoughts and loops. `leader` has the
     same prompt, whose pages this one waits for. Tokens up to `n_reported` were told to the caller; `logprobs` are those of the
-    others. `state` is the slot of its recurrent state, in models that have such. `factor` is that of YaRN
-    (`models.long_context`), the same from the first token to the last.
+    others. `state` is the slot of its recurrent state, in models that have such; a copy of it after `n_kept` tokens is kept.
+    `factor` is that of YaRN (`models.long_context`), the same from the first token to the last.
     """
 
     request: Request
@@ -43,6 +43,7 @@ class Sequence:
     pages: list[int] = field(default_factory=list)
     node: Node | None = None
     state: int | None = None
+    n_kept: int = 0
     finish_reason: FinishReason | None = None
     error: SamovarError | None = None
     counts: TokenCounts = field(default_factory=TokenCounts)

@@ -1,8 +1,9 @@
 """The memory for recurrent states: a fixed number of slots, each of one sequence. For models with gated delta net layers.
 
 A state has taken in each token of its sequence once, in their order: it cannot step back, and is of use only to texts that
-begin with all of those. So nothing is guessed ahead, and a sequence goes on from where an earlier one ended, or begins anew.
-What sequences leave is kept until their slots are needed, the one not used for longest first.
+begin with all of those. So nothing is guessed ahead, and a sequence goes on from where an earlier one ended or the last large
+step of its prompt began, or it begins anew. What sequences leave is kept until their slots are needed, the one not used for
+longest first.
 
 The arrays are reserved at once, and the system commits them as they are first written.
 """
@@ -52,10 +53,28 @@ class StatePool:
             self._kept.move_to_end(key)
         slot = self._free.pop() if self._free else self._kept.popitem(last=False)[1]
         if source is not None and source != slot:
-            for layer in self.layers:
-                layer.inputs_ZJM[slot], layer.memory_ZHKU[slot] = layer.inputs_ZJM[source], layer.memory_ZHKU[source]
+            self._copy(source, slot)
         self._n_tokens[slot] = len(ids)
         return slot
+
+    def keep_copy(self, slot: int, realm: Realm, ids: Sequence[int], n_replaced: int) -> bool:
+        """Keep the state after `ids` while its sequence goes on, in place of the copy after the first `n_replaced` of them, if
+        any; whether a copy was made, which it is not where no slot can be had or such a state is kept already."""
+        if (key := (realm, tuple(ids))) in self._kept:
+            self._kept.move_to_end(key)
+            return False
+        copy = self._kept.pop((realm, tuple(ids[:n_replaced])), None) if n_replaced else None
+        if copy is None and not self._free and not self._kept:
+            return False
+        if copy is None:
+            copy = self._free.pop() if self._free else self._kept.popitem(last=False)[1]
+        self._copy(slot, copy)
+        self._n_tokens[copy], self._kept[key] = len(ids), copy
+        return True
+
+    def _copy(self, source: int, target: int) -> None:
+        for layer in self.layers:
+            layer.inputs_ZJM[target], layer.memory_ZHKU[target] = layer.inputs_ZJM[source], layer.memory_ZHKU[source]
 
     def leave(self, slot: int, realm: Realm, ids: Sequence[int]) -> None:
         """A sequence of which `ids` are computed has done with its slot; what a failed step left there is of no use."""

@@ -27,6 +27,16 @@ def take_up(cache: PrefixCache, sequence: Sequence, ids: list[int]) -> Match:
     return match
 
 
+def keep_on_the_way(cache: PrefixCache, sequence: Sequence) -> None:
+    """Within a prompt, keep the recurrent state where a step has ended with a full page, in place of the one before: for a text
+    that parts from this one later, or is the same."""
+    states, n = cache.pool.states, sequence.n_computed
+    if states is None or sequence.state is None or not cache.is_on or n % PAGE_TOKENS or not 0 < n < sequence.n_prompt:
+        return
+    if states.keep_copy(sequence.state, sequence.realm, sequence.token_ids[:n], sequence.n_kept):
+        sequence.n_kept = n
+
+
 def put_away(cache: PrefixCache, sequence: Sequence) -> None:
     """Give what a sequence has computed to the prefix cache. Its full pages are there already."""
     assert sequence.node is not None
@@ -34,4 +44,4 @@ def put_away(cache: PrefixCache, sequence: Sequence) -> None:
     if sequence.state is not None and cache.pool.states is not None:
         is_of_use = cache.is_on and sequence.n_computed
         cache.pool.states.leave(sequence.state, sequence.realm, sequence.token_ids[: sequence.n_computed] if is_of_use else ())
-    sequence.node, sequence.state, sequence.n_computed, sequence.n_shared = None, None, 0, 0
+    sequence.node, sequence.state, sequence.n_computed, sequence.n_shared, sequence.n_kept = None, None, 0, 0, 0

@@ -107,14 +107,12 @@ SHAPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Quant:
-    """Storage types by role. `better` is that of half of the layers' `attn_v` and `ffn_down`, `head` the output matrix's,
-    `joined` that of `attn_qkv`."""
+    """Storage types by role. `better` is that of half of the layers' `attn_v` and `ffn_down`, `head` the output matrix's."""
 
     name: str
     layers: TensorType
     head: TensorType
     better: TensorType | None = None
-    joined: TensorType | None = None
 
 
 _CODEBOOKS_AND_SIGNS: Final = (
@@ -128,8 +126,8 @@ QUANTS: Final = {
         Quant("q4_1", Q4_1, Q6_K),
         Quant("q5_0", Q5_0, Q6_K),
         Quant("q5_1", Q5_1, Q6_K),
-        Quant("q4_k_m", Q4_K, Q6_K, better=Q6_K, joined=Q5_K),
-        Quant("q5_k_m", Q5_K, Q6_K, better=Q6_K, joined=Q6_K),
+        Quant("q4_k_m", Q4_K, Q6_K, better=Q6_K),
+        Quant("q5_k_m", Q5_K, Q6_K, better=Q6_K),
         Quant("q6_k", Q6_K, Q6_K),
         Quant("q8_0", Q8_0, Q8_0),
         *(Quant(name.lower(), TYPE_BY_NAME[name], Q6_K) for name in _CODEBOOKS_AND_SIGNS),
@@ -138,7 +136,7 @@ QUANTS: Final = {
         Quant("f32", F32, F32),
     )
 }
-_HALF_BETTER: Final = ("attn_v", "ffn_down", "ffn_down_exps", "ffn_down_shexp")
+_HALF_BETTER: Final = ("attn_v", "attn_qkv", "ffn_down", "ffn_down_exps", "ffn_down_shexp")
 _N_ORDINARY: Final = 151_643
 _CONTROL: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
@@ -242,7 +240,6 @@ def _plans(shape: Shape, quant: Quant) -> list[TensorPlan]:
         is_better = quant.better is not None and uses_more_bits(layer, shape.n_layers)
         for name, matrix in matrices.items():
             type_ = quant.better if is_better and name in _HALF_BETTER and quant.better else quant.layers
-            type_ = quant.joined if name == "attn_qkv" and quant.joined else type_
             plans.append(_matrix(f"blk.{layer}.{name}", type_, matrix, next(seeds)))
         if shape.n_experts:
             plans.append(_matrix(f"blk.{layer}.ffn_gate_inp", F32, (shape.n_experts, d), next(seeds)))
