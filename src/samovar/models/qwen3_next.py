@@ -188,9 +188,8 @@ def load_layer(source: WeightSource, index: int, config: DecoderConfig) -> Qwen3
 
 def _load_attention(source: WeightSource, name: str, place: int, config: DecoderConfig) -> GatedAttention:
     """Queries and gates of a head lie together in one matrix."""
-    d_model, d_head, d_query, d_key = (
-        *(config.d_model, config.d_head), *(n * config.d_head for n in (config.n_heads, config.n_kv_heads)),
-    )  # fmt: skip
+    d_model, d_head = config.d_model, config.d_head
+    d_query, d_key = config.n_heads * d_head, config.n_kv_heads * d_head
     rows = np.arange(2 * d_query).reshape(config.n_heads, 2, d_head)
     q, gate = source.mixed_projection(
         f"{name}.q_proj", {"query": rows[:, 0].reshape(-1), "gate": rows[:, 1].reshape(-1)}, d_model
