@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from samovar.engine.request import Request, SamplingParams
 from samovar.engine.sampler import Row, sample_rows
 from samovar.engine.sequence import Sequence
-from samovar.kernels import PAGE_TOKENS, Experts, KvPages, Spans
+from samovar.kernels import PAGE_TOKENS, DeltaNet, Experts, KvPages, Spans, States
 from samovar.kernels.native import NativeOps, native_ops
 from samovar.tensors.dtypes import GROUPED_TYPES, Q4_0, Q4_1, Q4_K, Q5_0, Q6_K, Q8_0, TensorType
 from samovar.tensors.stored import StoredTensor
@@ -138,6 +138,36 @@ def measure_experts(ops: NativeOps, n_rows: int, seconds: float) -> None:
     )
 
 
+def measure_delta_net(ops: NativeOps, n_rows: int, n_streams: int, seconds: float) -> None:
+    """A gated delta net of Qwen3-Next-80B-A3B: its convolution and its memories, `n_rows` rows of each stream. The states of 36
+    such layers are used in turn, since in a model they come from memory."""
+    n_key_heads, n_heads, d_head, n_taps = 16, 32, 128, 4
+    n_channels, random = (2 * n_key_heads + n_heads) * d_head, np.random.default_rng(1)
+    net = DeltaNet(
+        taps_JM=random.standard_normal((n_taps, n_channels), np.float32), rate_H=np.ones(n_heads, np.float32),
+        bias_H=np.zeros(n_heads, np.float32),
+    )  # fmt: skip
+    layers = [States.empty(n_streams, n_taps, n_channels, n_heads, d_head, d_head) for _ in range(36)]
+    for states in layers:
+        states.inputs_ZJM.fill(0)
+        states.memory_ZHKU.fill(0)
+    turns, n_tokens = itertools.cycle(layers), n_rows * n_streams
+    x, gates = (random.standard_normal((n_tokens, n), np.float32) for n in (n_channels, 2 * n_heads))
+    spans = Spans(
+        row_starts=np.arange(n_streams + 1, dtype=np.int32) * n_rows, positions=np.ones(n_streams, np.int32),
+        page_tables_SP=np.zeros((n_streams, 1), np.int32), states_S=np.arange(n_streams, dtype=np.int32),
+    )  # fmt: skip
+    for name, run in (
+        ("convolve", lambda: ops.convolve(x, net, next(turns), spans)),
+        ("delta", lambda: ops.delta_rule(x, gates, net, next(turns), spans)),
+    ):
+        median, spread = timed(run, seconds)
+        print(
+            f"Next-80B-A3B   {name:8} rows {n_rows:3} of {n_streams}: {1e6 * median / n_tokens:8.1f} us a row "
+            f"+-{100 * spread:3.0f} %"
+        )
+
+
 def measure_head(ops: NativeOps, shape: Shape, seconds: float) -> None:
     """The output head for one row."""
     stored = random_weight(shape.head_type, shape.n_vocabulary, shape.d)
@@ -206,6 +236,8 @@ def main() -> None:
     measure_calls(ops, options.seconds / 4)
     for n_rows in options.rows:
         measure_experts(ops, n_rows, options.seconds)
+    for n_rows, n_streams in ((1, 1), (1, 8), (16, 1), (512, 1)):
+        measure_delta_net(ops, n_rows, n_streams, options.seconds / 2)
     for shape in SHAPES:
         for n_rows in options.rows:
             measure_products(ops, shape, n_rows, options.seconds)

@@ -7,10 +7,11 @@
 
 #include <vector>
 
+#include "bind_delta_net.h"
 #include "bind_linear.h"
 #include "bind_sample.h"
 #include "cpu.h"
-#include "program.h"
+#include "issue.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -20,30 +21,12 @@ namespace {
 using samovar::Engine;
 using samovar::Program;
 
-template <class T, class... Rest>
-using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu, Rest...>;
 using Input = Array<const float>;
 using Output = Array<float>;
 using Pages = nb::ndarray<nb::c_contig, nb::device::cpu, nb::ndim<4>>;
 using Scales = Array<float, nb::ndim<3>>;
 
-// What fails here is a bug of the caller, and must not become an access to foreign memory.
-void check(bool is_sound, const char* what) {
-  if (!is_sound) throw nb::value_error(what);
-}
-
 int64_t last_axis(const Input& x) { return static_cast<int64_t>(x.shape(x.ndim() - 1)); }
-
-// Where a call goes: to the engine, now, or into a program. Lengths are checked at once; what is found in buffers, in the call.
-template <class Call>
-void issue(Engine& engine, Call call) {
-  const Engine::Timer timer(engine);
-  call(engine);
-}
-template <class Call>
-void issue(Program& program, Call call) {
-  program.add(std::move(call));
-}
 
 template <class Target>
 void embed(Target& target, int type_id, const Array<const uint8_t, nb::ndim<1>>& table,
@@ -303,4 +286,5 @@ NB_MODULE(_native, m) {
       .def("run", [](const Program& p) { issue(p.engine(), [&](Engine&) { p.run(); }); }, Free())
       .def("__len__", &Program::size);
   bind_ops(program);
+  bind_delta_net(engine, program);
 }

@@ -208,9 +208,10 @@ void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* s
 
 const Kernels& kernels() {
   static constexpr Kernels table{
-      quantise_rows, copy_row,     quantise_whole_rows, tile_rows_f32, quant_linear, int4_linear,  quantise_int4, quantise_blocks,
-      float_linear,  rms_norm,     rope,                silu_gate,     gelu_gate,    add_scaled,   route,         write_kv,
-      attend,        start_states, merge_states,        finish_states, lane_maxima,  weigh,        read_all,      dot_many};
+      quantise_rows, copy_row,      quantise_whole_rows, tile_rows_f32, quant_linear,  int4_linear,   quantise_int4, quantise_blocks,
+      float_linear,  rms_norm,      rope,                silu_gate,     gelu_gate,     add_scaled,    sigmoid_gate,  convolve,
+      delta_rule,    route,         write_kv,            attend,        start_states,  merge_states,  finish_states, lane_maxima,
+      weigh,         read_all,      dot_many};
   return table;
 }
 

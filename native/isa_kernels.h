@@ -47,6 +47,10 @@ void rope(const float* x, const float* cos, const float* sin, int64_t n_tokens, 
 void silu_gate(const float* gate, const float* up, int64_t n, float* out);
 void gelu_gate(const float* gate, const float* up, int64_t n, float* out);
 void add_scaled(const float* x, float scale, int64_t n, float* out);
+void sigmoid_gate(const float* gate, const float* x, int64_t n_gates, int64_t n_each, float* out);
+void convolve(const float* x, const float* taps, int64_t n_taps, int64_t n_channels, int64_t first, int64_t last, int64_t n_tokens,
+              bool is_first, float* inputs, float* out);
+void delta_rule(const DeltaView& d, int64_t head, int64_t first, int64_t n_tokens, bool is_first, float* memory);
 void route(const float* logits, int64_t n_experts, int64_t n_chosen, bool is_renormalised, int32_t* ids, float* weights);
 void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens,
               int64_t head_first, int64_t head_last);

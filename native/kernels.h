@@ -82,6 +82,16 @@ struct AttendView {
   KvView kv;
 };
 
+inline constexpr int64_t kMostTaps = 16, kMostKeyWidth = 256;  // of delta nets
+inline constexpr int64_t kMemoryColumns = 32;  // of a head's memory, which are computed together
+
+// A gated delta net over one sequence's rows: x_TM holds queries and keys of n_key_heads, then values of n_heads; gates_TM b, then a.
+struct DeltaView {
+  const float *x_TM, *gates_TM, *rate_H, *bias_H;
+  float* out_THU;
+  int64_t n_key_heads, n_heads, d_key, d_value;
+};
+
 struct Kernels {
   // Regroup and quantise x[first .. last) into `tiles`, which holds all rows.
   void (*quantise_rows)(const float* x_TD, int64_t n_rows, int64_t n_in, int64_t first, int64_t last, uint8_t* tiles);
@@ -120,6 +130,18 @@ struct Kernels {
   // gelu(gate) * up by the tanh formula: gate / (1 + exp(-2 u)) * up, u = sqrt(2 / pi) * (gate + 0.044715 gate^3).
   void (*gelu_gate)(const float* gate, const float* up, int64_t n, float* out);
   void (*add_scaled)(const float* x, float scale, int64_t n, float* out);  // out += scale * x, both rounded
+  // Each gate's x, n_each of them, times 1 / (1 + exp(-gate)).
+  void (*sigmoid_gate)(const float* gate, const float* x, int64_t n_gates, int64_t n_each, float* out);
+  // Of channels [first, last) of one sequence: the sum over j of taps [n_taps, n_channels] times the inputs before and of each token,
+  // fused, oldest first; times its sigmoid. `inputs` [n_taps - 1, n_channels] are the last ones, and go on; they count as zero where
+  // the first row is a sequence's first. out is not x.
+  void (*convolve)(const float* x_TM, const float* taps_JM, int64_t n_taps, int64_t n_channels, int64_t first, int64_t last,
+                   int64_t n_tokens, bool is_first, float* inputs, float* out_TM);
+  // kMemoryColumns columns, from `first` on, of the memory [d_key, d_value] of one head, token by token. With
+  // decay = exp(-rate * softplus(a + bias)): found = (k memory) * decay; memory = fma(k, (v - found) * sigmoid(b), memory * decay);
+  // out = q memory. Sums over k are fused, even and odd rows apart, ascending, then added to each other. k is multiplied with
+  // 1 / sqrt(sum of squares + 1e-6) (16 lanes, a fixed tree), q also with 1 / sqrt(d_key).
+  void (*delta_rule)(const DeltaView& d, int64_t head, int64_t first, int64_t n_tokens, bool is_first, float* memory);
   // Of one token's logits [n_experts]: ids of the n_chosen largest, largest first, equal ones in ascending order of ids; and
   // their weights, exp(logit - largest) over the sum of all of these (16 lanes, ascending, then a fixed tree), and where they are
   // renormalised, over the sum of the chosen in their order. A logit that is no number makes all weights no number.

@@ -127,6 +127,40 @@ void Engine::silu_gate(const float* x, const float* up, int64_t n, float* out) {
 
 void Engine::gelu_gate(const float* x, const float* up, int64_t n, float* out) { gate(kernels_.gelu_gate, x, up, n, out); }
 
+void Engine::sigmoid_gate(const float* gate, const float* x, int64_t n_gates, int64_t n_each, float* out) {
+  const int64_t per_item = std::max<int64_t>(1, kInlineElements / n_each);
+  pool_.for_each(ceil_div(n_gates, per_item), [&](int64_t item) {
+    const int64_t first = item * per_item, at = first * n_each;
+    kernels_.sigmoid_gate(gate + first, x + at, std::min(per_item, n_gates - first), n_each, out + at);
+  });
+}
+
+void Engine::convolve(const float* x, const float* taps, int64_t n_taps, int64_t n_channels, const SpanView& spans,
+                      const StateView& states, float* out) {
+  constexpr int64_t kChannels = 512;  // of an item
+  const int64_t n_blocks = ceil_div(n_channels, kChannels);
+  pool_.for_each(spans.n_sequences * n_blocks, [&](int64_t item) {
+    const int64_t s = item / n_blocks, first = item % n_blocks * kChannels, at = spans.row_starts[s] * n_channels;
+    kernels_.convolve(x + at, taps, n_taps, n_channels, first, std::min(n_channels, first + kChannels),
+                      spans.row_starts[s + 1] - spans.row_starts[s], spans.positions[s] == 0,
+                      states.inputs + states.slots[s] * (n_taps - 1) * n_channels, out + at);
+  });
+}
+
+void Engine::delta_rule(const DeltaView& rows, const SpanView& spans, const StateView& states) {
+  const int64_t n_blocks = ceil_div(rows.d_value, kMemoryColumns), n_items = rows.n_heads * n_blocks;
+  const int64_t n_channels = 2 * rows.n_key_heads * rows.d_key + rows.n_heads * rows.d_value;
+  pool_.for_each(spans.n_sequences * n_items, [&](int64_t item) {
+    const int64_t s = item / n_items, head = item % n_items / n_blocks, at = spans.row_starts[s];
+    DeltaView mine = rows;
+    mine.x_TM += at * n_channels;
+    mine.gates_TM += at * 2 * rows.n_heads;
+    mine.out_THU += at * rows.n_heads * rows.d_value;
+    kernels_.delta_rule(mine, head, item % n_blocks * kMemoryColumns, spans.row_starts[s + 1] - at, spans.positions[s] == 0,
+                        states.memories + (states.slots[s] * rows.n_heads + head) * rows.d_key * rows.d_value);
+  });
+}
+
 void Engine::accumulate(const float* x, int64_t n, float* out) {
   pool_.for_each(ceil_div(n, kInlineElements), [&](int64_t item) {
     const int64_t first = item * kInlineElements, last = std::min(n, first + kInlineElements);

@@ -23,6 +23,13 @@ struct SpanView {
   int64_t n_sequences, table_width;
 };
 
+// The states of a gated delta net layer, as `States` in Python, and each sequence's slot: inputs [Z, n_taps - 1, n_channels], memories
+// [Z, n_heads, d_key, d_value], slots [S], no two the same.
+struct StateView {
+  float *inputs, *memories;
+  const int32_t* slots;
+};
+
 // The rows [T, n_in] that a product takes: x itself; x normalised with the weight y [n_in]; silu(x) * y; or gelu(x) * y.
 struct Rows {
   enum Kind { kPlain, kNormed, kGated, kGeluGated } kind;
@@ -84,6 +91,11 @@ class Engine {
             int64_t n_pairs, float* out);
   void silu_gate(const float* gate, const float* up, int64_t n, float* out);
   void gelu_gate(const float* gate, const float* up, int64_t n, float* out);
+  void sigmoid_gate(const float* gate, const float* x, int64_t n_gates, int64_t n_each, float* out);
+  // Rows of all sequences [T, n_channels]; see Kernels.
+  void convolve(const float* x, const float* taps, int64_t n_taps, int64_t n_channels, const SpanView& spans, const StateView& states,
+                float* out);
+  void delta_rule(const DeltaView& rows, const SpanView& spans, const StateView& states);
   void accumulate(const float* x, int64_t n, float* out);  // out += x; they do not overlap
   void write_kv(const float* k, const float* v, const KvView& kv, const int64_t* slots, int64_t n_tokens);
   // One token id for each row, or kNothingAllowed or kNotANumber; see sample.h.

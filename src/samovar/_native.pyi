@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 _F32 = NDArray[np.float32]
 _F64 = NDArray[np.float64]
+_I32 = NDArray[np.int32]
 _I64 = NDArray[np.int64]
 _Pages = NDArray[np.generic]
 
@@ -53,6 +54,22 @@ class _Operations:
     def rope(self, x: _F32, cos: _F32, sin: _F32, out: _F32) -> None: ...
     def silu_gate(self, gate: _F32, up: _F32, out: _F32) -> None: ...
     def gelu_gate(self, gate: _F32, up: _F32, out: _F32) -> None: ...
+    def sigmoid_gate(self, gate: _F32, x: _F32, out: _F32) -> None: ...
+    def convolve(
+        self, x: _F32, taps: _F32, inputs: _F32, row_starts: _I32, positions: _I32, slots: _I32, out: _F32
+    ) -> None: ...
+    def delta_rule(
+        self,
+        x: _F32,
+        gates: _F32,
+        rate: _F32,
+        bias: _F32,
+        memories: _F32,
+        row_starts: _I32,
+        positions: _I32,
+        slots: _I32,
+        out: _F32,
+    ) -> None: ...
     def route(self, logits: _F32, is_renormalised: bool, ids: NDArray[np.int32], weights: _F32) -> None: ...
     def experts(
         self,

@@ -30,7 +30,7 @@ EXACT = Mix(name="f32", plain=F32, file_type=0)
 TINY = Shape(n_layers=4, d_model=256, n_heads=2, d_ffn=512, is_tied=True, n_kv_heads=1, vocab_size=512, max_context=256)
 # what GGUF has no keys for; and what llama.cpp does not run: qwen3moe with dense layers or without renormalisation, biases
 UNSAID = {"qwen2-yarn", "llama-yarn", "qwen2-window", "qwen3-window", "qwen3-moe-window"}
-NOT_WRITTEN = {name for name, variant in VARIANTS.items() if variant.model_type in ("gemma3_text", "phi3")}
+NOT_WRITTEN = {name for name, variant in VARIANTS.items() if variant.model_type in ("gemma3_text", "phi3", "qwen3_next")}
 OURS_ONLY = {"qwen3-moe-every-second", "qwen3-moe-8-of-13", "qwen3-moe-1-of-5", "qwen3-biased", "mistral-window"}
 
 

@@ -22,7 +22,7 @@ from tests.doctor.claimed import folder_model, gguf_model, lines, release, repor
 PARAMETERS = {
     "Qwen3-0.6B": 0.596, "Qwen3-1.7B": 1.721, "Qwen3-4B": 4.022, "Qwen3-8B": 8.191, "Qwen3-14B": 14.768, "Qwen3-32B": 32.762,
     "Qwen3-30B-A3B": 30.53, "Qwen3-235B-A22B": 235.09, "Qwen3-Coder-480B-A35B-Instruct": 480.2, "SmolLM2-135M-Instruct": 0.1345,
-    "Qwen2.5-Coder-0.5B-Instruct": 0.494, "Qwen2.5-Coder-1.5B-Instruct": 1.544,
+    "Qwen3-Next-80B-A3B-Instruct": 79.67, "Qwen2.5-Coder-0.5B-Instruct": 0.494, "Qwen2.5-Coder-1.5B-Instruct": 1.544,
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from tests.engine.random_adapters import CASES, random_adapter
 from tests.engine.random_decoders import NAMES, VOCAB, random_decoder, random_pool
 from tests.kernels.native_cases import ISAS, ops_on
 
+ADAPTABLE = tuple(name for name in NAMES if name != "qwen3_next")  # whose files mix matrices row by row
 WHO = (None, "wide", "odd", None, "one", "wide", "ends", "first", None, "odd")
 N_PROMPT, N_STEPS = 21, 4
 
@@ -81,7 +82,7 @@ def alone(runner):
 
 @pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ADAPTABLE)
 def test_a_row_has_the_same_bits_alone_and_among_rows_with_other_adapters(name: str, isa: str) -> None:
     wanted = alone(runner_on(name, ops_on(isa, 1), is_replayed=False))
     for n_threads in (1, 2):
@@ -112,7 +113,7 @@ def test_rows_without_an_adapter_have_the_bits_that_they_have_where_there_are_no
 
 
 @pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ADAPTABLE)
 def test_steps_with_adapters_are_replayed_with_the_same_bits(name: str) -> None:
     ops = ops_on(ISAS[-1], 2)
     runner, plain = runner_on(name, ops), runner_on(name, ops, is_replayed=False)

@@ -34,9 +34,7 @@ class Machine:
 
     def engine(self, kv_type, drafters=(), **options):
         config = self.model.config
-        pool = PagePool(
-            kv_type, n_pages=400, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head
-        )  # fmt: skip
+        pool = PagePool.of(config, kv_type, n_pages=400, n_sequences=65)
         return Engine(self.model, self.ops, pool, config.vocab_size, 512, start_drafters=drafters, cost=FixedCost(), **options)
 
 
@@ -88,8 +86,9 @@ def answers(machine, kv_type, asked, ways):
     limits = Limits(max_step_tokens=24, max_mixed_tokens=20) if "chunked" in ways else Limits()
     engine = machine.engine(kv_type, drafters, limits=limits, keeps_prefixes="cached" in ways or "preempted" in ways)
     if "cached" in ways:
-        for n in (33, 60, 512):  # the beginnings of texts and whole ones, each followed by something else
-            before = [Request(prompt_ids=(*r.prompt_ids[:n], 1, 2), sampling=r.sampling, task="prefill") for r in asked]
+        for n in (33, 60, 512):  # the beginnings of texts and whole ones, each as it is, and followed by something else
+            texts = [(*r.prompt_ids[:n], *more) for r in asked for more in ((), (1, 2))]
+            before = [Request(prompt_ids=text, sampling=asked[0].sampling, task="prefill") for text in texts]
             run(engine, [engine.submit(r) for r in before])
     sequences = [engine.submit(r) for r in company[:20]]
     if company:
@@ -147,7 +146,8 @@ def test_an_answer_is_the_same_to_the_last_bit_however_it_is_computed(kv_type, w
 @pytest.mark.parametrize("name", NAMES)
 def test_every_architecture_and_type_of_keys_gives_the_same_answers_in_all_ways_at_once(name, kv_type):
     asked, plain = plain_answers(name, kv_type)
-    check({n: random_machine(name, n) for n in (1, 2)}, kv_type, asked, EVERY_WAY, plain)
+    ways = tuple(way for way in EVERY_WAY if name != "qwen3_next" or way != "speculated")  # states cannot step back
+    check({n: random_machine(name, n) for n in (1, 2)}, kv_type, asked, ways, plain)
 
 
 @native

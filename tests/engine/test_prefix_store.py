@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from samovar.engine.prefix_cache import Realm
 from samovar.engine.prefix_store import collect, restore
+from samovar.engine.realm import Realm
 from samovar.kernels import PAGE_TOKENS
 from tests.engine.fakes import VOCAB, generate, ids_of, request, tiny_engine
 

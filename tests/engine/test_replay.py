@@ -36,11 +36,13 @@ class Steps:
     """Sequences of several lengths that are given the same tokens whatever runs them."""
 
     def __init__(self, model, ops, *, replayed):
-        self.pool = random_pool()
+        self.pool = random_pool(decoder=model)
         assert make_runner(model, ops, self.pool).replays is not None
         self.replays = CountingReplays(model, ops, self.pool)
         self.runner = Runner(model, ops, self.pool, self.replays if replayed else None)
         self.sequences = [Sequence(request=request([1]), token_ids=[]) for _ in range(64)]
+        for sequence in self.sequences if self.pool.states is not None else ():
+            sequence.state = self.pool.states.take(sequence.realm, ())
         self.rng = np.random.default_rng(3)
         for i, sequence in enumerate(self.sequences):
             self.run([sequence], [1 + 5 * i % 70])

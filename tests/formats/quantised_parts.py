@@ -219,10 +219,11 @@ METHODS: dict[str, Method] = {
 
 
 def write_quantised(folder: Path, weights: dict[str, torch.Tensor], method: Method) -> dict[str, torch.Tensor]:
-    """Write model.safetensors with each weight of a `_proj` quantised; returns the values that all stand for in float32."""
+    """Write model.safetensors with each weight of a `_proj`, or of several in one, quantised; returns the values that all stand
+    for in float32."""
     tensors, values = {}, {}
     for name, weight in weights.items():
-        if not name.endswith("_proj.weight"):
+        if not name.endswith(("_proj.weight", "in_proj_qkvz.weight")):
             tensors[name] = weight
             values[name] = weight.float()
             continue

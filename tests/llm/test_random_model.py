@@ -1,5 +1,6 @@
 """Random models: files that our reader and the independent one of `gguf` understand, with sane values of every type."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -11,7 +12,15 @@ from samovar.errors import BadRequest, StoreError
 from samovar.kernels.dequantise import dequantise
 from samovar.llm import LLM
 from samovar.llm.random_blocks import random_blocks
-from samovar.llm.random_model import QUANTS, SHAPES, Shape, made_up_vocabulary, random_model_bytes, write_random_model
+from samovar.llm.random_model import (
+    QUANTS,
+    SHAPES,
+    NetShape,
+    Shape,
+    made_up_vocabulary,
+    random_model_bytes,
+    write_random_model,
+)
 from samovar.tensors.dtypes import TYPE_BY_NAME
 
 TINY = Shape(n_layers=8, d_model=256, n_heads=2, d_ffn=512, is_tied=True, n_kv_heads=1, vocab_size=1024, max_context=256)
@@ -60,13 +69,30 @@ def test_an_independent_reader_finds_the_types_that_llama_quantize_chooses(tmp_p
         assert types[f"blk.{layer}.attn_norm.weight"] == "F32"
 
 
+def test_a_shape_with_delta_nets_has_the_types_that_llama_quantize_chooses_and_loads(tmp_path: Path) -> None:
+    net = NetShape(n_key_heads=2, n_value_heads=4, d_key=64, d_value=64, d_rotary=32, d_shared=256)
+    shape = Shape(
+        n_layers=4, d_model=256, n_heads=4, d_ffn=256, is_tied=False, n_kv_heads=2, vocab_size=600, n_experts=4, n_chosen=2,
+        d_expert=256, net=net,
+    )  # fmt: skip
+    assert shape.with_layers(2).net == replace(net, interval=2)
+    path = tmp_path / "next.gguf"
+    write_random_model(path, shape, "q4_k_m")
+    types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+    assert [types[f"blk.{layer}.attn_qkv.weight"] for layer in range(3)] == ["Q4_K", "Q4_K", "Q6_K"]
+    assert types["blk.0.attn_gate.weight"] == types["blk.0.ssm_out.weight"] == types["blk.3.attn_q.weight"] == "Q4_K"
+    assert types["blk.0.ssm_conv1d.weight"] == types["blk.0.ffn_gate_inp_shexp.weight"] == "F32"
+    assert "blk.3.ssm_a" not in types
+    assert np.isfinite(LLM(path, cache=False).logits([1, 2, 3, 4, 5])).all()
+
+
 def test_published_shapes_have_the_published_numbers_of_parameters() -> None:
     n_parameters = {name: random_model_bytes(shape, "f32") / 4e9 for name, shape in SHAPES.items()}
     published = {
         "qwen3-0.6b": 0.596, "qwen3-1.7b": 1.721, "qwen3-4b": 4.022, "qwen3-8b": 8.191, "qwen3-30b-a3b": 30.532,
         "qwen3-235b-a22b": 235.094, "qwen3-coder-30b-a3b": 30.532, "qwen3-coder-480b-a35b": 480.155,
         "qwen3-14b": 14.768, "qwen3-32b": 32.762, "qwen3-4b-2507": 4.022, "qwen3-30b-a3b-2507": 30.532,
-        "qwen3-235b-a22b-2507": 235.094,
+        "qwen3-235b-a22b-2507": 235.094, "qwen3-next-80b-a3b": 79.674,
     }  # fmt: skip
     assert n_parameters == pytest.approx(published, abs=5e-4)
 

@@ -59,7 +59,7 @@ def test_f32_logits_equal_those_of_transformers(name: str, isa: str | None, tiny
         assert difference(llm.logits(ids), witness_logits(model, ids)) <= TOLERANCE, n_tokens
 
 
-@pytest.mark.parametrize("name", ["qwen3-moe", "qwen3-moe-every-second"])
+@pytest.mark.parametrize("name", ["qwen3-moe", "qwen3-moe-every-second", "qwen3-next"])
 def test_experts_as_transformers_5_keeps_them_in_memory_give_the_same_logits(
     name: str, tmp_path: Path, isa: str | None, tiny_checkpoints: TinyCheckpoints
 ) -> None:
@@ -71,7 +71,8 @@ def test_experts_as_transformers_5_keeps_them_in_memory_give_the_same_logits(
 
 
 @pytest.mark.parametrize(
-    "name", ["qwen3-tied-8-to-1", "qwen3-moe-8-of-13", "qwen2-8-to-1", "llama3", "mistral", "mistral-window", "gemma3"]
+    "name",
+    ["qwen3-tied-8-to-1", "qwen3-moe-8-of-13", "qwen3-next", "qwen2-8-to-1", "llama3", "mistral", "mistral-window", "gemma3"],
 )
 def test_bf16_logits_are_as_near_to_f32_as_those_of_transformers(
     name: str, isa: str | None, tiny_checkpoints: TinyCheckpoints
@@ -114,7 +115,11 @@ def test_a_sharded_checkpoint_gives_the_same_logits(tmp_path: Path, tiny_checkpo
 
 
 @pytest.mark.parametrize(
-    "name", ["qwen3-tied-8-to-1", "qwen3-moe", "qwen3-yarn", "qwen2-8-to-1", "llama3", "mistral", "mistral-window", "gemma3"]
+    "name",
+    [
+        *("qwen3-tied-8-to-1", "qwen3-moe", "qwen3-next", "qwen3-yarn", "qwen2-8-to-1", "llama3", "mistral", "mistral-window"),
+        "gemma3",
+    ],
 )
 def test_greedy_decoding_gives_the_tokens_of_transformers(
     name: str, isa: str | None, tiny_checkpoints: TinyCheckpoints
@@ -150,6 +155,7 @@ def test_greedy_decoding_gives_the_tokens_of_transformers(
         "phi3",
         "phi3-long",
         "phi3-partial",
+        "qwen3-next",
     ],
 )
 def test_a_gguf_file_gives_the_logits_of_its_weights(name: str, type_name: str, tmp_path: Path) -> None:
@@ -160,7 +166,7 @@ def test_a_gguf_file_gives_the_logits_of_its_weights(name: str, type_name: str, 
     assert difference(llm.logits(ids), witness_logits(model, ids)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["qwen3-tied-8-to-1", "qwen3-moe", "qwen2-8-to-1", "llama3"])
+@pytest.mark.parametrize("name", ["qwen3-tied-8-to-1", "qwen3-moe", "qwen3-next", "qwen2-8-to-1", "llama3"])
 def test_q8_0_weights_are_taken_exactly_by_the_definition(name: str, tmp_path: Path) -> None:
     model = random_model(VARIANTS[name])
     round_weights(model, "Q8_0")
@@ -174,6 +180,10 @@ def test_q8_0_weights_are_taken_exactly_by_the_definition(name: str, tmp_path: P
     [
         ("qwen3-tied-8-to-1", {}),
         ("qwen3-moe", {"num_experts_per_tok": 8}),  # all of them, so that rounding makes no other choice
+        (
+            "qwen3-next",
+            {"num_experts_per_tok": 8, "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"]},
+        ),
         ("qwen2-8-to-1", {}),
         ("llama3", {}),
     ],

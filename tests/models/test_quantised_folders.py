@@ -37,6 +37,24 @@ SPARSE = Variant(
         "mlp_only_layers": [1],
     },
 )
+NEXT = Variant(
+    model_type="qwen3_next",
+    settings={
+        "hidden_size": 128,
+        "head_dim": 32,
+        "num_hidden_layers": 2,
+        "layer_types": ["linear_attention", "full_attention"],
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "num_experts": 5,
+        "num_experts_per_tok": 5,  # all, so that inputs rounded to 8 bits change no choice
+        "moe_intermediate_size": 128,
+        "shared_expert_intermediate_size": 128,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25},
+    },
+)
 OF_EXPERTS = [
     "awq-g32", "awq-g128", "gptq-4", "gptq-4-ordered", "gptq-8-asym-ordered", "fp8-blocks", "fp8-channel", "packed-4-group",
     "packed-4-group-asym", "int-8-channel", "float-block",
@@ -99,6 +117,18 @@ def test_native_products_of_experts_in_integers_are_near_those_of_transformers(n
     all_chosen = replace(SPARSE, settings=SPARSE.settings | {"num_experts_per_tok": 5})
     model, ids = quantised_folder(tmp_path, METHODS[name], all_chosen), random_ids(N_TOKENS)
     assert difference(LLM(tmp_path).logits(ids), witness_logits(model, ids)) <= 5e-2
+
+
+@pytest.mark.parametrize("name", ["fp8-blocks", "awq-g128", "gptq-4-ordered", "packed-4-group", "int-8-channel"])
+def test_matrices_that_mix_rows_of_several_are_taken_apart_in_quantised_types_too(name: str, tmp_path: Path) -> None:
+    model, ids = quantised_folder(tmp_path, METHODS[name], NEXT), random_ids(N_TOKENS)
+    kinds = {t.type.name for n, t in open_checkpoint(tmp_path).tensors.items() if n.endswith(("q_proj.weight", "qkvz.weight"))}
+    assert len(kinds) == 1
+    assert not kinds & {"F32", "F16", "BF16"}
+    wanted_TV = witness_logits(model, ids)
+    assert difference(LLM(tmp_path, isa="numpy").logits(ids), wanted_TV) <= 2e-4
+    if native_missing_reason() is None:
+        assert difference(LLM(tmp_path).logits(ids), wanted_TV) <= (2e-4 if "fp8" in name else 5e-2)
 
 
 LEFT_OUT: dict[str, dict[str, object]] = {  # as published mixtures of experts say that the router is not quantised

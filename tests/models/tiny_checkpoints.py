@@ -86,6 +86,22 @@ _GEMMA3: dict[str, object] = {
 }
 
 
+_QWEN3_NEXT: dict[str, object] = {
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "shared_expert_intermediate_size": 32,
+    "tie_word_embeddings": False,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25},
+}
+
+
 _LONG_ROPE: dict[str, object] = {
     "rope_type": "longrope",
     "rope_theta": 1e4,
@@ -135,6 +151,25 @@ VARIANTS: dict[str, Variant] = {
     "qwen3-moe-every-second": Variant(
         model_type="qwen3_moe",
         settings=_EXPERTS | {"num_hidden_layers": 5, "decoder_sparse_step": 2, "mlp_only_layers": [3], "attention_bias": True},
+    ),
+    "qwen3-next": Variant(model_type="qwen3_next", settings=_QWEN3_NEXT),
+    "qwen3-next-other-sizes": Variant(
+        model_type="qwen3_next",
+        settings=_QWEN3_NEXT
+        | {
+            "num_hidden_layers": 5,
+            "layer_types": [f"{kind}_attention" for kind in ("full", "linear", "linear", "full", "linear")],
+            "num_key_value_heads": 1,
+            "linear_num_key_heads": 3,
+            "linear_num_value_heads": 3,
+            "linear_key_head_dim": 20,
+            "linear_value_head_dim": 36,
+            "linear_conv_kernel_dim": 3,
+            "mlp_only_layers": [2],
+            "norm_topk_prob": False,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+        },
     ),
     "qwen2-tied": Variant(model_type="qwen2", settings={"tie_word_embeddings": True, "rope_parameters": _plain_rope(1e6)}),
     "qwen2-8-to-1": Variant(
@@ -238,7 +273,8 @@ def random_model(variant: Variant, dtype: torch.dtype = torch.float32, **changes
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             drawn = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(_scaled(name, drawn, variant.model_type.startswith("gemma")))
+            is_centred = variant.model_type in ("gemma3_text", "qwen3_next") and not name.endswith("linear_attn.norm.weight")
+            parameter.copy_(_scaled(name, drawn, is_centred))
     return _converted(model, dtype)
 
 
@@ -284,6 +320,8 @@ def rewrite_config_as_transformers_4(folder: Path) -> None:
         config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
         rope = rope["full_attention"]
     config["rope_theta"] = rope.pop("rope_theta")
+    if rope["rope_type"] == "default" and "partial_rotary_factor" in rope:
+        config["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.51.0"

@@ -24,10 +24,10 @@ TYPES = {
     "BF16": gguf.GGMLQuantizationType.BF16,
     "Q8_0": gguf.GGMLQuantizationType.Q8_0,
 }
-_ROUTER = "mlp.gate.weight"  # stays in f32
+_STAY_F32 = ("mlp.gate.weight", "mlp.shared_expert_gate.weight", "conv1d.weight")
 _ARCHITECTURES = {
     "qwen3": "qwen3", "qwen3_moe": "qwen3moe", "qwen2": "qwen2", "llama": "llama", "mistral": "llama", "gemma3_text": "gemma3",
-    "phi3": "phi3",
+    "phi3": "phi3", "qwen3_next": "qwen3next",
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def round_weights(model: PreTrainedModel, type_name: str) -> None:
         if scale is not None and type_name != "F32":
             scale.copy_(scale.to(torch.float16 if type_name == "F16" else torch.bfloat16))
         for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and not name.endswith(_ROUTER):
+            if parameter.ndim > 1 and not name.endswith(_STAY_F32):
                 stored = quantize(parameter.numpy(), TYPES[type_name])
                 parameter.copy_(torch.from_numpy(dequantize(stored, TYPES[type_name])))
 
@@ -68,18 +68,20 @@ def write_gguf(
             writer.add_tensor(f"rope_factors_{key}.weight", np.array(factors_R, np.float32))
     if factors_R := _rope_factors(model):
         writer.add_tensor("rope_freqs.weight", np.array(factors_R, np.float32))
-    for name, values in _parameters(model):
+    for name, values in _in_parts(model):
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         if writer.arch == "llama" and (heads := _n_heads(name, config)):
             values = _interleaved(values, heads)
         if writer.arch == "gemma3" and name.endswith("norm.weight"):
             values = values + np.float32(1)
+        if writer.arch == "qwen3next":
+            name, values = _as_qwen3next(name, values)
         module, _, kind = name.rpartition(".")
-        kept = "F32" if values.ndim == 1 or name.endswith(_ROUTER) else type_name
+        kept = "F32" if values.ndim == 1 or name.endswith(_STAY_F32) else type_name
         stored = quantize(values, TYPES[kept])
         known = next(found for table in tables if (found := table.get_name(module)))
-        writer.add_tensor(f"{known}.{kind}", stored, raw_dtype=TYPES[kept])
+        writer.add_tensor(f"{known}.{kind}" if kind else known, stored, raw_dtype=TYPES[kept])
     for name, values in (tensors or {}).items():
         writer.add_tensor(name, values)
     writer.write_header_to_file()
@@ -100,6 +102,34 @@ def _parameters(model: PreTrainedModel) -> Iterator[tuple[str, NDArray[np.float3
             yield f"{name}.weight" if name.endswith("experts.down_proj") else name, values
 
 
+def _in_parts(model: PreTrainedModel) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """All parameters, z of delta nets apart from queries, keys and values, each with the rows of all heads together."""
+    config = model.config
+    for name, values in _parameters(model):
+        if not name.endswith("in_proj_qkvz.weight"):
+            yield name, values
+            continue
+        d_key, d_group = (
+            config.linear_key_head_dim,
+            config.linear_value_head_dim * (config.linear_num_value_heads // config.linear_num_key_heads),
+        )
+        groups = torch.from_numpy(values).view(config.linear_num_key_heads, -1, values.shape[1])
+        q, k, v, z = (part.reshape(-1, values.shape[1]) for part in torch.split(groups, [d_key, d_key, d_group, d_group], 1))
+        yield name.replace("qkvz", "qkv"), torch.cat((q, k, v)).numpy()
+        yield name.replace("qkvz", "z"), z.numpy()
+
+
+def _as_qwen3next(name: str, values: NDArray[np.float32]) -> tuple[str, NDArray[np.float32]]:
+    """Norms with 1 added, rates with a minus and without a kind, no axes of length 1."""
+    if name.endswith("norm.weight") and not name.endswith("linear_attn.norm.weight"):
+        return name, values + np.float32(1)
+    if name.endswith("A_log"):
+        return f"{name}.", -np.exp(values)
+    if name.endswith("conv1d.weight"):
+        return name, values[:, 0]
+    return name.replace("dt_bias", "dt_proj.bias"), values
+
+
 def _add_sizes(writer: gguf.GGUFWriter, config: object) -> None:
     d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_name("tiny")
@@ -115,12 +145,20 @@ def _add_sizes(writer: gguf.GGUFWriter, config: object) -> None:
     writer.add_vocab_size(config.vocab_size)
     part = config.rope_parameters.get("partial_rotary_factor", 1.0)
     writer.add_rope_dimension_count(int(part * d_head))
-    if config.model_type == "qwen3_moe":
+    if config.model_type in ("qwen3_moe", "qwen3_next"):
         writer.add_expert_count(config.num_experts)
         writer.add_expert_used_count(config.num_experts_per_tok)
         writer.add_expert_feed_forward_length(config.moe_intermediate_size)
         if not config.norm_topk_prob:
             writer.add_expert_weights_norm(False)
+    if config.model_type == "qwen3_next":
+        writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
+        writer.add_ssm_conv_kernel(config.linear_conv_kernel_dim)
+        writer.add_ssm_state_size(config.linear_key_head_dim)
+        writer.add_ssm_group_count(config.linear_num_key_heads)
+        writer.add_ssm_time_step_rank(config.linear_num_value_heads)
+        writer.add_ssm_inner_size(config.linear_num_value_heads * config.linear_value_head_dim)
+        writer.add_full_attention_interval(config.layer_types.index("full_attention") + 1)
     rope = config.rope_parameters
     if config.model_type == "gemma3_text":
         rope, local = rope["full_attention"], rope["sliding_attention"]

@@ -316,6 +316,10 @@ void elementwise(Engine& engine) {
   report("silu_gate " + shape({40001}), out);
   engine.gelu_gate(gate.data(), up.data(), static_cast<int64_t>(gate.size()), out.data());
   report("gelu_gate " + shape({40001}), out);
+  engine.sigmoid_gate(gate.data(), up.data(), static_cast<int64_t>(gate.size()), 1, out.data());
+  report("sigmoid_gate " + shape({40001}), out);
+  engine.sigmoid_gate(gate.data(), up.data(), 3, 13333, out.data());
+  report("sigmoid_gate " + shape({3, 13333}), out);
   engine.accumulate(up.data(), static_cast<int64_t>(up.size()), out.data());
   report("accumulate " + shape({40001}), out);
 }
@@ -370,6 +374,38 @@ void attentions(Engine& engine) {
     attention_case(engine, kind, 8, 1, 80, random);
     attention_case(engine, kind, 4, 2, 128, random);
   }
+}
+
+// Three sequences: one that decodes, a prompt in the middle of its chunks, a new prompt over what was left in its slot.
+void delta_net_case(Engine& engine, int64_t n_key_heads, int64_t n_heads, int64_t d_key, int64_t d_value, int64_t n_taps,
+                    Random& random) {
+  const int64_t n_channels = 2 * n_key_heads * d_key + n_heads * d_value, n_rows = 30, n_slots = 4;
+  const std::vector<int32_t> starts{0, 1, 18, n_rows}, positions{600, 40, 0}, slots{2, 0, 3};
+  auto inputs = random.floats(n_slots * (n_taps - 1) * n_channels), memories = random.floats(n_slots * n_heads * d_key * d_value);
+  const auto x = random.floats(n_rows * n_channels), taps = random.floats(n_taps * n_channels), bias = random.floats(n_heads);
+  auto gates = random.floats(n_rows * 2 * n_heads), rate = random.floats(n_heads);
+  for (size_t i = 0; i < gates.size(); ++i) gates[i] *= i % 5 == 0 ? 30.0f : 1.0f;
+  for (float& r : rate) r = r < 0.0f ? -r : r;
+  std::vector<float> convolved(x.size()), out(static_cast<size_t>(n_rows * n_heads * d_value));
+  const SpanView spans{starts.data(), positions.data(), nullptr, 3, 0};
+  const StateView states{inputs.data(), memories.data(), slots.data()};
+  engine.convolve(x.data(), taps.data(), n_taps, n_channels, spans, states, convolved.data());
+  engine.delta_rule({convolved.data(), gates.data(), rate.data(), bias.data(), out.data(), n_key_heads, n_heads, d_key, d_value}, spans,
+                    states);
+  const std::string name = shape({n_key_heads, n_heads, d_key, d_value, n_taps});
+  report("convolve " + name, convolved);
+  report("convolve inputs " + name, inputs);
+  report("delta_rule " + name, out);
+  report("delta_rule memories " + name, memories);
+}
+
+void delta_nets(Engine& engine) {
+  Random random(5);
+  delta_net_case(engine, 1, 1, 1, 1, 2, random);
+  delta_net_case(engine, 2, 6, 33, 17, 5, random);
+  delta_net_case(engine, 3, 3, 20, 36, 3, random);
+  delta_net_case(engine, 1, 2, 128, 128, 4, random);
+  delta_net_case(engine, 1, 1, 256, 65, 16, random);
 }
 
 void sampling(const Kernels& kernels) {
@@ -430,5 +466,6 @@ int main(int argc, char** argv) {
   extremes(engine);
   elementwise(engine);
   attentions(engine);
+  delta_nets(engine);
   sampling(*kernels);
 }

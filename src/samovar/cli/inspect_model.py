@@ -49,7 +49,7 @@ def _facts(summary: ModelSummary) -> str:
     ]
     if config is not None:
         rows += [
-            ("layers", f"{config.n_layers} of width {config.d_model}, {_feed_forward(config)}"),
+            ("layers", f"{config.n_layers} of width {config.d_model}{_mixers(config)}, {_feed_forward(config)}"),
             ("attention", f"{config.n_heads} query heads on {config.n_kv_heads} key/value heads of width {config.d_head}"),
             ("output head", _head(config)),
             ("context", f"{config.max_context:,} tokens{_beyond(config)}"),
@@ -76,7 +76,14 @@ def _feed_forward(config: DecoderConfig) -> str:
     if (experts := config.experts) is None:
         return f"feed-forward {config.d_ffn}"
     dense = f"; {len(experts.dense_layers)} layers dense, {config.d_ffn}" if experts.dense_layers else ""
-    return f"{experts.n_experts} experts of width {experts.d_ffn}, {experts.n_chosen} for each token{dense}"
+    shared = f" beside a shared one of {config.d_shared_expert}" if config.d_shared_expert else ""
+    return f"{experts.n_experts} experts of width {experts.d_ffn}, {experts.n_chosen} for each token{shared}{dense}"
+
+
+def _mixers(config: DecoderConfig) -> str:
+    if (net := config.delta_net) is None:
+        return ""
+    return f", {len(net.layers)} of them gated delta nets with {net.n_value_heads} memories of {net.d_key} x {net.d_value}"
 
 
 def _types(summary: ModelSummary) -> str:

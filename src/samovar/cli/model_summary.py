@@ -163,8 +163,10 @@ def _sum_up(tensors: Mapping[str, Tensor]) -> tuple[TypeShare, ...]:
 
 def _memory_needs(config: DecoderConfig, weights_bytes: int, kv_type: KvType) -> tuple[MemoryNeed, ...]:
     contexts = [n for n in _CONTEXTS if n < config.max_context] + [config.max_context]
-    page_bytes = kv_page_bytes(config, kv_type)
-    return tuple(MemoryNeed(context=n, weights_bytes=weights_bytes, kv_bytes=n_pages_for(n) * page_bytes) for n in contexts)
+    page_bytes, state_bytes = kv_page_bytes(config, kv_type), config.state_bytes
+    return tuple(
+        MemoryNeed(context=n, weights_bytes=weights_bytes, kv_bytes=n_pages_for(n) * page_bytes + state_bytes) for n in contexts
+    )
 
 
 def _experts(config: DecoderConfig) -> dict[str, object] | None:

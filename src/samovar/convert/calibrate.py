@@ -19,7 +19,21 @@ from samovar.convert.importance import Importance
 from samovar.convert.source import SourceTensor, source_tensors
 from samovar.errors import BadRequest
 from samovar.formats import open_checkpoint
-from samovar.kernels import F32, PAGE_TOKENS, Activation, Experts, KvPages, Linear, LinearStack, Ops, Spans, Stack, WeightForm
+from samovar.kernels import (
+    F32,
+    PAGE_TOKENS,
+    Activation,
+    DeltaNet,
+    Experts,
+    KvPages,
+    Linear,
+    LinearStack,
+    Ops,
+    Spans,
+    Stack,
+    States,
+    WeightForm,
+)
 from samovar.llm.model_text import read_model_text
 from samovar.models.blocks import Decoder
 from samovar.models.loader import load_model
@@ -190,16 +204,35 @@ def _read(decoder: Decoder, ops: Ops, ids_T: NDArray[np.int64]) -> None:
         row_starts=np.array([0, n_tokens], np.int32),
         positions=np.zeros(1, np.int32),
         page_tables_SP=np.arange(n_pages, dtype=np.int32)[None],
+        states_S=np.zeros(1 if config.delta_net is not None else 0, np.int32),
     )
-    positions_T = np.arange(n_tokens)
+    positions_T, net = np.arange(n_tokens), config.delta_net
+    states = None
+    if net is not None:
+        states = States.empty(1, net.n_taps, net.n_channels, net.n_value_heads, net.d_key, net.d_value)
+    decoder(ids_T, positions_T, _OneLayer(ops, pages, states, spans), positions_T[::_HEAD_STEP].copy())
 
-    def attend(
-        _layer: int, q_THK: F32, k_TGK: F32, v_TGK: F32, /, *, scale: float | None = None, window: int | None = None
+
+@dataclass(frozen=True, slots=True)
+class _OneLayer:
+    """The `attend` of one window, whose layers use the same pages and the same slot for a state one after the other."""
+
+    ops: Ops
+    pages: KvPages
+    states: States | None
+    spans: Spans
+
+    def __call__(
+        self, _layer: int, q_THK: F32, k_TGK: F32, v_TGK: F32, /, *, scale: float | None = None, window: int | None = None
     ) -> F32:
-        ops.write_kv(k_TGK, v_TGK, pages, positions_T)
-        return ops.attention(q_THK, pages, spans, 1 / math.sqrt(q_THK.shape[-1]) if scale is None else scale, window)
+        self.ops.write_kv(k_TGK, v_TGK, self.pages, np.arange(len(k_TGK)))
+        scale = 1 / math.sqrt(q_THK.shape[-1]) if scale is None else scale
+        return self.ops.attention(q_THK, self.pages, self.spans, scale, window)
 
-    decoder(ids_T, positions_T, attend, positions_T[::_HEAD_STEP].copy())
+    def recur(self, _layer: int, x_TM: F32, gates_TM: F32, net: DeltaNet, /) -> F32:
+        assert self.states is not None
+        x_TM = self.ops.convolve(x_TM, net, self.states, self.spans)
+        return self.ops.delta_rule(x_TM, gates_TM, net, self.states, self.spans)
 
 
 def _of(tensor: SourceTensor, seen: dict[str, list[_Inputs]]) -> F32 | None:

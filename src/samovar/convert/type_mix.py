@@ -3,6 +3,7 @@
 Most matrices of the layers take the type that was asked for; what counts more for the result takes a finer one. Rules are
 those of `llama-quantize` (llama.cpp, `src/llama-quant.cpp`) for the presets Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0 and IQ4_NL:
 
+- `attn_qkv`, which joins queries, keys and values, counts as `attn_v`, and a shared expert's `ffn_down_shexp` as `ffn_down`;
 - the output head, and an embedding that is tied to it, take Q6_K (beside Q8_0: Q8_0); other embeddings the plain type;
 - q4_k and q5_k: `attn_v` and `ffn_down` take Q6_K in the first and last eighth of the layers and in each third between;
 - q4_0 with importance: `ffn_down` takes Q4_1 in the first eighth of the layers;
@@ -27,7 +28,7 @@ from samovar.tensors.dtypes import F16, F32, INT4_ROWS, IQ4_NL, Q4_0, Q4_1, Q4_K
 
 INT4_FILE_TYPE: Final = 1024  # llama.cpp's "guessed", the type of files that are none of its mixes
 FALLBACKS: Final = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
-_ROUTER: Final = "ffn_gate_inp"
+_STAY_F32: Final = ("ffn_gate_inp", "ffn_gate_inp_shexp", "ssm_conv1d")
 _MANY_LAYERS: Final = 80
 
 
@@ -56,8 +57,8 @@ MIXES: Final = {
 
 
 def stays_f32(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of a GGUF file is F32 beside any type: vectors, routers and what is no weight."""
-    return len(shape) == 1 or name.split(".")[-2] == _ROUTER or not name.endswith(".weight")
+    """Whether a tensor of a GGUF file is F32 beside any type: vectors, routers, taps and what is no weight."""
+    return len(shape) == 1 or name.split(".")[-2] in _STAY_F32 or not name.endswith(".weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +89,14 @@ class TypeRules:
             return Q8_0 if self.mix.plain is Q8_0 else Q6_K
         if part == "token_embd":
             return Q4_0 if self.mix.plain is INT4_ROWS else self.mix.plain
-        return self._in_layer(part.removesuffix("_exps"), int(name.split(".")[1]))
+        return self._in_layer(part.removesuffix("_exps").removesuffix("_shexp"), int(name.split(".")[1]))
 
     def _in_layer(self, part: str, layer: int) -> TensorType:
         config, plain = self.config, self.mix.plain
         is_better = self.mix.has_better and uses_more_bits(layer, config.n_layers)
         is_first_eighth = layer < config.n_layers // 8
         has_8_experts = config.experts is not None and config.experts.n_experts == 8
+        part = "attn_v" if part == "attn_qkv" else part
         if part in ("attn_k", "attn_v") and has_8_experts:
             return Q8_0
         if part == "attn_v":

@@ -16,7 +16,7 @@ from samovar.doctor.quantisation_names import (
 )
 from samovar.doctor.releases import Release
 from samovar.doctor.subject import Listed, Subject
-from samovar.models.gguf_config import gguf_tensor_name
+from samovar.models.gguf_config import folder_shape, gguf_tensor_name
 
 SECTION: Final = "weights"
 _HEAD: Final = ("output.weight", "lm_head.weight")
@@ -25,7 +25,9 @@ _FLOATS: Final = frozenset({"F32", "F16", "BF16"})
 _AGAIN: Final = "quantise the model again, or get the file from its publisher"
 _OPTIONAL: Final = frozenset({"rope_freqs.weight", "cls.output.weight", "cls.weight"})
 _MAX_PARTS: Final = 1 << 17  # layers times experts; a damaged config may ask for any number
-_LAYERED: Final = ("qwen3", "qwen3_moe", "qwen2", "llama")
+_LAYERED: Final = ("qwen3", "qwen3_moe", "qwen3_next", "qwen2", "llama")
+_SPARSE: Final = ("qwen3_moe", "qwen3_next")
+_LEFT_OUT: Final = "mtp."  # heads of Qwen3-Next that predict several tokens
 
 
 def check_layout(subject: Subject, release: Release) -> list[Finding]:
@@ -51,7 +53,8 @@ def _tensors(subject: Subject) -> Finding:
     expected = expected_tensors(figures, is_gguf=subject.is_gguf)
     if expected is None or any("experts.gate_up_proj" in name for name in subject.listed):
         return unknown(SECTION, what, f"{len(subject.listed):,}; which are expected of this architecture is not known here")
-    found = {_plain(name): entry.shape for name, entry in subject.listed.items()}
+    listed = {name: entry.shape for name, entry in subject.listed.items() if not name.startswith(_LEFT_OUT)}
+    found = {_plain(name): folder_shape(name, shape) for name, shape in listed.items()}
     missing = [n for n in expected if n not in found]
     shaped = [n for n in expected if n in found and found[n] != expected[n]]
     allowed = {*_OPTIONAL, *_HEAD, *expected}
@@ -82,11 +85,11 @@ def expected_tensors(figures: Figures, *, is_gguf: bool) -> dict[str, tuple[int,
         if n_layers * (_size(figures, "num_experts") if "num_experts" in figures else 1) > _MAX_PARTS:
             return None
         for i in range(n_layers):
-            for name, shape in _layer(figures, kind == "qwen3_moe" and _is_sparse(figures, i), is_stacked=is_gguf):
+            for name, shape in _layer(figures, i, is_gguf=is_gguf):
                 shapes[f"model.layers.{i}.{name}"] = shape
     except KeyError:
         return None
-    return {gguf_tensor_name(n): s for n, s in shapes.items()} if is_gguf else shapes
+    return {gguf_tensor_name(n, str(kind)): s for n, s in shapes.items()} if is_gguf else shapes
 
 
 def _size(figures: Figures, key: str) -> int:
@@ -109,29 +112,65 @@ def _is_sparse(figures: Figures, layer: int) -> bool:
     return is_on_step and not (isinstance(dense, list) and layer in dense)
 
 
-def _layer(figures: Figures, is_sparse: bool, *, is_stacked: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _layer(figures: Figures, index: int, *, is_gguf: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    kind, width = str(figures["model_type"]), _size(figures, "hidden_size")
+    is_net = kind == "qwen3_next" and _is_net(figures, index)
+    yield from _delta_net(figures, is_gguf=is_gguf) if is_net else _attention(figures)
+    yield "input_layernorm.weight", (width,)
+    yield "post_attention_layernorm.weight", (width,)
+    if kind not in _SPARSE or not _is_sparse(figures, index):
+        yield from _feed_forward("mlp", (), width, _size(figures, "intermediate_size"))
+        return
+    n_experts, d_ffn = _size(figures, "num_experts"), _size(figures, "moe_intermediate_size")
+    yield "mlp.gate.weight", (n_experts, width)
+    if kind == "qwen3_next":
+        yield "mlp.shared_expert_gate.weight", (1, width)
+        yield from _feed_forward("mlp.shared_expert", (), width, _size(figures, "shared_expert_intermediate_size"))
+    if is_gguf:
+        yield from _feed_forward("mlp.experts", (n_experts,), width, d_ffn)
+        return
+    for expert in range(n_experts):
+        yield from _feed_forward(f"mlp.experts.{expert}", (), width, d_ffn)
+
+
+def _is_net(figures: Figures, layer: int) -> bool:
+    """Whether this layer of Qwen3-Next is a gated delta net, as the layers are listed or by their interval."""
+    kinds = figures.get("layer_types")
+    if isinstance(kinds, list) and layer < len(kinds):
+        return bool(kinds[layer] == "linear_attention")
+    return (layer + 1) % _size(figures, "full_attention_interval") != 0
+
+
+def _delta_net(figures: Figures, *, is_gguf: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """A gated delta net of Qwen3-Next, whose z GGUF files have apart."""
+    width, n_heads, d_value = (
+        _size(figures, key) for key in ("hidden_size", "linear_num_value_heads", "linear_value_head_dim")
+    )
+    d_values = n_heads * d_value
+    n_channels = 2 * _size(figures, "linear_num_key_heads") * _size(figures, "linear_key_head_dim") + d_values
+    joined = {"qkv": n_channels, "z": d_values} if is_gguf else {"qkvz": n_channels + d_values}
+    for part, n_rows in {**joined, "ba": 2 * n_heads}.items():
+        yield f"linear_attn.in_proj_{part}.weight", (n_rows, width)
+    yield "linear_attn.conv1d.weight", (n_channels, 1, _size(figures, "linear_conv_kernel_dim"))
+    yield "linear_attn.norm.weight", (d_value,)
+    yield "linear_attn.out_proj.weight", (width, d_values)
+    for part in ("dt_bias", "minus_rate" if is_gguf else "A_log"):
+        yield f"linear_attn.{part}", (n_heads,)
+
+
+def _attention(figures: Figures) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Qwen3-Next joins queries and gates."""
     kind = str(figures["model_type"])
     width, d_head = _size(figures, "hidden_size"), _size(figures, "head_dim")
     rows = {"q": _size(figures, "num_attention_heads") * d_head, "o": width}
     rows["k"] = rows["v"] = _size(figures, "num_key_value_heads") * d_head
     for part, n_rows in rows.items():
-        yield f"self_attn.{part}_proj.weight", (n_rows, rows["q"] if part == "o" else width)
+        n_joined = 2 if kind == "qwen3_next" and part == "q" else 1
+        yield f"self_attn.{part}_proj.weight", (n_joined * n_rows, rows["q"] if part == "o" else width)
         if kind == "qwen2" and part != "o":
             yield f"self_attn.{part}_proj.bias", (n_rows,)
         if kind.startswith("qwen3") and part in "qk":
             yield f"self_attn.{part}_norm.weight", (d_head,)
-    yield "input_layernorm.weight", (width,)
-    yield "post_attention_layernorm.weight", (width,)
-    if not is_sparse:
-        yield from _feed_forward("mlp", (), width, _size(figures, "intermediate_size"))
-        return
-    n_experts, d_ffn = _size(figures, "num_experts"), _size(figures, "moe_intermediate_size")
-    yield "mlp.gate.weight", (n_experts, width)
-    if is_stacked:
-        yield from _feed_forward("mlp.experts", (n_experts,), width, d_ffn)
-        return
-    for expert in range(n_experts):
-        yield from _feed_forward(f"mlp.experts.{expert}", (), width, d_ffn)
 
 
 def _feed_forward(prefix: str, before: tuple[int, ...], width: int, d_ffn: int) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -30,7 +30,6 @@ _GGUF_KEYS: Final = {
     "linear_num_value_heads": "ssm.time_step_rank",
     "linear_key_head_dim": "ssm.state_size",
 }
-_MODEL_TYPES: Final = {"qwen3next": "qwen3_next"}
 _EMBEDDING: Final = "token_embd.weight"
 
 
@@ -60,7 +59,7 @@ def _of_gguf(subject: Subject) -> dict[str, object]:
     metadata = subject.metadata
     architecture = metadata.get("general.architecture")
     figures = {key: metadata.get(f"{architecture}.{name}") for key, name in _GGUF_KEYS.items()}
-    figures["model_type"] = _MODEL_TYPES.get(str(architecture), model_type_of(architecture))
+    figures["model_type"] = model_type_of(architecture)
     if figures["vocab_size"] is None and (embedding := subject.listed.get(_EMBEDDING)):
         figures["vocab_size"] = embedding.shape[0]
     if figures["model_type"] == "qwen3_next":

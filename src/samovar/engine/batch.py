@@ -93,7 +93,12 @@ def build_batch(slices: list[Slice]) -> Batch:
         ids_T=np.array(ids, np.int64),
         positions_T=np.array(positions, np.int64),
         slots_T=np.array(slots, np.int64),
-        spans=Spans(row_starts=np.array(row_starts, np.int32), positions=np.array(starts, np.int32), page_tables_SP=table_SP),
+        spans=Spans(
+            row_starts=np.array(row_starts, np.int32),
+            positions=np.array(starts, np.int32),
+            page_tables_SP=table_SP,
+            states_S=np.array([s.sequence.state for s in slices if s.sequence.state is not None], np.int32),
+        ),
         output_rows=np.array([row for rows in outputs for row in rows], np.int64),
         factors_T=_factors(slices),
         adapters=tuple([s.sequence.request.adapter for s in slices]) if order else (),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from samovar.engine.prefix_cache import Realm
+from samovar.engine.realm import Realm
 from samovar.engine.request import Event, Request
 from samovar.engine.sequence import Sequence
 from samovar.errors import Overloaded

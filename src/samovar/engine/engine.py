@@ -23,6 +23,7 @@ from samovar.engine.scheduler import IDLE_RANK, PRIORITY_S, Scheduler
 from samovar.engine.sequence import Sequence
 from samovar.engine.speculate import Drafter, Speculation
 from samovar.engine.step_cost import StepCost
+from samovar.engine.take_up import keep_on_the_way, put_away, take_up
 from samovar.engine.thinking import Control, ThinkingTokens
 from samovar.engine.throughput import Throughput
 from samovar.errors import BadRequest, OutOfMemory, Overloaded, SamovarError
@@ -57,8 +58,9 @@ class Engine:
     `max_tokens` do not fit into it, with the smallest YaRN factor that covers them. Without `max_tokens` the prompt alone
     decides, with one token to follow, and the answer ends where that factor does.
 
-    Each sequence is given drafters by `start_drafters`; they change how soon its tokens come, and not which. `thinking_tokens`
-    is what has to be known of a vocabulary for thoughts to be watched.
+    Each sequence is given drafters by `start_drafters`; they change how soon its tokens come, and not which. A model with
+    recurrent states has none, since those cannot step back. `thinking_tokens` is what has to be known of a vocabulary for
+    thoughts to be watched.
     """
 
     model: Model
@@ -85,7 +87,10 @@ class Engine:
         """Set up the pages and the queue."""
         self.max_context = min(self.max_context, self.pool.n_pages * PAGE_TOKENS)
         self.cache = PrefixCache(self.pool, is_on=self.keeps_prefixes)
-        limits = self.limits
+        limits, states = self.limits, self.pool.states
+        if states is not None:
+            self.start_drafters = ()
+            limits = self.limits = replace(limits, max_running=min(limits.max_running, states.n_slots - 1))
         self.decoding = Decoding(
             runner=make_runner(self.model, self.ops, self.pool),
             cache=self.cache,
@@ -147,7 +152,7 @@ class Engine:
             id=next(self._ids),
             rank=IDLE_RANK if is_idle_work else now - PRIORITY_S * request.priority,
             deadline=None if request.deadline_s is None else now + request.deadline_s,
-            leader=leader,
+            leader=None if self.pool.states is not None else leader,
             speculation=Speculation(tuple(start(request) for start in self.start_drafters)),
             max_tokens=max_tokens,
             factor=self.factor_of(request),
@@ -169,6 +174,7 @@ class Engine:
                 self._close(sequence)
             else:
                 self._share(sequence)
+                keep_on_the_way(self.cache, sequence)
                 self._report(sequence)
         return self.take_events()
 
@@ -223,6 +229,8 @@ class Engine:
         self.check(request, n_to_come=0)
         factor = self.factor_of(replace(request, task="prefill"))
         sequence = Sequence(request=request, token_ids=list(token_ids), factor=factor)
+        if (states := self.pool.states) is not None:
+            sequence.state = states.take(sequence.realm, ())
         out_TV = np.empty((len(token_ids), self.vocab_size), np.float32)
         try:
             for start in range(0, len(token_ids), self.limits.max_step_tokens):
@@ -232,6 +240,8 @@ class Engine:
                 out_TV[start : start + len(part)] = self.decoding.compute([Slice(sequence, start, part, len(part))])
         finally:
             self.pool.shrink(sequence.pages, 0)
+            if states is not None and sequence.state is not None:
+                states.leave(sequence.state, sequence.realm, ())
         return out_TV
 
     def check(self, request: Request, n_to_come: int = 1) -> None:
@@ -260,6 +270,8 @@ class Engine:
         if n_users:
             raise BadRequest(f"adapter {name!r} is in use by {n_users} requests; unload it when they have ended", param="name")
         self.cache.drop_adapter(name)
+        if self.pool.states is not None:
+            self.pool.states.drop_adapter(name)
         self.decoding.runner.unload(name)
 
     def _max_tokens(self, request: Request) -> int:
@@ -298,9 +310,7 @@ class Engine:
             and len(sequence.prompt_logprobs) < sequence.n_prompt - request.prompt_logprobs_from
         ):
             ids = ids[: request.prompt_logprobs_from + len(sequence.prompt_logprobs)]
-        match, sequence.node = self.cache.take_up(sequence.realm, ids, sequence.pages)
-        sequence.n_computed = match.n_tokens
-        sequence.n_shared = len(match.nodes) * PAGE_TOKENS
+        match = take_up(self.cache, sequence, ids)
         if not sequence.n_preempted:
             sequence.n_cached, sequence.parting = match.n_tokens, match.parting
             other = self.cache.other_factor(sequence.realm, ids)
@@ -312,9 +322,7 @@ class Engine:
     def _retire(self, sequence: Sequence) -> None:
         """Give a sequence's pages to the prefix cache."""
         self._share(sequence)
-        assert sequence.node is not None
-        self.cache.put_away(sequence.node, sequence.token_ids, sequence.pages, sequence.n_computed)
-        sequence.node, sequence.n_computed, sequence.n_shared = None, 0, 0
+        put_away(self.cache, sequence)
         sequence.n_preempted += 1
 
     def _share(self, sequence: Sequence) -> None:

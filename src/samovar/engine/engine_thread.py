@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 
 from samovar.engine.client import Deliver, OpenRequests, Ticket
 from samovar.engine.engine import Engine
-from samovar.engine.prefix_cache import Realm
+from samovar.engine.realm import Realm
 from samovar.engine.request import Ending, Event, Grammar, Request
 from samovar.errors import EngineFailed, FormatError, SamovarError
 

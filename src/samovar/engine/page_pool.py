@@ -4,8 +4,10 @@ A page holds PAGE_TOKENS tokens of all layers. The arrays are reserved at once, 
 first written, so an idle pool costs nothing.
 """
 
+from samovar.engine.state_pool import StatePool
 from samovar.errors import OutOfMemory
 from samovar.kernels import KV_DTYPES, PAGE_TOKENS, SCALE_BYTES, KvPages, KvType
+from samovar.models.config import DecoderConfig
 
 
 def page_bytes(kv_type: KvType, *, n_layers: int, n_kv_heads: int, d_head: int) -> int:
@@ -23,9 +25,19 @@ class PagePool:
     """Pages by number. Shapes as in `KvPages`; one such pair of arrays a layer.
 
     A page is free while no sequence uses it and the prefix cache does not hold it; idle while the cache alone holds it.
+    `states` are what layers keep that have no keys and values.
     """
 
-    def __init__(self, kv_type: KvType, *, n_pages: int, n_layers: int, n_kv_heads: int, d_head: int) -> None:
+    def __init__(
+        self,
+        kv_type: KvType,
+        *,
+        n_pages: int,
+        n_layers: int,
+        n_kv_heads: int,
+        d_head: int,
+        states: StatePool | None = None,
+    ) -> None:
         try:
             self.layers = tuple(KvPages.empty(kv_type, n_pages, n_kv_heads, d_head) for _ in range(n_layers))
         except MemoryError as error:
@@ -34,7 +46,7 @@ class PagePool:
                 f"keys and values of {n_pages * PAGE_TOKENS} tokens need {size / 2**30:.1f} GiB, which the system refuses; "
                 "ask for a smaller context (--ctx-size)"
             ) from error
-        self.n_pages, self.n_idle = n_pages, 0
+        self.n_pages, self.n_idle, self.states = n_pages, 0, states
         self._free = list(range(n_pages - 1, -1, -1))
         self._n_users = [0] * n_pages
         self._is_held = [False] * n_pages
@@ -82,6 +94,19 @@ class PagePool:
         if self._n_users[page] == 0:
             self.n_idle -= 1
             self._free.append(page)
+
+    @classmethod
+    def of(cls, config: DecoderConfig, kv_type: KvType, *, n_pages: int, n_sequences: int) -> "PagePool":
+        """Pages for a model; where it has recurrent states, slots for so many sequences that run, and one for a text that is
+        computed by itself. Raises OutOfMemory."""
+        return cls(
+            kv_type,
+            n_pages=n_pages,
+            n_layers=config.n_kv_layers,
+            n_kv_heads=config.n_kv_heads,
+            d_head=config.d_head,
+            states=None if config.delta_net is None else StatePool(config.delta_net, n_sequences + 1),
+        )
 
     def shrink(self, pages: list[int], n_tokens: int) -> None:
         """Take the pages past the first `n_tokens` from a sequence's list."""

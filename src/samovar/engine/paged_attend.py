@@ -1,4 +1,4 @@
-"""The `attend` of a model: keys and values live in pages."""
+"""The `attend` of a model: keys and values live in pages, recurrent states in slots."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from samovar.engine.batch import Batch
 from samovar.engine.page_pool import PagePool
-from samovar.kernels import Ops
+from samovar.kernels import DeltaNet, Ops
 
 F32 = NDArray[np.float32]
 
@@ -29,3 +29,9 @@ class PagedAttend:
         self.ops.write_kv(k_TGK, v_TGK, pages, self.batch.slots_T)
         scale = 1 / math.sqrt(q_THK.shape[-1]) if scale is None else scale
         return self.ops.attention(q_THK, pages, self.batch.spans, scale, window)
+
+    def recur(self, layer: int, x_TM: F32, gates_TM: F32, net: DeltaNet, /) -> F32:
+        """o_THU of one gated delta net."""
+        assert self.pool.states is not None
+        states, spans = self.pool.states.layers[layer], self.batch.spans
+        return self.ops.delta_rule(self.ops.convolve(x_TM, net, states, spans), gates_TM, net, states, spans)

@@ -14,10 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from samovar.engine.page_pool import PagePool, n_pages_for
+from samovar.engine.realm import Realm
 from samovar.kernels import PAGE_TOKENS
-
-Realm = tuple[str, str, int]
-"""Tenant, adapter and YaRN factor: what has to agree, beside the tokens, for keys and values to be shared."""
 
 
 @dataclass(slots=True, eq=False)

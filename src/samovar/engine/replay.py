@@ -109,6 +109,7 @@ class RecordedStep:
             row_starts=like.spans.row_starts.copy(),
             positions=like.spans.positions.copy(),
             page_tables_SP=np.zeros((len(like.spans.positions), pool.n_pages), np.int32),
+            states_S=like.spans.states_S.copy(),
         )
         batch = Batch(
             ids_T=like.ids_T.copy(), positions_T=like.positions_T.copy(), slots_T=like.slots_T.copy(), spans=spans,
@@ -136,6 +137,7 @@ class RecordedStep:
         mine.output_rows[:] = batch.output_rows
         mine.spans.row_starts[:] = spans.row_starts
         mine.spans.positions[:] = spans.positions
+        mine.spans.states_S[:] = spans.states_S
         mine.spans.page_tables_SP[:, : spans.page_tables_SP.shape[1]] = spans.page_tables_SP
         self.ops.run()
 

@@ -1,5 +1,6 @@
 """Slices of sequences to logits: the one place where the engine meets the model."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -60,7 +61,10 @@ class Runner:
 
         Raises BadRequest for a request that names an adapter which is not loaded.
         """
-        batch = build_batch(slices)
+        with self._advancing(slices):
+            return self._logits(build_batch(slices))
+
+    def _logits(self, batch: Batch) -> F32:
         adapted = self._adapted(batch)
         if self.replays is not None and (logits_SV := self.replays.logits(batch, adapted)) is not None:
             return logits_SV
@@ -74,12 +78,20 @@ class Runner:
         batch = build_batch(slices)
         angles, attend = self.model.angles(batch.positions_T, batch.factors_T), PagedAttend(self.ops, self.pool, batch)
         step = Step(self.ops, attend, *angles, self._adapted(batch), self.model.local_angles(batch.positions_T))
-        return self.model.normalised(self.model.hidden(batch.ids_T, batch.last_rows, step))
+        with self._advancing(slices):
+            return self.model.normalised(self.model.hidden(batch.ids_T, batch.last_rows, step))
 
     def labels(self, hidden_SD: F32) -> F32:
         """Logits [S, L] of the model's labels, of rows of `hidden`. For decoders that have some alone."""
         assert isinstance(self.model, Decoder)
         return self.model.label_logits(hidden_SD)
+
+    def _advancing(self, slices: list[Slice]) -> AbstractContextManager[None]:
+        """While the slices are computed, nobody may count on their states."""
+        states = self.pool.states
+        if states is None:
+            return nullcontext()
+        return states.advancing((s.sequence.state, s.start, s.end) for s in slices if s.sequence.state is not None)
 
     def _adapted(self, batch: Batch) -> tuple[AdaptedRows, ...]:
         """Who adapts which rows."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.engine.prefix_cache import Break, Node, OtherFactor, Realm
+from samovar.engine.prefix_cache import Break, Node, OtherFactor
+from samovar.engine.realm import Realm
 from samovar.engine.request import FinishReason, Grammar, Logprob, Request
 from samovar.engine.speculate import Speculation
 from samovar.engine.thinking import Control
@@ -22,7 +23,8 @@ class Sequence:
     tokens were computed by earlier requests. `counts` follow `token_ids` as far as penalties have asked for them. `speculation`
     guesses ahead, `matcher` follows the answer where it has a grammar, `control` watches thoughts and loops. `leader` has the
     same prompt, whose pages this one waits for. Tokens up to `n_reported` were told to the caller; `logprobs` are those of the
-    others. `factor` is that of YaRN (`models.long_context`), the same from the first token to the last.
+    others. `state` is the slot of its recurrent state, in models that have such; a copy of it after `n_kept` tokens is kept.
+    `factor` is that of YaRN (`models.long_context`), the same from the first token to the last.
     """
 
     request: Request
@@ -40,6 +42,8 @@ class Sequence:
     other_factor: OtherFactor | None = None
     pages: list[int] = field(default_factory=list)
     node: Node | None = None
+    state: int | None = None
+    n_kept: int = 0
     finish_reason: FinishReason | None = None
     error: SamovarError | None = None
     counts: TokenCounts = field(default_factory=TokenCounts)

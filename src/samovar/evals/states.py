@@ -32,20 +32,14 @@ class StateSource:
     """Runs a decoder over windows, with keys and values of its own."""
 
     def __init__(self, model: Decoder, ops: Ops, kv_type: KvType, max_window: int) -> None:
-        config = model.config
         self.model, self.ops = model, ops
-        self._pool = PagePool(
-            kv_type,
-            n_pages=n_pages_for(max_window),
-            n_layers=config.n_layers,
-            n_kv_heads=config.n_kv_heads,
-            d_head=config.d_head,
-        )
+        self._pool = PagePool.of(model.config, kv_type, n_pages=n_pages_for(max_window), n_sequences=1)
 
     def states(self, ids: tuple[int, ...], n_skipped: int) -> F32:
         """[R, D]: the states from which the tokens after the first `n_skipped` are foretold, R of them."""
         sequence = Sequence(request=Request(prompt_ids=ids, sampling=SamplingParams()), token_ids=list(ids))
         sequence.pages.extend(range(n_pages_for(len(ids))))
+        sequence.state = None if self._pool.states is None else 0
         first, last = n_skipped - 1, len(ids) - 1
         parts = []
         for start, part in chunks(ids, _STEP_TOKENS):

@@ -52,13 +52,16 @@ _WITH_FP8: Final = {
     "qwen3:235b-a22b-thinking-2507": "Qwen3-235B-A22B-Thinking-2507",
     "qwen3-coder:30b-a3b": "Qwen3-Coder-30B-A3B-Instruct",
     "qwen3-coder:480b-a35b": "Qwen3-Coder-480B-A35B-Instruct",
+    "qwen3-next:80b-a3b": "Qwen3-Next-80B-A3B-Instruct",
+    "qwen3-next:80b-a3b-instruct": "Qwen3-Next-80B-A3B-Instruct",
+    "qwen3-next:80b-a3b-thinking": "Qwen3-Next-80B-A3B-Thinking",
 }
 _EMBEDDING_SIZES: Final[dict[str, tuple[str, ...]]] = {
     "0.6b": ("Q8_0", "F16"),
     "4b": ("Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0", "F16"),
     "8b": ("Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0", "F16"),
 }
-_SHORTER: Final = {"30b-a3b": "30b", "235b-a22b": "235b", "480b-a35b": "480b"}
+_SHORTER: Final = {"30b-a3b": "30b", "235b-a22b": "235b", "480b-a35b": "480b", "80b-a3b": "80b"}
 
 
 def _with_gguf(name: str, repo: str, quantisations: tuple[str, ...]) -> Iterator[tuple[str, FamilyEntry]]:

@@ -2,6 +2,7 @@
 
 Shape letters: T tokens, S sequences in a batch, D width, N outputs of a linear layer, H query heads, G key/value heads,
 K head width, R rotated pairs, F ffn width, E experts, C experts chosen for a token, V vocabulary, P pages, B tokens per page.
+Of layers with a recurrent state: Z slots for states, J taps and M channels of a convolution, U width of a value head.
 
 Laws for each implementation: a row's result depends on that row alone, never on the other rows of the call, on the number
 of threads, or on how a prompt was cut into calls. Activations are float32, C-contiguous.
@@ -99,11 +100,43 @@ class Spans:
 
     Sequence s owns rows `row_starts[s]` to `row_starts[s + 1]` (int32 [S + 1]); the first of them stands at position
     `positions[s]` of its sequence (int32 [S]). `page_tables_SP` (int32) lists its pages in order; unused entries are 0.
+    `states_S` (int32) are the slots of the sequences' recurrent states, each sequence's its own; empty in models without any.
     """
 
     row_starts: NDArray[np.int32]
     positions: NDArray[np.int32]
     page_tables_SP: NDArray[np.int32]
+    states_S: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class States:
+    """The recurrent states of one gated delta net layer (Yang et al., 2024, arXiv 2412.06464), one in each slot.
+
+    `inputs_ZJM` are the last J - 1 inputs of the convolution, oldest first; `memory_ZHKU` is a matrix for each value head.
+    What a slot holds before its sequence's first token counts as zero.
+    """
+
+    inputs_ZJM: F32
+    memory_ZHKU: F32
+
+    @classmethod
+    def empty(cls, n_slots: int, n_taps: int, n_channels: int, n_heads: int, d_key: int, d_value: int) -> "States":
+        """States that are not initialised. Raises MemoryError."""
+        return cls(
+            inputs_ZJM=_aligned((n_slots, n_taps - 1, n_channels), np.dtype(np.float32)).view(np.float32),
+            memory_ZHKU=_aligned((n_slots, n_heads, d_key, d_value), np.dtype(np.float32)).view(np.float32),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaNet:
+    """What a gated delta net layer learned beside its matrices: taps of the convolution, the oldest input's first, and of each
+    value head how fast it forgets and a bias."""
+
+    taps_JM: F32
+    rate_H: F32
+    bias_H: F32
 
 
 class Linear(Protocol):
@@ -250,6 +283,10 @@ class Ops(Protocol):
         """gelu_tanh(gate) * up, see `Activation`."""
         ...
 
+    def sigmoid_gate(self, gate_TG: F32, x_TN: F32) -> F32:
+        """x / (1 + exp(-gate)), where each gate of a row is that of N / G neighbours."""
+        ...
+
     def route(self, logits_TE: F32, n_chosen: int, *, is_renormalised: bool) -> tuple[NDArray[np.int32], F32]:
         """([T, C], [T, C]): the experts of the largest logits, largest first, equal ones in ascending order, and their weights.
 
@@ -280,6 +317,21 @@ class Ops(Protocol):
         """[T, H, K]: causal attention of each row over positions 0 to its own; query head h reads kv head h // (H / G).
 
         With a `window`, a row sees the last `window` of these positions alone, and pages that no row sees are not read.
+        """
+        ...
+
+    def convolve(self, x_TM: F32, net: DeltaNet, states: States, spans: Spans) -> F32:
+        """[T, M]: silu(sum over j of taps_JM[j] * the input J - 1 - j tokens before), and the inputs kept for what follows."""
+        ...
+
+    def delta_rule(self, x_TM: F32, gates_TM: F32, net: DeltaNet, states: States, spans: Spans) -> F32:
+        """[T, H, U]: what each token reads from the memories of the value heads, which it changes first.
+
+        x holds G queries, then G keys of width K, then H values of width U; value head h has query and key h // (H / G). Both
+        are divided by sqrt(sum of squares + 1e-6), queries also by sqrt(K). gates_TM [T, 2 H] holds b, then a, of each value
+        head. With decay = exp(-rate * softplus(a + bias)),
+            memory = decay * memory;  memory += k (v - k memory) / (1 + exp(-b));  out = q memory,
+        token by token, so that it does not matter how a prompt was cut.
         """
         ...
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.errors import OutOfMemory, SamovarError
-from samovar.kernels import F32, Activation, Experts, KvPages, Linear, Spans, WeightForm
+from samovar.kernels import F32, Activation, DeltaNet, Experts, KvPages, Linear, Spans, States, WeightForm
 from samovar.kernels.codebooks import CODEBOOK_TYPES, codebook
 from samovar.kernels.cores import usable_cores
 from samovar.kernels.finite import scales_not_finite
@@ -246,6 +246,12 @@ class NativeOps:
         self._target.gelu_gate(gate_TF, up_TF, out_TF)
         return out_TF
 
+    def sigmoid_gate(self, gate_TG: F32, x_TN: F32) -> F32:
+        """The exponential is within 2 units in the last place."""
+        out_TN = self._new(*x_TN.shape)
+        self._target.sigmoid_gate(gate_TG, x_TN, out_TN)
+        return out_TN
+
     def route(self, logits_TE: F32, n_chosen: int, *, is_renormalised: bool) -> tuple[NDArray[np.int32], F32]:
         """The exponential is within 2 units in the last place."""
         ids_TC, weights_TC = self._new(len(logits_TE), n_chosen).view(np.int32), self._new(len(logits_TE), n_chosen)
@@ -278,6 +284,19 @@ class NativeOps:
         )  # fmt: skip
         return out_THK
 
+    def convolve(self, x_TM: F32, net: DeltaNet, states: States, spans: Spans) -> F32:
+        """Channels are independent; taps are summed with fused products, the oldest input's first."""
+        out_TM = self._new(*x_TM.shape)
+        self._target.convolve(x_TM, net.taps_JM, states.inputs_ZJM, *_places(spans), out_TM)
+        return out_TM
+
+    def delta_rule(self, x_TM: F32, gates_TM: F32, net: DeltaNet, states: States, spans: Spans) -> F32:
+        """Columns of the memories are independent; sums over the key width have the order that `native/kernels.h` gives."""
+        _, n_heads, _, d_value = states.memory_ZHKU.shape
+        out_THU = self._new(len(x_TM), n_heads, d_value)
+        self._target.delta_rule(x_TM, gates_TM, net.rate_H, net.bias_H, states.memory_ZHKU, *_places(spans), out_THU)
+        return out_THU
+
     def sample(self, logits_SV: F32, batch: SampleBatch) -> NDArray[np.int64]:
         """The same ids as the definition; sorts no more candidates than top-k and top-p need."""
         ids_S = np.empty(len(logits_SV), np.int64)
@@ -298,6 +317,11 @@ def _n_weights(tensor: Tensor) -> int:
 def _arrays(pages: KvPages) -> tuple[int, NDArray[np.generic], NDArray[np.generic], F32, F32]:
     """Pages as the compiled code takes them."""
     return _KIND[pages.type], pages.k_PGKB, pages.v_PGBK, pages.k_scale_PGB, pages.v_scale_PGB
+
+
+def _places(spans: Spans) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Spans as the compiled code takes them for recurrent states."""
+    return spans.row_starts, spans.positions, spans.states_S
 
 
 def _native() -> ModuleType:

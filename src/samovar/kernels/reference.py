@@ -9,10 +9,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.kernels import F32, PAGE_TOKENS, Activation, Experts, KvPages, Linear, LinearStack, Spans, Stack, WeightForm
+from samovar.kernels import (
+    F32,
+    PAGE_TOKENS,
+    Activation,
+    DeltaNet,
+    Experts,
+    KvPages,
+    Linear,
+    LinearStack,
+    Spans,
+    Stack,
+    States,
+    WeightForm,
+)
 from samovar.kernels.dequantise import dequantise
 from samovar.kernels.finite import has_finite_scales, scales_not_finite
 from samovar.kernels.int4 import dequantise_int4, not_finite, quantise_int4
+from samovar.kernels.reference_delta_net import convolve, delta_rule
 from samovar.kernels.reference_sample import choose
 from samovar.kernels.sample_batch import SampleBatch, refuse_failed
 from samovar.tensors import dtypes
@@ -144,6 +158,13 @@ class ReferenceOps:
             out: F32 = gate_TF / (1 + np.exp(minus_twice_u)) * up_TF
         return out
 
+    def sigmoid_gate(self, gate_TG: F32, x_TN: F32) -> F32:
+        """x / (1 + exp(-gate))."""
+        with np.errstate(over="ignore"):  # as in silu_gate
+            share_TG: F32 = 1 + np.exp(-gate_TG)
+        n_tokens, n_gates = gate_TG.shape
+        return (x_TN.reshape(n_tokens, n_gates, -1) / share_TG[..., None]).reshape(x_TN.shape)
+
     def route(self, logits_TE: F32, n_chosen: int, *, is_renormalised: bool) -> tuple[NDArray[np.int32], F32]:
         """Sort all, and take the first."""
         ids_TC = np.argsort(-logits_TE, axis=1, kind="stable")[:, :n_chosen].astype(np.int32)
@@ -199,6 +220,14 @@ class ReferenceOps:
                 weights /= weights.sum(axis=-1, keepdims=True)
                 out_THK[row] = np.matmul(weights, v_GCK[:, first:n_visible]).reshape(out_THK.shape[1:])
         return out_THK
+
+    def convolve(self, x_TM: F32, net: DeltaNet, states: States, spans: Spans) -> F32:
+        """See `reference_delta_net`."""
+        return convolve(x_TM, net, states, spans)
+
+    def delta_rule(self, x_TM: F32, gates_TM: F32, net: DeltaNet, states: States, spans: Spans) -> F32:
+        """See `reference_delta_net`."""
+        return delta_rule(x_TM, gates_TM, net, states, spans)
 
     def sample(self, logits_SV: F32, batch: SampleBatch) -> NDArray[np.int64]:
         """Row by row; see `reference_sample`."""

@@ -12,19 +12,19 @@ from samovar.engine.engine import Engine, Limits, StartDrafter
 from samovar.engine.engine_thread import EngineThread
 from samovar.engine.ngram_drafter import NgramDrafter
 from samovar.engine.page_pool import PagePool
-from samovar.errors import FormatError, StoreError
+from samovar.errors import FormatError, StoreError, UnsupportedModel
 from samovar.formats import open_checkpoint
 from samovar.formats.cache import CacheStore
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hub import default_cache, default_store, resolve
 from samovar.kernels import PAGE_TOKENS, KvType
 from samovar.llm.engine_stats import EngineStats, engine_stats
-from samovar.llm.memory import Budget, available_bytes
+from samovar.llm.memory import Budget, available_bytes, size
 from samovar.llm.model_card import read_card
 from samovar.llm.model_settings import ModelSettings
 from samovar.llm.model_text import ModelText, read_model_text, with_template
 from samovar.llm.setup import choose_ops, kv_type_for
-from samovar.llm.speculation import check_same_vocabulary
+from samovar.llm.speculation import check_no_speculation, check_same_vocabulary
 from samovar.llm.thinking_tokens import thinking_tokens
 from samovar.models.blocks import Decoder
 from samovar.models.config import DecoderConfig
@@ -95,6 +95,11 @@ class LocalModel:
                 f"the context is {self.max_context} tokens, as far as the memory goes; "
                 f"the model takes {self.model.config.max_context}"
             )
+        if self._has_fewer_streams:
+            lines.append(
+                f"{self._n_streams} requests run at once, as far as the memory goes: each takes "
+                f"{size(self.config.state_bytes)} for its recurrent state, however short it is"
+            )
         return tuple(lines)
 
     def load_adapter(self, name: str, path: str) -> None:
@@ -113,6 +118,7 @@ class LocalModel:
         """Write what the prefix cache holds to a file in `folder`; the tokens. Raises StoreError where the disk refuses."""
         from samovar.engine.prefix_store import collect
 
+        self._check_prefixes_alone()
         meta, sections = self.client.call(lambda engine: collect(engine.cache))
         store = CacheStore(Path(folder))
         if store.write(_PREFIXES, self._prefix_key(), meta, sections) is None:
@@ -128,6 +134,7 @@ class LocalModel:
         """
         from samovar.engine.prefix_store import restore
 
+        self._check_prefixes_alone()
         store, key = CacheStore(Path(folder)), self._prefix_key()
         file = store.open(_PREFIXES, key)
         if file is None and store.has(_PREFIXES, key):
@@ -147,6 +154,13 @@ class LocalModel:
         """Numbers of the engine."""
         return engine_stats(self.engine)
 
+    def _check_prefixes_alone(self) -> None:
+        if self.config.delta_net is not None:
+            raise UnsupportedModel(
+                f"{self.path}: prefixes of {self.config.architecture} models are not saved, since keys and values are of no "
+                "use there without recurrent states; the prefix cache of a running model works"
+            )
+
     def _prefix_key(self) -> str:
         """Stands for all that keys and values depend on beside the tokens."""
         parts = (__version__, PAGE_TOKENS, self._checkpoint.identity, self._weights, self.kv_type)
@@ -164,12 +178,15 @@ class LocalModel:
         longest = config.max_context if self._long_context is None else self._long_context.longest
         self.max_context, n_pages = budget.choose(config, self.kv_type, settings.max_context, settings.max_streams, longest)
         self._is_context_cut = settings.max_context is None and self.max_context < config.max_context
-        return PagePool(
-            self.kv_type, n_pages=n_pages, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head
-        )
+        self._n_streams = budget.n_sequences(config, settings.max_streams)
+        self._has_fewer_streams = self._n_streams < settings.max_streams
+        return PagePool.of(config, self.kv_type, n_pages=n_pages, n_sequences=self._n_streams)
 
     def _drafters(self, settings: ModelSettings, progress: Progress | None) -> tuple[StartDrafter, ...]:
         """What guesses ahead; the draft model is opened for it."""
+        if self.config.delta_net is not None:
+            check_no_speculation(self.path, settings.speculation, settings.draft)
+            return ()
         drafters: list[StartDrafter] = [lambda _: NgramDrafter()] if settings.speculation in ("auto", "ngram") else []
         if settings.draft is not None:
             from samovar.engine.draft_model import DraftModel  # start-up waits for imports, and few ask for it
@@ -186,6 +203,8 @@ class LocalModel:
             )
             self.draft = LocalModel(own, progress)
             self.draft.card.check_writes_text()
+            if self.draft.config.delta_net is not None:
+                check_no_speculation(self.draft.path, "draft", settings.draft)
             check_same_vocabulary(self.text.tokenizer, self.draft.text.tokenizer, self.draft.path)
             drafters.append(DraftModel(self.draft.engine).start)
         return tuple(drafters)

@@ -34,7 +34,7 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/
 
 def kv_page_bytes(config: DecoderConfig, kv_type: KvType) -> int:
     """Bytes of one page of this model's keys and values."""
-    return page_bytes(kv_type, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head)
+    return page_bytes(kv_type, n_layers=config.n_kv_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head)
 
 
 def other_bytes(vocab_size: int, max_streams: int) -> int:
@@ -48,6 +48,11 @@ def expert_bytes(config: DecoderConfig) -> int:
     if config.experts is None:
         return 0
     return _EXPERT_ROWS * (16 * config.d_model + 14 * config.experts.d_ffn)
+
+
+def states_bytes(config: DecoderConfig, n_sequences: int) -> int:
+    """What recurrent states take, with one to spare (`engine.page_pool.PagePool.of`); 0 in models without any."""
+    return (n_sequences + 1) * config.state_bytes
 
 
 def size(n_bytes: int) -> str:
@@ -64,11 +69,19 @@ class Budget:
     free: int
     packed: int
 
-    def for_pages(self, other: int) -> int:
-        """What keys and values may take, where `other` bytes go to all else."""
+    def for_sequences(self, other: int) -> int:
+        """What keys, values and states may take, where `other` bytes go to all else."""
         if self.asked is None:
             return max(0, self.free - self.packed)
         return max(0, self.asked - self.packed - other)
+
+    def n_sequences(self, config: DecoderConfig, max_streams: int) -> int:
+        """Sequences that may run at once: `max_streams`, but no more than have recurrent states, with one to spare, in half of
+        what is left beside the weights."""
+        if not config.state_bytes:
+            return max_streams
+        left = self.for_sequences(other_bytes(config.vocab_size, max_streams) + expert_bytes(config))
+        return max(1, min(max_streams, left // 2 // config.state_bytes - 1))
 
     def choose(
         self,
@@ -87,7 +100,9 @@ class Budget:
         longest = longest or config.max_context
         per_page = kv_page_bytes(config, kv_type)
         other = other_bytes(config.vocab_size, max_streams) + expert_bytes(config)
-        for_pages = self.for_pages(other)
+        states = states_bytes(config, self.n_sequences(config, max_streams))
+        for_pages = max(0, self.for_sequences(other) - states)
+        other += states
         n_fitting = for_pages // per_page
         if max_context is not None and not 1 <= max_context <= longest:
             raise BadRequest(

@@ -24,8 +24,34 @@ from samovar.tensors.stored import StoredTensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetShape:
+    """What a Qwen3-Next model has beside: gated delta nets in all layers but every `interval`th, heads that are rotated in
+    part, and a shared expert."""
+
+    n_key_heads: int = 16
+    n_value_heads: int = 32
+    d_key: int = 128
+    d_value: int = 128
+    n_taps: int = 4
+    interval: int = 4
+    d_rotary: int = 64
+    d_shared: int = 512
+
+    @property
+    def d_values(self) -> int:
+        """Width of the values of all heads."""
+        return self.n_value_heads * self.d_value
+
+    @property
+    def n_channels(self) -> int:
+        """Width of queries, keys and values of all heads."""
+        return 2 * self.n_key_heads * self.d_key + self.d_values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The sizes of a Qwen3 model. Widths in elements. Where there are experts, all layers have them, of width `d_expert`."""
+    """The sizes of a Qwen3 model, or with a `net` of a Qwen3-Next one. Widths in elements. Where there are experts, all layers
+    have them, of width `d_expert`."""
 
     n_layers: int
     d_model: int
@@ -40,10 +66,12 @@ class Shape:
     n_experts: int = 0
     n_chosen: int = 8
     d_expert: int = 0
+    net: NetShape | None = None
 
     def with_layers(self, n_layers: int) -> "Shape":
-        """The same, cut to some layers."""
-        return replace(self, n_layers=n_layers)
+        """The same, cut to some layers, of which the last is attention."""
+        net = self.net and replace(self.net, interval=min(self.net.interval, n_layers))
+        return replace(self, n_layers=n_layers, net=net)
 
 
 _30B_A3B: Final = Shape(
@@ -69,6 +97,10 @@ SHAPES: Final = {
     "qwen3-coder-480b-a35b": Shape(
         n_layers=62, d_model=6144, n_heads=96, d_ffn=8192, is_tied=False, n_experts=160, d_expert=2560,
         rope_theta=1e7, max_context=262_144,
+    ),
+    "qwen3-next-80b-a3b": Shape(
+        n_layers=48, d_model=2048, n_heads=16, d_ffn=5120, is_tied=False, n_kv_heads=2, d_head=256, n_experts=512, n_chosen=10,
+        d_expert=512, rope_theta=1e7, max_context=262_144, net=NetShape(),
     ),
 }  # fmt: skip
 
@@ -104,7 +136,7 @@ QUANTS: Final = {
         Quant("f32", F32, F32),
     )
 }
-_HALF_BETTER: Final = ("attn_v", "ffn_down", "ffn_down_exps")
+_HALF_BETTER: Final = ("attn_v", "attn_qkv", "ffn_down", "ffn_down_exps", "ffn_down_shexp")
 _N_ORDINARY: Final = 151_643
 _CONTROL: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
@@ -178,36 +210,93 @@ def _metadata(shape: Shape, quant: str) -> dict[str, MetadataValue]:
         sizes |= {"expert_count": shape.n_experts, "expert_used_count": shape.n_chosen}
         sizes |= {"expert_feed_forward_length": shape.d_expert}
     architecture = "qwen3moe" if shape.n_experts else "qwen3"
+    if (net := shape.net) is not None:
+        architecture = "qwen3next"
+        sizes |= {
+            "expert_shared_feed_forward_length": net.d_shared, "full_attention_interval": net.interval,
+            "rope.dimension_count": net.d_rotary, "ssm.conv_kernel": net.n_taps, "ssm.group_count": net.n_key_heads,
+            "ssm.state_size": net.d_key, "ssm.time_step_rank": net.n_value_heads, "ssm.inner_size": net.d_values,
+        }  # fmt: skip
     named: dict[str, MetadataValue] = {"general.architecture": architecture, "general.name": f"random weights, {quant}"}
     return named | {f"{architecture}.{key}": value for key, value in sizes.items()}
 
 
 def _plans(shape: Shape, quant: Quant) -> list[TensorPlan]:
     """Every tensor of the model, in the order of the file."""
-    d, d_query, d_key = shape.d_model, shape.n_heads * shape.d_head, shape.n_kv_heads * shape.d_head
-    matrices: dict[str, tuple[int, ...]] = {
-        "attn_q": (d_query, d), "attn_k": (d_key, d), "attn_v": (d_key, d), "attn_output": (d, d_query),
-    }  # fmt: skip
-    if shape.n_experts:
-        wide, narrow = (shape.n_experts, shape.d_expert, d), (shape.n_experts, d, shape.d_expert)
-        matrices |= {"ffn_gate_exps": wide, "ffn_up_exps": wide, "ffn_down_exps": narrow}
-    else:
-        matrices |= {"ffn_gate": (shape.d_ffn, d), "ffn_up": (shape.d_ffn, d), "ffn_down": (d, shape.d_ffn)}
-    norms = {"attn_norm": d, "attn_q_norm": shape.d_head, "attn_k_norm": shape.d_head, "ffn_norm": d}
+    d = shape.d_model
     seeds, embedding = itertools.count(1), (shape.vocab_size, d)
     plans = [_matrix("token_embd", quant.head if shape.is_tied else quant.layers, embedding, next(seeds))]
-    plans += [_ones("output_norm", d)]
+    plans += [_ones("output_norm.weight", d)]
     if not shape.is_tied:
         plans.append(_matrix("output", quant.head, embedding, next(seeds)))
     for layer in range(shape.n_layers):
-        plans += [_ones(f"blk.{layer}.{name}", width) for name, width in norms.items()]
+        is_net = shape.net is not None and (layer + 1) % shape.net.interval != 0
+        matrices, norms = (_delta_net if is_net else _attention)(shape)
+        matrices |= _feed_forward(shape)
+        norms |= {"attn_norm": d, "ffn_norm" if shape.net is None else "post_attention_norm": d}
+        plans += [_ones(f"blk.{layer}.{name}.weight", width) for name, width in norms.items()]
+        if is_net:
+            plans += _rates(f"blk.{layer}", shape, next(seeds))
         is_better = quant.better is not None and uses_more_bits(layer, shape.n_layers)
         for name, matrix in matrices.items():
             type_ = quant.better if is_better and name in _HALF_BETTER and quant.better else quant.layers
             plans.append(_matrix(f"blk.{layer}.{name}", type_, matrix, next(seeds)))
         if shape.n_experts:
             plans.append(_matrix(f"blk.{layer}.ffn_gate_inp", F32, (shape.n_experts, d), next(seeds)))
+        if shape.net is not None:
+            plans.append(_matrix(f"blk.{layer}.ffn_gate_inp_shexp", F32, (1, d), next(seeds)))
     return plans
+
+
+_Matrices = dict[str, tuple[int, ...]]
+_Norms = dict[str, int]
+
+
+def _attention(shape: Shape) -> tuple[_Matrices, _Norms]:
+    """Of a layer with keys and values; Qwen3-Next joins queries and gates."""
+    d, d_query, d_key = shape.d_model, shape.n_heads * shape.d_head, shape.n_kv_heads * shape.d_head
+    d_gates = 0 if shape.net is None else d_query
+    matrices = {
+        "attn_q": (d_query + d_gates, d), "attn_k": (d_key, d), "attn_v": (d_key, d), "attn_output": (d, d_query),
+    }  # fmt: skip
+    return dict(matrices), {"attn_q_norm": shape.d_head, "attn_k_norm": shape.d_head}
+
+
+def _delta_net(shape: Shape) -> tuple[_Matrices, _Norms]:
+    """Of a layer with recurrent states."""
+    d, net = shape.d_model, shape.net
+    assert net is not None
+    matrices = {
+        "attn_qkv": (net.n_channels, d), "attn_gate": (net.d_values, d), "ssm_ba": (2 * net.n_value_heads, d),
+        "ssm_out": (d, net.d_values),
+    }  # fmt: skip
+    return dict(matrices), {"ssm_norm": net.d_value}
+
+
+def _feed_forward(shape: Shape) -> _Matrices:
+    d, n_experts, d_expert, net = shape.d_model, shape.n_experts, shape.d_expert, shape.net
+    if not n_experts:
+        return {"ffn_gate": (shape.d_ffn, d), "ffn_up": (shape.d_ffn, d), "ffn_down": (d, shape.d_ffn)}
+    wide, narrow = (n_experts, d_expert, d), (n_experts, d, d_expert)
+    shared: _Matrices = {}
+    if net is not None:
+        shared = {"ffn_gate_shexp": (net.d_shared, d), "ffn_up_shexp": (net.d_shared, d), "ffn_down_shexp": (d, net.d_shared)}
+    return {"ffn_gate_exps": wide, "ffn_up_exps": wide, "ffn_down_exps": narrow} | shared
+
+
+def _rates(layer: str, shape: Shape, seed: int) -> list[TensorPlan]:
+    """What a delta net has beside matrices: taps, and minus the rates and the biases of the value heads."""
+    net = shape.net
+    assert net is not None
+
+    def minus_ones() -> tuple[NDArray[np.uint8]]:
+        return (np.full(net.n_value_heads, -1, "<f4").view(np.uint8),)
+
+    return [
+        _matrix(f"{layer}.ssm_conv1d", F32, (net.n_channels, net.n_taps), seed),
+        TensorPlan(name=f"{layer}.ssm_a", type=F32, shape=(net.n_value_heads,), fill=minus_ones),
+        _ones(f"{layer}.ssm_dt.bias", net.n_value_heads),
+    ]
 
 
 def uses_more_bits(layer: int, n_layers: int) -> bool:
@@ -228,7 +317,7 @@ def _matrix(name: str, type_: TensorType, shape: tuple[int, ...], seed: int) -> 
 
 
 def _ones(name: str, width: int) -> TensorPlan:
-    return TensorPlan(name=f"{name}.weight", type=F32, shape=(width,), fill=lambda: (np.ones(width, "<f4").view(np.uint8),))
+    return TensorPlan(name=name, type=F32, shape=(width,), fill=lambda: (np.ones(width, "<f4").view(np.uint8),))
 
 
 def made_up_vocabulary(vocab_size: int) -> dict[str, MetadataValue]:

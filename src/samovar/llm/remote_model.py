@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Literal
 
 from samovar.engine.client import Deliver, OpenRequests, Ticket
-from samovar.engine.prefix_cache import Realm
+from samovar.engine.realm import Realm
 from samovar.engine.request import Ending, Event, Request, check_request
 from samovar.errors import EngineFailed, SamovarError
 from samovar.formats import open_checkpoint

@@ -21,6 +21,16 @@ def check_speculation(mode: object, draft: str | Path | None) -> None:
         raise BadRequest(f"speculation is {mode!r}, which leaves the draft model unused; take 'auto'", param="speculation")
 
 
+def check_no_speculation(path: Path, mode: SpeculationMode, draft: str | Path | None) -> None:
+    """Raises UnsupportedModel where speculation was asked for with a model that has recurrent states: they cannot step back
+    from a wrong guess."""
+    if mode in ("ngram", "draft") or draft is not None:
+        raise UnsupportedModel(
+            f"{path}: speculation is not implemented for models with recurrent states, neither to speed them up nor with them "
+            "as the draft; leave it out"
+        )
+
+
 def check_same_vocabulary(target: Tokenizer, draft: Tokenizer, draft_path: Path) -> None:
     """Raises UnsupportedModel where the two models spell a token differently. Rows that only pad a vocabulary do not count."""
     if (difference := first_difference(target, draft)) is not None:

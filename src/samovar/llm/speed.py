@@ -40,7 +40,7 @@ def bench_engine(llm: LLM, *, n_streams: int, n_tokens: int) -> Engine:
     """An engine of its own on the model's weights, with pages for as many streams of as many tokens. Raises OutOfMemory."""
     config = llm.model.config
     n_pages = n_streams * n_pages_for(n_tokens)
-    pool = PagePool(llm.kv_type, n_pages=n_pages, n_layers=config.n_layers, n_kv_heads=config.n_kv_heads, d_head=config.d_head)
+    pool = PagePool.of(config, llm.kv_type, n_pages=n_pages, n_sequences=n_streams)
     limits = Limits(max_running=max(64, n_streams))
     long = config.long_context
     n_context = min(n_tokens, config.max_context if long is None else long.longest)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from samovar.models import gemma3, llama, mistral, phi3, qwen2, qwen3, qwen3_moe
+from samovar.models import gemma3, llama, mistral, phi3, qwen2, qwen3, qwen3_moe, qwen3_next
 from samovar.models.blocks import Layer
 from samovar.models.config import DecoderConfig
 from samovar.models.weights import WeightSource
@@ -26,4 +26,5 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2": Architecture(qwen2.read_config, qwen2.load_layer),
     "qwen3": Architecture(qwen3.read_config, qwen3.load_layer),
     "qwen3_moe": Architecture(qwen3_moe.read_config, qwen3_moe.load_layer),
+    "qwen3_next": Architecture(qwen3_next.read_config, qwen3_next.load_layer),
 }

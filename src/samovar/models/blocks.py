@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.kernels import Activation, Linear, Ops
+from samovar.kernels import Activation, DeltaNet, Linear, Ops
 from samovar.models.config import DecoderConfig
 from samovar.models.lora import AdaptedRows
 from samovar.models.weights import Projection, WeightSource
@@ -24,12 +24,20 @@ F32 = NDArray[np.float32]
 class Attend(Protocol):
     """(layer, q_THK, k_TGK, v_TGK) -> o_THK: stores the keys and values, and attends to what precedes.
 
-    That is all, or the last `window` positions, the token's own among them. `scale` None is 1 / sqrt(head width).
+    That is all, or the last `window` positions, the token's own among them. `scale` None is 1 / sqrt(head width). Layers are
+    counted among those that keep keys and values.
     """
 
     def __call__(
         self, layer: int, q_THK: F32, k_TGK: F32, v_TGK: F32, /, *, scale: float | None = None, window: int | None = None
     ) -> F32: ...
+
+    def recur(self, layer: int, x_TM: F32, gates_TM: F32, net: DeltaNet, /) -> F32:
+        """[T, H, U]: x convolved, and what the sequences' memories answer to it, see `Ops.delta_rule`; their states go on.
+
+        Layers are counted among those that have such states.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

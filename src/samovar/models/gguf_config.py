@@ -25,10 +25,16 @@ _SIZES = {
     "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
     "expert_weights_norm": "norm_topk_prob",
+    "full_attention_interval": "full_attention_interval",
+    "ssm.conv_kernel": "linear_conv_kernel_dim",
+    "ssm.group_count": "linear_num_key_heads",
+    "ssm.state_size": "linear_key_head_dim",
+    "ssm.time_step_rank": "linear_num_value_heads",
 }
 # Architectures that have another name in Hugging Face's configs, and the way back.
-_MODEL_TYPES = {"gemma3": "gemma3_text", "qwen3moe": "qwen3_moe"}
-_ARCHITECTURES = {"gemma3_text": "gemma3", "mistral": "llama", "qwen3_moe": "qwen3moe"}
+_MODEL_TYPES = {"gemma3": "gemma3_text", "qwen3moe": "qwen3_moe", "qwen3next": "qwen3_next"}
+_ARCHITECTURES = {"gemma3_text": "gemma3", "mistral": "llama", "qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next"}
+PREDICTING_LAYERS = "nextn_predict_layers"
 _SOFTMAX = 1  # of `expert_gating_func`
 # those of pooling are read by `models.outputs` and `llm.recipe`
 _HARMLESS = frozenset({"rope.scaling.finetuned", "tensor_data_layout", "pooling_type", "classifier.output_labels"})
@@ -49,6 +55,15 @@ _LAYER_NAMES = {
     "mlp.experts.gate_proj": "ffn_gate_exps",
     "mlp.experts.up_proj": "ffn_up_exps",
     "mlp.experts.down_proj": "ffn_down_exps",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_expert.up_proj": "ffn_up_shexp",
+    "mlp.shared_expert.down_proj": "ffn_down_shexp",
+    "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    "linear_attn.in_proj_qkvz": "ssm_in",
+    "linear_attn.in_proj_ba": "ssm_ba",
+    "linear_attn.conv1d": "ssm_conv1d",
+    "linear_attn.norm": "ssm_norm",
+    "linear_attn.out_proj": "ssm_out",
 }
 _OWN_LAYER_NAMES = {
     "gemma3_text": {
@@ -57,7 +72,15 @@ _OWN_LAYER_NAMES = {
         "post_feedforward_layernorm": "post_ffw_norm",
     },
     "phi3": {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"},
+    "qwen3_next": {
+        "post_attention_layernorm": "post_attention_norm",
+        # what a folder joins in in_proj_qkvz
+        "linear_attn.in_proj_qkv": "attn_qkv",
+        "linear_attn.in_proj_z": "attn_gate",
+    },
 }
+# Names without a kind. A folder has the logarithm of the rates.
+_WHOLE_NAMES = {"linear_attn.dt_bias": "ssm_dt.bias", "linear_attn.minus_rate": "ssm_a"}
 _27B_LAYERS = 62  # the one Gemma 3 whose queries have another scale, and which GGUF files do not say (llama.cpp, `gemma3.cpp`)
 _OUTER_NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -73,6 +96,8 @@ def gguf_tensor_name(name: str, model_type: str = "") -> str:
     if name in _OUTER_NAMES:
         return _OUTER_NAMES[name]
     _, _, layer, rest = name.split(".", 3)
+    if rest in _WHOLE_NAMES:
+        return f"blk.{layer}.{_WHOLE_NAMES[rest]}"
     module, _, kind = rest.rpartition(".")
     own = _OWN_LAYER_NAMES.get(model_type, {})
     return f"blk.{layer}.{own.get(module) or _LAYER_NAMES[module]}.{kind}"
@@ -122,6 +147,8 @@ def config_from_gguf(
         _add_experts(raw, rest, tensor_shapes, where)
     if raw["model_type"] == "phi3":
         _add_phi3(raw, rest, where)
+    if raw["model_type"] == "qwen3_next":
+        _add_qwen3_next(raw, rest, where)
     raw["rope_parameters"] = _rope_parameters(rest, where)
     _check_widths(raw, rest, where)
     if raw["model_type"] == "llama" and raw.get("sliding_window"):
@@ -170,8 +197,38 @@ def _add_gemma3(raw: dict[str, object], rest: dict[str, object], where: str) -> 
     raw["query_pre_attn_scalar"] = d_model // n_heads if raw.get("num_hidden_layers") == _27B_LAYERS else d_head
 
 
+def folder_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a tensor has in folders; GGUF files leave out axes of length 1."""
+    if name.endswith(".ssm_conv1d.weight") and len(shape) == 2:
+        return shape[0], 1, shape[1]
+    return (1, *shape) if name.endswith(".ffn_gate_inp_shexp.weight") and len(shape) == 1 else shape
+
+
+def _add_qwen3_next(raw: dict[str, object], rest: dict[str, object], where: str) -> None:
+    """How far heads are rotated, and the width of value heads. Layers at the end that predict several tokens are left out."""
+    _add_rotated_part(raw, rest, where)
+    n_layers, n_predicting = raw.get("num_hidden_layers"), rest.pop(PREDICTING_LAYERS, 0)
+    if not isinstance(n_layers, int) or not isinstance(n_predicting, int) or not 0 <= n_predicting < n_layers:
+        raise FormatError(f"{where}: {PREDICTING_LAYERS} is {n_predicting!r} of {n_layers!r} layers; expected fewer")
+    raw["num_hidden_layers"] = n_layers - n_predicting
+    d_values, n_heads = rest.pop("ssm.inner_size", None), raw.get("linear_num_value_heads")
+    if not isinstance(d_values, int) or not isinstance(n_heads, int) or n_heads <= 0 or d_values % n_heads:
+        raise FormatError(f"{where}: ssm.inner_size is {d_values!r}, for {n_heads!r} value heads; expected a multiple")
+    raw["linear_value_head_dim"] = d_values // n_heads
+
+
 def _add_phi3(raw: dict[str, object], rest: dict[str, object], where: str) -> None:
     """How far heads are rotated, and from where on by the long factors. The factors themselves are tensors."""
+    _add_rotated_part(raw, rest, where)
+    for key, hf_key in (
+        ("rope.scaling.original_context_length", "original_max_position_embeddings"),
+        ("rope.scaling.attn_factor", "attention_factor"),
+    ):
+        if (value := rest.pop(key, None)) is not None:
+            raw[hf_key] = value
+
+
+def _add_rotated_part(raw: dict[str, object], rest: dict[str, object], where: str) -> None:
     d_model, n_heads = raw.get("hidden_size"), raw.get("num_attention_heads")
     if not isinstance(d_model, int) or not isinstance(n_heads, int) or n_heads <= 0:
         raise FormatError(f"{where}: embedding_length and head_count are {d_model!r} and {n_heads!r}; expected sizes")
@@ -180,12 +237,6 @@ def _add_phi3(raw: dict[str, object], rest: dict[str, object], where: str) -> No
     if not isinstance(d_rotary, int) or not isinstance(d_head, int) or not 0 < d_rotary <= d_head:
         raise FormatError(f"{where}: rope.dimension_count is {d_rotary!r}, and heads are {d_head!r} wide; expected no more")
     raw["partial_rotary_factor"] = d_rotary / d_head
-    for key, hf_key in (
-        ("rope.scaling.original_context_length", "original_max_position_embeddings"),
-        ("rope.scaling.attn_factor", "attention_factor"),
-    ):
-        if (value := rest.pop(key, None)) is not None:
-            raw[hf_key] = value
 
 
 def _check_widths(raw: dict[str, object], rest: dict[str, object], where: str) -> None:

@@ -13,7 +13,14 @@ from samovar.kernels.native import NativeOps
 from samovar.models import ARCHITECTURES, Architecture
 from samovar.models.blocks import Decoder, load_decoder
 from samovar.models.config import DecoderConfig
-from samovar.models.gguf_config import config_from_gguf, gguf_tensor_name, model_type_of
+from samovar.models.gguf_config import (
+    PREDICTING_LAYERS,
+    config_from_gguf,
+    folder_shape,
+    gguf_architecture,
+    gguf_tensor_name,
+    model_type_of,
+)
 from samovar.models.outputs import folder_outputs, gguf_outputs
 from samovar.models.packing import BackgroundPacker, EagerPacker, Packer, Progress
 from samovar.models.weights import WeightSource
@@ -22,6 +29,7 @@ from samovar.tensors.stored import Tensor
 INTERLEAVED = frozenset({"llama", "mistral"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
 _ROPE_FACTORS = "rope_freqs.weight"
 _LONG_ROPE_FACTORS = ("short", "long")  # LongRoPE's, in tensors beside the layers'
+_LEFT_OUT = {"qwen3_next": ("mtp.",)}  # what predicts several tokens at once, which `transformers` leaves out too
 _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
 
 
@@ -76,13 +84,23 @@ def open_source(
     """The architecture and config of a checkpoint, and its tensors, ready to be taken. Raises as `load_model`."""
     architecture, config, where = _read(checkpoint)
     if not isinstance(checkpoint, GgufCheckpoint):
-        of_folder = {name: tensor for name, tensor in checkpoint.tensors.items() if not is_recomputed(name)}
+        of_folder = {
+            name: tensor
+            for name, tensor in checkpoint.tensors.items()
+            if not is_recomputed(name) and not name.startswith(_LEFT_OUT.get(config.architecture, ()))
+        }
         source = WeightSource(
             of_folder, ops, where=where, file_name=_without_prefix if config.outputs.is_bare else str, packer=packer, form=form,
             has_centred_norms=config.has_centred_norms,
         )  # fmt: skip
         return architecture, config, source
     tensors = dict(checkpoint.tensors)
+    if config.delta_net is not None:
+        tensors = {name: replace(t, shape=folder_shape(name, t.shape)) for name, t in tensors.items()}
+        n_predicting = checkpoint.facts.get(f"{gguf_architecture(config.architecture)}.{PREDICTING_LAYERS}", 0)
+        assert isinstance(n_predicting, int)
+        for index in range(config.n_layers, config.n_layers + n_predicting):
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"blk.{index}.")}
     config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
     for key in _LONG_ROPE_FACTORS:
         tensors.pop(f"rope_factors_{key}.weight", None)

@@ -20,7 +20,7 @@ from samovar.models.rope import F32, Rope, read_rope
 FACTORS = (2, 4)
 """Those that Qwen's model cards speak of; 4 is the largest that was evaluated."""
 
-ARCHITECTURES = frozenset({"qwen2", "qwen3", "qwen3_moe"})
+ARCHITECTURES = frozenset({"qwen2", "qwen3", "qwen3_moe", "qwen3_next"})
 """Whose model cards say that YaRN may be used without training."""
 
 _TRAINED = {("qwen3", 40_960): 32_768, ("qwen3_moe", 40_960): 32_768}

@@ -12,7 +12,7 @@ from samovar.errors import FormatError, UnsupportedModel
 from samovar.models.blocks import AttentionProjections, GatedMlp, PlainLayer
 from samovar.models.config import ConfigReader, DecoderConfig, read_decoder_config
 from samovar.models.long_context import LongContext
-from samovar.models.rope import read_longrope, read_rope
+from samovar.models.rope import read_longrope, read_rope, rotated_width
 from samovar.models.weights import WeightSource
 
 _OWN_KEYS = (
@@ -37,7 +37,7 @@ def read_config(raw: dict[str, object], where: str) -> DecoderConfig:
     original = own.size("original_max_position_embeddings", default=config.max_context, maximum=1 << 31)
     if (within := parameters.pop("original_max_position_embeddings", original)) != original:
         raise FormatError(f"{where}: original_max_position_embeddings is {original}, and rope parameters say {within!r}")
-    d_rotary = _rotated_width(parameters.pop("partial_rotary_factor", 1.0), config.d_head, where)
+    d_rotary = rotated_width(parameters.pop("partial_rotary_factor", 1.0), config.d_head, where)
     own.finish()
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     if kind not in _LONG:
@@ -68,15 +68,6 @@ def _rope_parameters(own: ConfigReader) -> dict[str, object]:
     if "long_factor" in found and found.get("rope_type", "default") == "default" and "type" not in found:
         found["rope_type"] = "longrope"
     return found
-
-
-def _rotated_width(part: object, d_head: int, where: str) -> int:
-    if isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part <= 1:
-        raise FormatError(f"{where}: partial_rotary_factor is {part!r}; expected a number up to 1")
-    d_rotary = int(d_head * part)
-    if d_rotary % 2 or not d_rotary:
-        raise UnsupportedModel(f"{where}: {d_rotary} of {d_head} values of a head are rotated; expected an even number")
-    return d_rotary
 
 
 def load_layer(source: WeightSource, index: int, config: DecoderConfig) -> PlainLayer:

@@ -35,11 +35,11 @@ def read_config(raw: dict[str, object], where: str) -> DecoderConfig:
         rest["use_sliding_window"] = False
     rest.pop("max_window_layers", None)  # the published class has a window in all layers or in none
     config = read_decoder_config({"intermediate_size": _PUBLISHED_FFN, **rest}, where, sliding="everywhere")
-    return replace(config, experts=_read_experts(ConfigReader(own, where), config.n_layers))
+    return replace(config, experts=read_experts(ConfigReader(own, where), config.n_layers))
 
 
-def _read_experts(reader: ConfigReader, n_layers: int) -> ExpertsConfig | None:
-    """None where the config asks for no expert, and so for dense layers."""
+def read_experts(reader: ConfigReader, n_layers: int) -> ExpertsConfig | None:
+    """Takes all keys about experts; None where the config asks for none, and so for dense layers. Raises as `read_config`."""
     where, count, local = reader.where, reader.take("num_experts"), reader.take("num_local_experts")
     if count is not None and local is not None and count != local:
         raise FormatError(f"{where}: num_experts is {count!r}, and num_local_experts is {local!r}; expected the same")
@@ -87,10 +87,10 @@ def load_layer(source: WeightSource, index: int, config: DecoderConfig) -> qwen3
     """Take layer `index`."""
     if config.experts is None or index in config.experts.dense_layers:
         return qwen3.load_layer(source, index, config)
-    return qwen3.load_layer(source, index, config, _load_sparse)
+    return qwen3.load_layer(source, index, config, load_sparse)
 
 
-def _load_sparse(source: WeightSource, name: str, config: DecoderConfig) -> SparseMlp:
+def load_sparse(source: WeightSource, name: str, config: DecoderConfig) -> SparseMlp:
     """Take the router and the experts under `name`."""
     experts = config.experts
     assert experts is not None

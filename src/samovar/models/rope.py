@@ -73,6 +73,16 @@ def read_rope(parameters: Mapping[str, object], *, d_rotary: int, max_context: i
     return rope
 
 
+def rotated_width(part: object, d_head: int, where: str) -> int:
+    """How many values of a head are rotated, given a config's `partial_rotary_factor`. Raises as `read_rope`."""
+    if isinstance(part, bool) or not isinstance(part, int | float) or not 0 < part <= 1:
+        raise FormatError(f"{where}: partial_rotary_factor is {part!r}; expected a number up to 1")
+    d_rotary = int(d_head * part)
+    if d_rotary % 2 or not d_rotary:
+        raise UnsupportedModel(f"{where}: {d_rotary} of {d_head} values of a head are rotated; expected an even number")
+    return d_rotary
+
+
 def read_longrope(
     parameters: Mapping[str, object], *, d_rotary: int, max_context: int, original: int, where: str
 ) -> tuple[Rope, Rope]:

@@ -15,7 +15,7 @@ from samovar.kernels.dequantise import dequantise
 from samovar.models.packing import EagerPacker, Packer, in_order
 from samovar.tensors.dtypes import F32 as F32_TYPE
 from samovar.tensors.dtypes import INT4_ROWS
-from samovar.tensors.stored import StoredTensor, Tensor
+from samovar.tensors.stored import AssembledTensor, StoredTensor, Tensor
 
 F32 = NDArray[np.float32]
 INT4_UNIT = 64  # values that rows of int4 come in
@@ -36,8 +36,8 @@ class WeightSource:
     `file_name` maps a Hugging Face tensor name to the name in the file. `interleaved_heads` maps the names of tensors whose
     rows are stored for interleaved rotation (GGUF files of the `llama` architecture) to their number of heads. `packer`
     decides when weights are packed; the default does so at once. `form` is that of all linear layers but the output head and
-    routers. `stacks_experts` says that the files keep each projection of all experts of a layer as one tensor,
-    `has_centred_norms` that a norm's weight is 1 more than what the files hold.
+    routers. `stacks_experts` says that the files keep each projection of all experts of a layer as one tensor, as GGUF files
+    do, `has_centred_norms` that a norm's weight is 1 more than what the files hold.
     `projections` lists those that were taken so far, by name: (n_out, n_in). `packed_bytes` counts all that was packed, and
     `read_bytes` of it what one token needs, whose experts are only some of a stack.
     """
@@ -78,8 +78,13 @@ class WeightSource:
             )
         return tensor
 
+    def array(self, name: str, shape: tuple[int, ...]) -> F32:
+        """A float32 copy of a tensor."""
+        tensor = self.stored(name, shape)
+        return dequantise(tensor.type, tensor.data).reshape(shape).copy()
+
     def vector(self, name: str, width: int) -> F32:
-        """A float32 copy of a [width] tensor."""
+        """A float32 copy of a [width] tensor, in the order that is computed in."""
         tensor = in_order(self.stored(name, (width,)), self._order(name, width))
         return dequantise(tensor.type, tensor.data).copy()
 
@@ -179,6 +184,18 @@ class WeightSource:
             found.append(Projection(f"{name}.{part}", self._pack(rows, None, self._form), None))
         return tuple(found)
 
+    def mixed_projection(self, name: str, rows: Mapping[str, NDArray[np.int64]], n_in: int) -> tuple[Projection, ...]:
+        """Linear layers whose rows are mixed in `name.weight`: the numbers of those of each, in their order, by its own name.
+
+        Each row belongs to one of them. As with `split_projection`, adapters have no names for them.
+        """
+        whole = self.tensor(f"{name}.weight", (sum(map(len, rows.values())), n_in))
+        self._check_form(whole)
+        return tuple(
+            Projection(f"{name}.{part}", self._pack(_rows_of(whole, numbers), None, self._form), None)
+            for part, numbers in rows.items()
+        )
+
     def accept_copy(self, name: str, of: StoredTensor) -> None:
         """A tensor that may be there and must then repeat `of` to the byte. Raises FormatError where it does not."""
         copy = self._rest.pop(self._file_name(name), None)
@@ -199,6 +216,19 @@ class WeightSource:
                 f"{self._where}: {len(names)} tensors that this architecture has no place for: {shown}; "
                 "the file and its config do not belong together, or the model needs a feature that is not implemented"
             )
+
+
+def _rows_of(whole: Tensor, numbers: NDArray[np.int64]) -> Tensor:
+    """Some rows of a matrix, copied when they are asked for."""
+
+    def make() -> tuple[NDArray[np.uint8], NDArray[np.int32] | None]:
+        taken = whole.stored().take_rows(numbers)
+        return taken.data, taken.input_order
+
+    return AssembledTensor(
+        name=whole.name, type=whole.type, shape=(len(numbers), whole.shape[1]), source=whole.source, make=make,
+        has_input_order=whole.has_input_order, release=whole.release,
+    )  # fmt: skip
 
 
 def half_split_order(n_rows: int, n_heads: int) -> NDArray[np.int64]:

@@ -66,6 +66,11 @@ _ATTEND_ONE: Final[dict[KvType, float]] = {"f32": 5.2, "f16": 7.5, "bf16": 7.5, 
 _ATTEND_MANY: Final[dict[KvType, float]] = {"f32": 6.9, "f16": 7.0, "bf16": 7.0, "int8": 7.3}
 _ATTEND_READ_SHARE: Final[dict[KvType, float]] = {"f32": 0.40, "f16": 0.33, "bf16": 0.33, "int8": 0.30}
 
+# Of a gated delta rule: operations for each value of a memory and token, and the share of the read rate that is reached.
+_MEMORY_OPS: Final = 50.0
+_MEMORY_SHARE: Final = 0.65
+_CONVOLVED_VALUES: Final = 16.0  # values of an elementwise operation that one convolved value counts for
+
 _CALL_S: Final = 3e-6  # to wake the threads for an operation, and to wait for the last of them
 _VALUE_OPS: Final = 25.0  # for each value of an elementwise operation
 _ROUND_OPS: Final = 12.0  # to round each value that goes into quantised products
@@ -105,6 +110,16 @@ def attention_s(
     cost = (_ATTEND_ONE if rows < 2 else _ATTEND_MANY)[kv_type]
     n_ops = 4 * n_pairs * d_query * cost
     return joined(n_bytes / (_ATTEND_READ_SHARE[kv_type] * machine.read_bytes_per_s), n_ops / machine.int8_ops_per_s)
+
+
+def memory_s(machine: Machine, *, n_values: float, n_bytes: float) -> float:
+    """Seconds of a gated delta rule: `n_values` of memories, each counted for every token; `n_bytes` are read and written."""
+    return n_values * _MEMORY_OPS / machine.int8_ops_per_s + n_bytes / (_MEMORY_SHARE * machine.read_bytes_per_s)
+
+
+def convolution_s(machine: Machine, n_values: float) -> float:
+    """Seconds to convolve `n_values` inputs, each with a few before it."""
+    return values_s(machine, n_values * _CONVOLVED_VALUES)
 
 
 def values_s(machine: Machine, n_values: float, *, is_rounding: bool = False) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from samovar.engine.page_pool import n_pages_for
 from samovar.formats import Checkpoint
 from samovar.kernels import PAGE_TOKENS, KvType, WeightForm
-from samovar.llm.memory import expert_bytes, kv_page_bytes, other_bytes
+from samovar.llm.memory import expert_bytes, kv_page_bytes, other_bytes, states_bytes
 from samovar.llm.setup import kv_type_for
 from samovar.models.blocks import Decoder, Step
 from samovar.models.config import DecoderConfig
@@ -75,7 +75,8 @@ class PlannedModel:
 
     def fixed_bytes(self, n_users: int) -> int:
         """Weights, and all else but keys and values."""
-        return self.decoder.packed_bytes + other_bytes(self.config.vocab_size, n_users) + expert_bytes(self.config)
+        other = other_bytes(self.config.vocab_size, n_users) + expert_bytes(self.config)
+        return self.decoder.packed_bytes + other + states_bytes(self.config, n_users)
 
     def kv_bytes(self, context: int, n_users: int) -> int:
         """Keys and values of full contexts."""
@@ -105,7 +106,7 @@ class PlannedModel:
         """Seconds of a step of `n_rows` tokens of each sequence, and a token chosen after the last of them."""
         n_streams, ops = len(starts), TimedOps(machine)
         n_tokens = n_streams * n_rows
-        attend = TimedAttend(ops, self.kv_type, np.array(starts, np.int32), n_rows)
+        attend = TimedAttend(ops, self.kv_type, np.array(starts, np.int32), n_rows, self.config.delta_net)
         step = Step(ops, attend, *self.decoder.angles(np.zeros(n_tokens, np.int64)))
         rows_S = np.arange(n_streams, dtype=np.int64)
         x_SD = self.decoder.hidden(np.zeros(n_tokens, np.int64), rows_S, step)

@@ -10,14 +10,30 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.kernels import F32, PAGE_TOKENS, Activation, Experts, KvPages, KvType, Linear, Spans, Stack, WeightForm
+from samovar.kernels import (
+    F32,
+    PAGE_TOKENS,
+    Activation,
+    DeltaNet,
+    Experts,
+    KvPages,
+    KvType,
+    Linear,
+    Spans,
+    Stack,
+    States,
+    WeightForm,
+)
 from samovar.kernels.native import packed_bytes
 from samovar.kernels.sample_batch import SampleBatch
+from samovar.models.config import DeltaNetConfig
 from samovar.plan.costs import (
     Machine,
     attention_s,
     call_s,
+    convolution_s,
     expected_distinct,
+    memory_s,
     product_s,
     sampling_s,
     step_s,
@@ -149,6 +165,10 @@ class TimedOps:
         """Value by value."""
         return self._elementwise(gate_TF)
 
+    def sigmoid_gate(self, gate_TG: F32, x_TN: F32) -> F32:  # noqa: ARG002
+        """Value by value."""
+        return self._elementwise(x_TN)
+
     def quantise(self, type_: TensorType, x_NK: F32, importance_K: F32) -> NDArray[np.uint8]:
         """No model does so."""
         raise NotImplementedError
@@ -216,6 +236,20 @@ class TimedOps:
         )
         return q_THK
 
+    def convolve(self, x_TM: F32, net: DeltaNet, states: States, spans: Spans) -> F32:  # noqa: ARG002
+        """Value by value."""
+        self.seconds += call_s() + convolution_s(self.machine, x_TM.size)
+        return x_TM
+
+    def delta_rule(self, x_TM: F32, gates_TM: F32, net: DeltaNet, states: States, spans: Spans) -> F32:  # noqa: ARG002
+        """Each token passes over the memories; each sequence's are read and written once."""
+        _, n_heads, d_key, d_value = states.memory_ZHKU.shape
+        size = n_heads * d_key * d_value
+        self.seconds += call_s() + memory_s(
+            self.machine, n_values=len(x_TM) * size, n_bytes=2 * 4 * len(spans.positions) * size
+        )
+        return zeros(len(x_TM), n_heads, d_value)
+
     def sample(self, logits_SV: F32, batch: SampleBatch) -> NDArray[np.int64]:  # noqa: ARG002
         """The likeliest token of each row."""
         self.choose(logits_SV)
@@ -236,12 +270,14 @@ class TimedOps:
 
 @dataclass(frozen=True, slots=True)
 class TimedAttend:
-    """The `attend` of a model on `TimedOps`: sequences that stand at `starts_S`, `n_rows` rows of each, pages of `kv_type`."""
+    """The `attend` of a model on `TimedOps`: sequences that stand at `starts_S`, `n_rows` rows of each, pages of `kv_type`;
+    `net` has the sizes of the layers that keep states instead."""
 
     ops: TimedOps
     kv_type: KvType
     starts_S: NDArray[np.int32]
     n_rows: int
+    net: DeltaNetConfig | None = None
 
     def __call__(
         self,
@@ -255,16 +291,28 @@ class TimedAttend:
         window: int | None = None,
     ) -> F32:
         """o_THK of one layer."""
-        n_streams, (_, n_kv_heads, d_head) = len(self.starts_S), k_TGK.shape
+        _, n_kv_heads, d_head = k_TGK.shape
         pages = KvPages(
             type=self.kv_type,
             k_PGKB=zeros(1, n_kv_heads, d_head, PAGE_TOKENS),
             v_PGBK=zeros(1, n_kv_heads, PAGE_TOKENS, d_head),
         )
-        spans = Spans(
+        self.ops.write_kv(k_TGK, v_TGK, pages, np.zeros(len(k_TGK), np.int64))
+        return self.ops.attention(q_THK, pages, self._spans, d_head**-0.5, window)
+
+    def recur(self, layer: int, x_TM: F32, gates_TM: F32, net: DeltaNet, /) -> F32:  # noqa: ARG002
+        """o_THU of one layer."""
+        assert self.net is not None
+        heads = self.net.n_value_heads, self.net.d_key, self.net.d_value
+        states = States(inputs_ZJM=zeros(1, *net.taps_JM.shape), memory_ZHKU=zeros(1, *heads))
+        x_TM = self.ops.convolve(x_TM, net, states, self._spans)
+        return self.ops.delta_rule(x_TM, gates_TM, net, states, self._spans)
+
+    @property
+    def _spans(self) -> Spans:
+        n_streams = len(self.starts_S)
+        return Spans(
             row_starts=np.arange(n_streams + 1, dtype=np.int32) * self.n_rows,
             positions=self.starts_S,
             page_tables_SP=np.zeros((n_streams, 1), np.int32),
         )
-        self.ops.write_kv(k_TGK, v_TGK, pages, np.zeros(len(k_TGK), np.int64))
-        return self.ops.attention(q_THK, pages, spans, d_head**-0.5, window)
