@@ -22,7 +22,10 @@ from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hf_folder import CONFIG
 from samovar.formats.part_file import GO_ON, disk_reason
 from samovar.formats.safetensors_writer import FloatTensorPlan, write_safetensors
+from samovar.models.blocks import rounded_scale
+from samovar.models.config import DecoderConfig
 from samovar.models.loader import read_config
+from samovar.tensors.dtypes import F32
 from samovar.text.tokenizer import Tokenizer
 from samovar.text.tokenizer_export import tokenizer_files
 
@@ -36,8 +39,8 @@ _SPARE_BYTES: Final = 64 << 20  # beside the tensors: tokenizer and configs
 
 def write_folder(
     checkpoint: GgufCheckpoint, target: Path, progress: Progress, *, max_shard_bytes: int = MAX_SHARD_BYTES
-) -> None:
-    """Write the folder `target`, which must not be there.
+) -> tuple[str, ...]:
+    """Write the folder `target`, which must not be there, and return what a user should know of it, a line each.
 
     Raises BadRequest where it is, StoreError where the disk refuses or is too small or a folder of another origin has the name
     of the unfinished one, UnsupportedModel and FormatError for what cannot be converted; nothing is kept after those two.
@@ -50,7 +53,7 @@ def write_folder(
     tokenizer = Tokenizer.from_gguf(checkpoint.metadata, origin=str(checkpoint.path))
     plans, main = folder_tensors(checkpoint, config)
     files = {
-        CONFIG: _json(folder_config(checkpoint, tokenizer, main)),
+        CONFIG: _json(folder_config(checkpoint, config, tokenizer, main)),
         "generation_config.json": _json(generation_config(checkpoint, tokenizer)),
         **tokenizer_files(checkpoint.metadata, str(checkpoint.path), config.max_context),
     }
@@ -74,6 +77,19 @@ def write_folder(
             part.rename(target)
     except OSError as error:
         raise StoreError(f"{error.filename or part}: cannot be written: {disk_reason(error, target.parent)}") from None
+    return _rounded_scale(checkpoint, config)
+
+
+def _rounded_scale(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[str, ...]:
+    """A line where embeddings are multiplied by a factor that is rounded to their type, which is another one in the folder."""
+    embedding = checkpoint.tensors["token_embd.weight"].stored()
+    before, after = (rounded_scale(config.embedding_scale, kind) for kind in (embedding.type, F32))
+    if embedding.type.is_float or before == after:
+        return ()
+    return (
+        f"embeddings are multiplied by {before:.6g} with these weights, and by {after:.6g} with the folder's: transformers "
+        "rounds the factor to the type of the weights",
+    )
 
 
 def is_begun(target: Path) -> bool:

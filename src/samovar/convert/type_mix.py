@@ -9,7 +9,8 @@ those of `llama-quantize` (llama.cpp, `src/llama-quant.cpp`) for the presets Q8_
 - iq4_nl: `attn_v` takes Q5_K where 4 or more query heads share a key head, and `ffn_down` in the first eighth of the layers
   where there is no importance;
 - with 8 experts, `attn_k` and `attn_v` take Q8_0, and beside Q4_K and IQ4_NL `attn_output` Q5_K;
-- with 80 layers, `attn_v` takes Q5_K beside Q4_K.
+- with 80 layers, `attn_v` takes Q5_K beside Q4_K;
+- a matrix that joins queries, keys and values takes what `attn_v` would.
 
 samovar-int4 is Samovar's own (`formats.int4_rows`), in all matrices of the layers whose rows are a multiple of 64 values; an
 embedding that is not tied takes Q4_0. A mix of a float type takes it for all matrices.
@@ -97,7 +98,7 @@ class TypeRules:
         has_8_experts = config.experts is not None and config.experts.n_experts == 8
         if part in ("attn_k", "attn_v") and has_8_experts:
             return Q8_0
-        if part == "attn_v":
+        if part in ("attn_v", "attn_qkv"):
             if plain is Q4_K and not is_better and config.n_layers == _MANY_LAYERS:
                 return Q5_K
             if plain is IQ4_NL and config.n_heads >= 4 * config.n_kv_heads:

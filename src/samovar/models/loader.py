@@ -1,5 +1,6 @@
 """A checkpoint of either format to a decoder that computes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,7 +22,8 @@ from samovar.tensors.stored import Tensor
 
 INTERLEAVED = frozenset({"llama", "mistral"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
 _ROPE_FACTORS = "rope_freqs.weight"
-_LONG_ROPE_FACTORS = ("short", "long")  # LongRoPE's, in tensors beside the layers'
+# LongRoPE's: their keys in a config.json, and their tensors in GGUF files
+LONG_ROPE_FACTORS = {"short_factor": "rope_factors_short.weight", "long_factor": "rope_factors_long.weight"}
 _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
 
 
@@ -84,8 +86,8 @@ def open_source(
         return architecture, config, source
     tensors = dict(checkpoint.tensors)
     config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
-    for key in _LONG_ROPE_FACTORS:
-        tensors.pop(f"rope_factors_{key}.weight", None)
+    for name in LONG_ROPE_FACTORS.values():
+        tensors.pop(name, None)
     heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in INTERLEAVED else {}
     source = WeightSource(
         tensors, ops, where=where, file_name=partial(gguf_tensor_name, model_type=config.architecture),
@@ -131,12 +133,24 @@ def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, 
         )
     if not isinstance(checkpoint, GgufCheckpoint):
         return ARCHITECTURES[name], dict(checkpoint.config), where
-    shapes = {tensor_name: tensor.shape for tensor_name, tensor in checkpoint.tensors.items()}
-    raw = config_from_gguf(checkpoint.facts, shapes, where)
-    for key in _LONG_ROPE_FACTORS:
-        if (tensor := checkpoint.tensors.get(f"rope_factors_{key}.weight")) is not None:
-            raw[f"{key}_factor"] = dequantise(tensor.type, tensor.stored().data).tolist()
+    raw = raw_config(checkpoint)
     return ARCHITECTURES[str(raw["model_type"])], raw, where
+
+
+def raw_config(checkpoint: GgufCheckpoint) -> dict[str, object]:
+    """What a GGUF file says, in Hugging Face keys. Raises FormatError or UnsupportedModel."""
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    raw = config_from_gguf(checkpoint.facts, shapes, str(checkpoint.path))
+    return raw | long_rope_factors(checkpoint.tensors)
+
+
+def long_rope_factors(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    """LongRoPE's factors in Hugging Face keys, from the tensors of a GGUF file; empty where there are none."""
+    return {
+        key: dequantise(tensor.type, tensor.stored().data).tolist()
+        for key, name in LONG_ROPE_FACTORS.items()
+        if (tensor := tensors.get(name)) is not None
+    }
 
 
 def _with_rope_factors(config: DecoderConfig, factors: Tensor | None) -> DecoderConfig:
