@@ -9,35 +9,33 @@ from typing import Final
 import numpy as np
 
 from samovar.convert.same_model import difference
-from samovar.convert.source import SourceTensor, rope_keys
+from samovar.convert.source import SourceModel, rope_keys
 from samovar.errors import UnsupportedModel
 from samovar.formats.gguf_values import EncodedValue, Kind, encode_as, encode_list
 from samovar.models import ARCHITECTURES
 from samovar.models.config import DecoderConfig
 from samovar.models.gguf_config import config_from_gguf, gguf_architecture
 from samovar.models.loader import long_rope_factors
-from samovar.models.outputs import POOLING_LAST, gguf_outputs
+from samovar.models.outputs import gguf_outputs
 
-_Values = dict[str, tuple[Kind, int | float | str | bool | list[bool]]]
+_Values = dict[str, tuple[Kind, int | float | str | bool | list[bool] | list[str]]]
 _ONE_WINDOW: Final = ("mistral", "phi3")  # in all layers, or in none
 _GEMMA3_PATTERN: Final = 6  # every sixth layer sees all positions, where nothing else is said
 
 
-def config_keys(
-    raw: dict[str, object], config: DecoderConfig, tensors: list[SourceTensor], where: str, *, is_embedder: bool
-) -> dict[str, EncodedValue]:
-    """The architecture and its keys. Raises UnsupportedModel where the file would say another model than the config.
-
-    `is_embedder` says that the last token's state is the vector of a text.
-    """
+def config_keys(raw: dict[str, object], source: SourceModel, where: str) -> dict[str, EncodedValue]:
+    """The architecture and its keys. Raises UnsupportedModel where the file would say another model than the config."""
+    config, scoring = source.config, source.scoring
     architecture = gguf_architecture(config.architecture)
     values: _Values = {"general.architecture": ("string", architecture)}
     values |= {
         f"{architecture}.{key}": value for key, value in (_sizes(config) | _windows(config) | _rope(raw, config)).items()
     }
-    if is_embedder:
-        values[f"{architecture}.pooling_type"] = ("u32", POOLING_LAST)
-    _check(values, config, tensors, where)
+    if scoring is not None and scoring.pooling_type is not None:
+        values[f"{architecture}.pooling_type"] = ("u32", scoring.pooling_type)
+    if scoring is not None and scoring.labels:
+        values[f"{architecture}.classifier.output_labels"] = ("string", list(scoring.labels))
+    _check(values, source, where)
     return {
         key: encode_list(kind, value) if isinstance(value, list) else encode_as(kind, value)
         for key, (kind, value) in values.items()
@@ -119,14 +117,19 @@ def _number(value: object) -> float:
     return float(value)
 
 
-def _check(values: _Values, config: DecoderConfig, tensors: list[SourceTensor], where: str) -> None:
+def _check(values: _Values, source: SourceModel, where: str) -> None:
     """Read the keys back."""
+    config, tensors = source.config, source.tensors
     plain = {key: value for key, (_, value) in values.items()}
     shapes = {tensor.name: tensor.shape for tensor in tensors}
     raw = config_from_gguf(plain, shapes, where) | long_rope_factors({t.name: t.parts[0] for t in tensors})
     found = ARCHITECTURES[str(raw["model_type"])].read_config(raw, where)
-    pooling = plain.get(f"{values['general.architecture'][1]}.pooling_type")
-    found = replace(found, outputs=replace(gguf_outputs(pooling, None, shapes, where), is_bare=config.outputs.is_bare))
+    prefix = plain["general.architecture"]
+    pooling, labels = (plain.get(f"{prefix}.{key}") for key in ("pooling_type", "classifier.output_labels"))
+    outputs = gguf_outputs(pooling, labels, shapes, where)
+    found = replace(found, outputs=config.outputs if pooling is not None else replace(outputs, is_bare=config.outputs.is_bare))
+    if config.outputs.kind != "vocabulary":
+        found = replace(found, is_tied=config.is_tied)  # without a head neither is true
     factors = next((t.parts[0].stored().data.view(np.float32) for t in tensors if t.name == "rope_freqs.weight"), None)
     if factors is not None:
         found = replace(found, rope=found.rope.divided_by(factors), long_context=None)

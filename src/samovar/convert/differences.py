@@ -29,4 +29,9 @@ def differences(config: DecoderConfig) -> tuple[str, ...]:
             f"llama.cpp and programs built on it ignore {architecture}.expert_weights_norm: they make the weights of a token's "
             "experts sum up to 1, and their answers differ from those of the model at any length"
         )
+    if architecture == "qwen3" and config.outputs.n_labels == 1:
+        found.append(
+            "llama.cpp and programs built on it make the scores of qwen3's labels sum up to 1: the score of a single label is "
+            "always 1 there; give them the original reranker, which has yes and no"
+        )
     return tuple(found)

@@ -8,6 +8,7 @@ from typing import Final, cast
 import numpy as np
 
 from samovar.convert.same_model import difference
+from samovar.convert.text_scoring import TextScoring, label_config
 from samovar.errors import UnsupportedModel
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.llm.options import own_defaults
@@ -53,7 +54,7 @@ _CLASSES: Final = {
 
 
 def folder_config(
-    checkpoint: GgufCheckpoint, config: DecoderConfig, tokenizer: Tokenizer, main: TensorType
+    checkpoint: GgufCheckpoint, config: DecoderConfig, tokenizer: Tokenizer, main: TensorType, scoring: TextScoring
 ) -> dict[str, object]:
     """The config.json. Raises UnsupportedModel for an architecture that is not converted, and where the config.json would say
     another model than the file."""
@@ -74,15 +75,16 @@ def folder_config(
         raw["layer_types"] = ["full_attention" if window is None else "sliding_attention" for window in windows]
         raw.pop("sliding_window_pattern", None)
         raw.setdefault("rope_local_base_freq", 10_000.0)
+    is_classifier = config.outputs.kind == "labels"
     result = {
-        "architectures": [known.classifier if config.outputs.kind == "labels" else known.name],
+        "architectures": [known.classifier if is_classifier else known.name],
         **_with_rope(raw),
         **known.stated,
         "torch_dtype": _DTYPES[main.name],
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": tokenizer.eos_id,
         "pad_token_id": checkpoint.facts.get("tokenizer.ggml.padding_token_id"),  # some classes have one of their own
-    }
+    } | (label_config(scoring) if is_classifier else {})
     read = ARCHITECTURES[model_type].read_config(dict(result), where)
     if (differing := difference(config, replace(read, outputs=config.outputs))) is not None:
         raise UnsupportedModel(f"{where}: a config.json has no way to say this model's {differing}; use the GGUF file itself")

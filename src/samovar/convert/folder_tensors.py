@@ -28,6 +28,8 @@ from samovar.tensors.stored import StoredTensor
 _CHUNK_ELEMENTS: Final = 1 << 22  # values that are dequantised at a time: 16 MiB
 _EXPERTS: Final = ".mlp.experts."
 _ROPE_FACTORS: Final = "rope_freqs.weight"
+_HEAD: Final = ("output.weight",)
+_CLASSIFIER: Final = ("cls.output.weight", "cls.output.bias")
 _ONE: Final = np.float32(1)
 
 
@@ -48,7 +50,8 @@ def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[l
     """
     main = _main_type(checkpoint)
     plans = []
-    for name in sorted(checkpoint.tensors.keys() - LONG_ROPE_FACTORS.values(), key=_place):
+    left_out = {*LONG_ROPE_FACTORS.values(), *(_HEAD if config.outputs.kind == "labels" else _CLASSIFIER)}
+    for name in sorted(checkpoint.tensors.keys() - left_out, key=_place):
         for piece in _pieces(checkpoint.tensors[name].stored(), config):
             kind = _type_of(piece, main)
             tensor = piece.tensor
@@ -93,6 +96,8 @@ def _pieces(tensor: StoredTensor, config: DecoderConfig) -> Iterator[_Piece]:
         raise UnsupportedModel(
             f"{tensor.source}: tensor {tensor.name!r} has no name in a Hugging Face folder that this version knows"
         ) from None
+    if config.outputs.kind == "none":
+        name = name.removeprefix("model.")  # as models without a head are published
     if _EXPERTS not in name:
         order = _order(name, tensor.shape[0], config)
         if order is not None and len(tensor.shape) == 1:

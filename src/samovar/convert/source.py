@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from samovar.convert.text_scoring import TextScoring, classifier_rows, text_scoring
 from samovar.formats import Checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.kernels import F32, Ops
@@ -97,25 +98,40 @@ def _bytes_of(parts: tuple[Tensor, ...]) -> Iterator[NDArray[np.uint8]]:
         part.release()
 
 
-def source_tensors(checkpoint: Checkpoint) -> tuple[DecoderConfig, list[SourceTensor]]:
-    """All tensors that a GGUF file of the model has, in the order of the layers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceModel:
+    """A model to be written as GGUF: all tensors that the file has, in the order of the layers. `scoring` is what a folder says
+    of vectors and scores; None for a GGUF file, whose keys are copied."""
+
+    config: DecoderConfig
+    tensors: list[SourceTensor]
+    scoring: TextScoring | None
+
+
+def read_source(checkpoint: Checkpoint) -> SourceModel:
+    """What there is to write.
 
     Raises what loading the model raises: UnsupportedModel for an architecture that is not implemented, FormatError for tensors
     that are missing, left over, or of another shape than the config says.
     """
     config = check_tensors(checkpoint)
     if isinstance(checkpoint, GgufCheckpoint):
-        return config, [SourceTensor(name=t.name, shape=t.shape, parts=(t,)) for t in checkpoint.tensors.values()]
+        copied = [SourceTensor(name=t.name, shape=t.shape, parts=(t,)) for t in checkpoint.tensors.values()]
+        return SourceModel(config=config, tensors=copied, scoring=None)
+    scoring = text_scoring(checkpoint, config)
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not is_recomputed(name)}
     if config.outputs.is_bare:
         tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
+    head = tensors.get("lm_head.weight", tensors["model.embed_tokens.weight"])
     if config.is_tied:
         tensors.pop("lm_head.weight", None)
     experts = {name: tensors.pop(name) for name in list(tensors) if _EXPERTS in name}
     found = [_plain(name, tensor, config) for name, tensor in tensors.items()]
     found += _stacks(experts, config)
     found += _rope_factors(checkpoint.config, config)
-    return config, sorted(found, key=lambda tensor: _place(tensor.name))
+    if rows := classifier_rows(scoring, head):
+        found.append(SourceTensor(name=gguf_tensor_name("score.weight"), shape=(len(rows), config.d_model), parts=rows))
+    return SourceModel(config=config, tensors=sorted(found, key=lambda tensor: _place(tensor.name)), scoring=scoring)
 
 
 def _plain(name: str, tensor: Tensor, config: DecoderConfig) -> SourceTensor:

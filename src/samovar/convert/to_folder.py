@@ -11,20 +11,24 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from samovar.convert.card import CARD, card_of
 from samovar.convert.folder_config import folder_config, generation_config
 from samovar.convert.folder_tensors import folder_tensors
+from samovar.convert.text_scoring import text_scoring
 from samovar.errors import BadRequest, FormatError, StoreError
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hf_folder import CONFIG
 from samovar.formats.part_file import GO_ON, disk_reason
 from samovar.formats.safetensors_writer import FloatTensorPlan, write_safetensors
+from samovar.formats.sentence_files import sentence_texts
 from samovar.models.blocks import rounded_scale
 from samovar.models.config import DecoderConfig
 from samovar.models.loader import read_config
+from samovar.models.outputs import VOCABULARY
 from samovar.tensors.dtypes import F32
 from samovar.text.tokenizer import Tokenizer
 from samovar.text.tokenizer_export import tokenizer_files
@@ -50,13 +54,18 @@ def write_folder(
             f"{target}: is there already, and folders are never replaced; give a name that is not there, or remove it"
         )
     config = read_config(checkpoint)
+    scoring = text_scoring(checkpoint, config)
+    if scoring.score_ids is not None:
+        config = replace(config, outputs=VOCABULARY)  # the classifier repeats two rows of the head
     tokenizer = Tokenizer.from_gguf(checkpoint.metadata, origin=str(checkpoint.path))
     plans, main = folder_tensors(checkpoint, config)
     files = {
-        CONFIG: _json(folder_config(checkpoint, config, tokenizer, main)),
+        CONFIG: _json(folder_config(checkpoint, config, tokenizer, main, scoring)),
         "generation_config.json": _json(generation_config(checkpoint, tokenizer)),
         **tokenizer_files(checkpoint.metadata, str(checkpoint.path), config.max_context),
     }
+    if scoring.files is not None:
+        files |= sentence_texts(scoring.files, config.d_model)
     if (card := card_of(checkpoint.metadata)) is not None:
         files[CARD] = card
     total = sum(plan.size_bytes for plan in plans)
@@ -72,12 +81,16 @@ def write_folder(
                 shutil.rmtree(part)
                 raise
             for name, text in files.items():
+                (part / name).parent.mkdir(exist_ok=True)
                 (part / name).write_text(text, encoding="utf-8")
             (part / _SOURCE).unlink()
             part.rename(target)
     except OSError as error:
         raise StoreError(f"{error.filename or part}: cannot be written: {disk_reason(error, target.parent)}") from None
-    return _rounded_scale(checkpoint, config)
+    lines = _rounded_scale(checkpoint, config)
+    if config.outputs.keeps_head:
+        lines += ("the output head, which the classifier stands in for, is left out: a classifier of transformers has none",)
+    return lines
 
 
 def _rounded_scale(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[str, ...]:

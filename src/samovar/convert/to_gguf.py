@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from samovar.convert.differences import differences
 from samovar.convert.metadata import file_metadata
 from samovar.convert.quantise import encode_floats
-from samovar.convert.source import SourceTensor, source_tensors
+from samovar.convert.source import SourceTensor, read_source
 from samovar.convert.type_mix import stays_f32
 from samovar.errors import FormatError
 from samovar.formats.gguf_writer import TensorPlan, write_gguf_part
@@ -39,16 +39,16 @@ def write_gguf_file(
     Raises FormatError for values that are not finite, and what checking the folder raises; StoreError where the target is there
     and `replace` is not set, is being written, or the disk refuses.
     """
-    config, tensors = source_tensors(checkpoint)
-    works = [_Work(tensor=tensor, type=_type_of(tensor), ops=ops) for tensor in tensors]
+    source = read_source(checkpoint)
+    works = [_Work(tensor=tensor, type=_type_of(tensor), ops=ops) for tensor in source.tensors]
     n_values: Counter[TensorType] = Counter()
     for work in works:
         n_values[work.type] += work.tensor.n_elements
     file_type = _FILE_TYPES[n_values.most_common(1)[0][0]]
-    metadata = file_metadata(checkpoint, config, tensors, file_type, None)
+    metadata = file_metadata(checkpoint, source, file_type)
     job = f"convert {_VERSION} {checkpoint.identity}"
     write_gguf_part(target, metadata, [work.plan() for work in works], job=job, replace=replace, progress=progress)
-    return differences(config) + _rounded_norms(tensors)
+    return differences(source.config) + _rounded_norms(source.tensors)
 
 
 def _type_of(tensor: SourceTensor) -> TensorType:

@@ -15,7 +15,7 @@ those of `llama-quantize` (llama.cpp, `src/llama-quant.cpp`) for the presets Q8_
 samovar-int4 is Samovar's own (`formats.int4_rows`), in all matrices of the layers whose rows are a multiple of 64 values; an
 embedding that is not tied takes Q4_0. A mix of a float type takes it for all matrices.
 
-Vectors and the routers of experts stay in F32. Rows that no block of a type divides take a finer type (FALLBACKS).
+Vectors, classifiers and the routers of experts stay in F32. Rows that no block of a type divides take a finer type (FALLBACKS).
 """
 
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from samovar.tensors.dtypes import F16, F32, INT4_ROWS, IQ4_NL, Q4_0, Q4_1, Q4_K
 INT4_FILE_TYPE: Final = 1024  # llama.cpp's "guessed", the type of files that are none of its mixes
 FALLBACKS: Final = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
 _ROUTER: Final = "ffn_gate_inp"
+_CLASSIFIER: Final = "cls."
 _MANY_LAYERS: Final = 80
 
 
@@ -57,8 +58,8 @@ MIXES: Final = {
 
 
 def stays_f32(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of a GGUF file is F32 beside any type: vectors, routers and what is no weight."""
-    return len(shape) == 1 or name.split(".")[-2] == _ROUTER or not name.endswith(".weight")
+    """Whether a tensor of a GGUF file is F32 beside any type: vectors, routers, the few rows of a classifier, no weights."""
+    return len(shape) == 1 or name.split(".")[-2] == _ROUTER or name.startswith(_CLASSIFIER) or not name.endswith(".weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,12 +16,15 @@ from samovar.formats.gguf_header import MAGIC, GgufHeader, MetadataValue, Tensor
 from samovar.formats.gguf_header_cache import facts_of, read_header_once
 from samovar.formats.int4_rows import INT4_PREFIX, int4_tensors
 from samovar.formats.mapped_file import MappedFile, identity_of, stored_size
+from samovar.formats.sentence_files import SentenceFiles
+from samovar.formats.sentence_keys import read_sentence_keys
 from samovar.tensors.dtypes import I8, TENSOR_TYPES, TYPE_BY_GGML_ID, TensorType
 from samovar.tensors.stored import StoredTensor, Tensor
 
 __all__ = ["MAGIC", "GgufCheckpoint", "MetadataValue", "read_gguf"]
 
 _SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_POOLING_TYPES: Final = {1: "mean", 2: "cls", 3: "lasttoken"}  # llama.cpp's enum llama_pooling_type
 _PER_FILE_KEYS: Final = frozenset({"split.no"})
 
 # Types that exist in ggml and are not read, for messages.
@@ -55,6 +58,17 @@ class GgufCheckpoint:
     def facts(self) -> dict[str, MetadataValue]:
         """The metadata without the tokenizer's long lists, which are slow to read."""
         return facts_of(self.metadata)
+
+    @property
+    def pooling(self) -> str | None:
+        """How one vector comes of many states, in sentence-transformers' words; None where nothing says so."""
+        found = self.facts.get(f"{self.facts.get('general.architecture')}.pooling_type")
+        return _POOLING_TYPES.get(found) if isinstance(found, int) else None
+
+    @property
+    def vectors(self) -> SentenceFiles | None:
+        """What was written of the files of sentence-transformers. Raises FormatError for keys that are unsound."""
+        return read_sentence_keys(self.facts, self.pooling, str(self.path))
 
     @property
     def identity(self) -> str:

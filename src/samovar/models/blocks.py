@@ -311,6 +311,8 @@ def _load_outputs(
     if outputs.kind == "none":
         return None, None
     if outputs.kind == "labels":
+        if outputs.keeps_head:
+            source.tensor("lm_head.weight", (config.vocab_size, config.d_model))
         weight = source.pack(source.tensor("score.weight", (outputs.n_labels, config.d_model)))
         bias_N = source.vector("score.bias", outputs.n_labels) if outputs.has_label_bias else None
         return None, Projection("score", weight, bias_N)

@@ -111,7 +111,8 @@ def _read(checkpoint: Checkpoint) -> tuple[Architecture, DecoderConfig, str]:
         pooling, labels = facts.get(f"{prefix}.pooling_type"), facts.get(f"{prefix}.classifier.output_labels")
         outputs = gguf_outputs(pooling, labels, shapes, where)
     else:
-        outputs = folder_outputs(raw, shapes, where, is_embedder=checkpoint.vectors is not None)
+        is_embedder = checkpoint.vectors is not None and checkpoint.vectors.pooling is not None
+        outputs = folder_outputs(raw, shapes, where, is_embedder=is_embedder)
     return architecture, replace(config, outputs=outputs), where
 
 
