@@ -157,7 +157,10 @@ def _centred(tensor: StoredTensor, values: NDArray[np.float32]) -> NDArray[np.fl
 def _finite(tensor: StoredTensor, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
     values = dequantise(tensor.type, np.ascontiguousarray(rows).reshape(-1))
     if not np.isfinite(values).all():
-        raise FormatError(f"{tensor.source}: tensor {tensor.name!r} holds infinite values or such as are no numbers")
+        raise FormatError(
+            f"{tensor.source}: tensor {tensor.name!r} holds infinite values or such as are no numbers: the file is damaged; "
+            "copy or download it again"
+        )
     return values
 
 
