@@ -27,7 +27,6 @@ _REFUSED = [
     "qwen2-yarn", "llama-yarn", "gemma3-other-scale", "qwen2-window", "qwen3-window", "qwen3-moe-window",
 ]  # fmt: skip
 _VARIANTS = [name for name in VARIANTS if name not in _REFUSED]
-_BOTH_WAYS = [name for name in _VARIANTS if name != "llama3"]
 
 
 def _quiet(_done: int, _total: int, _what: str) -> None:
@@ -131,7 +130,7 @@ def test_metadata_of_gemma3_and_phi3_are_those_of_llama_cpps_converter(tmp_path:
     assert long_R.tolist() == [1, 2, 3, 5, 8, 13]
 
 
-@pytest.mark.parametrize("name", quickly(_BOTH_WAYS))
+@pytest.mark.parametrize("name", quickly(_VARIANTS))
 def test_a_folder_comes_back_to_the_bit(name: str, tmp_path: Path) -> None:
     folder = _folder(name, tmp_path / "folder")
     write_gguf_file(folder, tmp_path / "m.gguf", ReferenceOps(), _quiet)

@@ -7,14 +7,16 @@ from typing import Final, cast
 
 import numpy as np
 
+from samovar.convert.llama3_rope import llama3_settings
 from samovar.convert.same_model import difference
 from samovar.convert.text_scoring import TextScoring, label_config
 from samovar.errors import UnsupportedModel
 from samovar.formats.gguf import GgufCheckpoint
+from samovar.kernels.dequantise import dequantise
 from samovar.llm.options import own_defaults
 from samovar.models import ARCHITECTURES
 from samovar.models.config import DecoderConfig
-from samovar.models.loader import LONG_ROPE_FACTORS, raw_config
+from samovar.models.loader import LONG_ROPE_FACTORS, ROPE_FACTORS, raw_config, with_rope_factors
 from samovar.tensors.dtypes import TensorType
 from samovar.text.tokenizer import Tokenizer
 
@@ -60,6 +62,10 @@ def folder_config(
     another model than the file."""
     where = str(checkpoint.path)
     raw = raw_config(checkpoint)
+    if (divisors := checkpoint.tensors.get(ROPE_FACTORS)) is not None:
+        plain_R, config = config.rope.inv_freq_R, with_rope_factors(config, divisors)
+        settings = llama3_settings(plain_R, dequantise(divisors.type, divisors.stored().data))
+        raw["rope_parameters"] = cast(dict[str, object], raw["rope_parameters"]) | settings
     model_type = str(raw["model_type"])
     if model_type not in _CLASSES:
         raise UnsupportedModel(f"{where}: {model_type!r} is not converted to a folder; implemented are {', '.join(_CLASSES)}")
@@ -87,7 +93,10 @@ def folder_config(
     } | (label_config(scoring) if is_classifier else {})
     read = ARCHITECTURES[model_type].read_config(dict(result), where)
     if (differing := difference(config, replace(read, outputs=config.outputs))) is not None:
-        raise UnsupportedModel(f"{where}: a config.json has no way to say this model's {differing}; use the GGUF file itself")
+        raise UnsupportedModel(
+            f"{where}: a config.json has no way to say this model's {differing}: it would be another model; use the GGUF file "
+            "itself, which Samovar runs as it is"
+        )
     return result
 
 

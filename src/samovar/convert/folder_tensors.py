@@ -20,14 +20,13 @@ from samovar.formats.safetensors_writer import FloatTensorPlan
 from samovar.kernels.dequantise import dequantise
 from samovar.models.config import DecoderConfig
 from samovar.models.gguf_config import folder_tensor_name
-from samovar.models.loader import INTERLEAVED, LONG_ROPE_FACTORS
+from samovar.models.loader import INTERLEAVED, LONG_ROPE_FACTORS, ROPE_FACTORS
 from samovar.models.weights import half_split_order
 from samovar.tensors.dtypes import BF16, F16, F32, TensorType
 from samovar.tensors.stored import StoredTensor
 
 _CHUNK_ELEMENTS: Final = 1 << 22  # values that are dequantised at a time: 16 MiB
 _EXPERTS: Final = ".mlp.experts."
-_ROPE_FACTORS: Final = "rope_freqs.weight"
 _HEAD: Final = ("output.weight",)
 _CLASSIFIER: Final = ("cls.output.weight", "cls.output.bias")
 _ONE: Final = np.float32(1)
@@ -50,7 +49,7 @@ def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[l
     """
     main = _main_type(checkpoint)
     plans = []
-    left_out = {*LONG_ROPE_FACTORS.values(), *(_HEAD if config.outputs.kind == "labels" else _CLASSIFIER)}
+    left_out = {ROPE_FACTORS, *LONG_ROPE_FACTORS.values(), *(_HEAD if config.outputs.kind == "labels" else _CLASSIFIER)}
     for name in sorted(checkpoint.tensors.keys() - left_out, key=_place):
         for piece in _pieces(checkpoint.tensors[name].stored(), config):
             kind = _type_of(piece, main)
@@ -85,11 +84,6 @@ def _main_type(checkpoint: GgufCheckpoint) -> TensorType:
 
 
 def _pieces(tensor: StoredTensor, config: DecoderConfig) -> Iterator[_Piece]:
-    if tensor.name == _ROPE_FACTORS:
-        raise UnsupportedModel(
-            f"{tensor.source}: {_ROPE_FACTORS} holds Llama 3's scaling as numbers, and not the settings that a config.json "
-            "states; convert from the original folder instead"
-        )
     try:
         name = folder_tensor_name(tensor.name, config.architecture)
     except KeyError:

@@ -18,7 +18,7 @@ from typing import Final
 from samovar.convert.card import CARD, card_of
 from samovar.convert.folder_config import folder_config, generation_config
 from samovar.convert.folder_tensors import folder_tensors
-from samovar.convert.text_scoring import text_scoring
+from samovar.convert.text_scoring import TextScoring, text_scoring
 from samovar.errors import BadRequest, FormatError, StoreError
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hf_folder import CONFIG
@@ -29,7 +29,7 @@ from samovar.models.blocks import rounded_scale
 from samovar.models.config import DecoderConfig
 from samovar.models.loader import read_config
 from samovar.models.outputs import VOCABULARY
-from samovar.tensors.dtypes import F32
+from samovar.tensors.dtypes import F32, TensorType
 from samovar.text.tokenizer import Tokenizer
 from samovar.text.tokenizer_export import tokenizer_files
 
@@ -57,17 +57,8 @@ def write_folder(
     scoring = text_scoring(checkpoint, config)
     if scoring.score_ids is not None:
         config = replace(config, outputs=VOCABULARY)  # the classifier repeats two rows of the head
-    tokenizer = Tokenizer.from_gguf(checkpoint.metadata, origin=str(checkpoint.path))
     plans, main = folder_tensors(checkpoint, config)
-    files = {
-        CONFIG: _json(folder_config(checkpoint, config, tokenizer, main, scoring)),
-        "generation_config.json": _json(generation_config(checkpoint, tokenizer)),
-        **tokenizer_files(checkpoint.metadata, str(checkpoint.path), config.max_context),
-    }
-    if scoring.files is not None:
-        files |= sentence_texts(scoring.files, config.d_model)
-    if (card := card_of(checkpoint.metadata)) is not None:
-        files[CARD] = card
+    files = _texts(checkpoint, config, main, scoring)
     total = sum(plan.size_bytes for plan in plans)
     part = _part_of(target)
     try:
@@ -91,6 +82,21 @@ def write_folder(
     if config.outputs.keeps_head:
         lines += ("the output head, which the classifier stands in for, is left out: a classifier of transformers has none",)
     return lines
+
+
+def _texts(checkpoint: GgufCheckpoint, config: DecoderConfig, main: TensorType, scoring: TextScoring) -> dict[str, str]:
+    """The texts of all files beside the tensors, by their paths in the folder."""
+    tokenizer = Tokenizer.from_gguf(checkpoint.metadata, origin=str(checkpoint.path))
+    files = {
+        CONFIG: _json(folder_config(checkpoint, config, tokenizer, main, scoring)),
+        "generation_config.json": _json(generation_config(checkpoint, tokenizer)),
+        **tokenizer_files(checkpoint.metadata, str(checkpoint.path), config.max_context),
+    }
+    if scoring.files is not None:
+        files |= sentence_texts(scoring.files, config.d_model)
+    if (card := card_of(checkpoint.metadata)) is not None:
+        files[CARD] = card
+    return files
 
 
 def _rounded_scale(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[str, ...]:

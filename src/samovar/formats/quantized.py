@@ -47,10 +47,10 @@ def read_quantised(
     method = raw.get("quant_method")
     reader = _READERS.get(method.lower()) if isinstance(method, str) else None
     if reader is None:
-        found = "quant_method is missing" if method is None else f"the weights are quantised by method {str(method)[:40]!r}"
+        said = f"the weights are quantised by method {str(method)[:40]!r}, which is not read"
         raise UnsupportedModel(
-            f"{where}: {found}{', which is not read' if method is not None else ''}; readable: "
-            f"{', '.join(_READERS)}: use the model's unquantised folder or a GGUF file"
+            f"{where}: {'quant_method is missing' if method is None else said}; readable: {', '.join(_READERS)}: use the model's "
+            "unquantised folder or a GGUF file"
         )
     parts = Parts(dict(tensors), where)
     weights, words = reader(Keys(raw, where), parts)

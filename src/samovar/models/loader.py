@@ -21,7 +21,7 @@ from samovar.models.weights import WeightSource
 from samovar.tensors.stored import Tensor
 
 INTERLEAVED = frozenset({"llama", "mistral"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
-_ROPE_FACTORS = "rope_freqs.weight"
+ROPE_FACTORS = "rope_freqs.weight"
 # LongRoPE's: their keys in a config.json, and their tensors in GGUF files
 LONG_ROPE_FACTORS = {"short_factor": "rope_factors_short.weight", "long_factor": "rope_factors_long.weight"}
 _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
@@ -85,7 +85,7 @@ def open_source(
         )  # fmt: skip
         return architecture, config, source
     tensors = dict(checkpoint.tensors)
-    config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
+    config = with_rope_factors(config, tensors.pop(ROPE_FACTORS, None))
     for name in LONG_ROPE_FACTORS.values():
         tensors.pop(name, None)
     heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in INTERLEAVED else {}
@@ -154,7 +154,7 @@ def long_rope_factors(tensors: Mapping[str, Tensor]) -> dict[str, object]:
     }
 
 
-def _with_rope_factors(config: DecoderConfig, factors: Tensor | None) -> DecoderConfig:
+def with_rope_factors(config: DecoderConfig, factors: Tensor | None) -> DecoderConfig:
     """Llama 3's scaling comes in GGUF as one divisor per rotated pair."""
     if factors is None:
         return config
