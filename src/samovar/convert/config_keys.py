@@ -28,9 +28,8 @@ def config_keys(raw: dict[str, object], source: SourceModel, where: str) -> dict
     config, scoring = source.config, source.scoring
     architecture = gguf_architecture(config.architecture)
     values: _Values = {"general.architecture": ("string", architecture)}
-    values |= {
-        f"{architecture}.{key}": value for key, value in (_sizes(config) | _windows(config) | _rope(raw, config)).items()
-    }
+    own = _sizes(config) | _windows(config) | _rope(raw, config) | _long_rope(raw, config)
+    values |= {f"{architecture}.{key}": value for key, value in own.items()}
     if scoring is not None and scoring.pooling_type is not None:
         values[f"{architecture}.pooling_type"] = ("u32", scoring.pooling_type)
     if scoring is not None and scoring.labels:
@@ -89,12 +88,6 @@ def _rope(raw: dict[str, object], config: DecoderConfig) -> _Values:
     found: _Values = {"rope.freq_base": ("f32", base)}
     if config.local_rope is not None and config.local_rope.theta is not None:
         found["rope.freq_base_swa"] = ("f32", config.local_rope.theta)
-    if config.architecture == "phi3" and (original := raw.get("original_max_position_embeddings")) is not None:
-        found["rope.scaling.original_context_length"] = ("u32", int(_number(original)))
-    if config.architecture == "phi3" and config.rope.attention_factor != 1:
-        found["rope.scaling.attn_factor"] = ("f32", config.rope.attention_factor)
-    if config.architecture == "phi3" and config.long_context is not None:
-        found["context_length"] = ("u32", int(_number(raw["max_position_embeddings"])))  # `max_context` is the shorter reach
     if kind not in ("linear", "yarn"):
         return found
     found["rope.scaling.type"] = ("string", str(kind))
@@ -109,6 +102,20 @@ def _rope(raw: dict[str, object], config: DecoderConfig) -> _Values:
         if kind == "yarn" and keys.get(key) is not None:
             number = _number(keys[key])
             found[f"rope.scaling.{name}"] = (value_kind, int(number) if value_kind == "u32" else number)
+    return found
+
+
+def _long_rope(raw: dict[str, object], config: DecoderConfig) -> _Values:
+    """What Phi-3 has beside its tensors of factors."""
+    found: _Values = {}
+    if config.architecture != "phi3":
+        return found
+    if (original := raw.get("original_max_position_embeddings")) is not None:
+        found["rope.scaling.original_context_length"] = ("u32", int(_number(original)))
+    if config.rope.attention_factor != 1:
+        found["rope.scaling.attn_factor"] = ("f32", config.rope.attention_factor)
+    if config.long_context is not None:  # `max_context` is what the short factors serve
+        found["context_length"] = ("u32", int(_number(raw["max_position_embeddings"])))
     return found
 
 

@@ -77,8 +77,10 @@ def text_scoring(checkpoint: Checkpoint, config: DecoderConfig) -> TextScoring:
 
 def classifier_rows(scoring: TextScoring, head: Tensor) -> tuple[Tensor, ...]:
     """The rows of an output head that make the classifier of a GGUF file, in the order of its labels; () for no reranker."""
+    if scoring.score_ids is None:
+        return ()
     stored = head.stored()
-    return tuple(stored.part(i, i + 1) for i in scoring.score_ids or ())
+    return tuple(stored.part(i, i + 1) for i in scoring.score_ids)
 
 
 def scoring_keys(scoring: TextScoring) -> dict[str, EncodedValue]:
@@ -117,7 +119,9 @@ def _ids_of_head(
 ) -> tuple[int, int] | None:
     """The tokens (yes, no) where the classifier repeats their rows of the output head to the bit, else None."""
     classifier = checkpoint.tensors.get(_CLASSIFIER)
-    if ids is None or classifier is None or recipe.yes_no_labels is None or max(ids) >= config.vocab_size:
+    if ids is None or classifier is None or recipe.yes_no_labels is None:
+        return None
+    if not all(0 <= i < config.vocab_size for i in ids):
         return None
     head = checkpoint.tensors.get("output.weight", checkpoint.tensors["token_embd.weight"]).stored()
     stored = classifier.stored()
