@@ -14,23 +14,21 @@ from gguf.quants import dequantize
 from transformers import AutoModelForCausalLM
 
 from samovar import LLM
+from samovar.convert.llama3_rope import llama3_settings
 from samovar.convert.to_folder import is_begun, write_folder
 from samovar.errors import BadRequest, FormatError, SamovarError, StoreError, UnsupportedModel
 from samovar.formats.gguf import read_gguf
+from samovar.models.rope import read_rope
 from samovar.text.tokenizer import Tokenizer
 from tests.convert.variants import quickly
 from tests.models.tiny_checkpoints import VARIANTS, random_ids, random_model, witness_logits
 from tests.models.tiny_gguf import TYPES, round_weights, write_gguf
 from tests.real_models import QWEN_CODER, SMOLLM2, real_model
 
-# Left out: scaling that no file states, settings of YaRN that the test's writer leaves out, widths that do not suit Q8_0.
-_LEFT_OUT = ("llama3", "qwen2-yarn", "llama-yarn", "qwen3-moe-8-of-13")
-_ARCHITECTURES = ("qwen2", "qwen3", "qwen3_moe", "llama")
-_VARIANTS = [
-    name
-    for name in VARIANTS
-    if name not in _LEFT_OUT and not name.endswith("-window") and VARIANTS[name].model_type in _ARCHITECTURES
-]
+# Left out: settings of YaRN that the test's writer leaves out, widths that do not suit Q8_0.
+_LEFT_OUT = ("qwen2-yarn", "llama-yarn", "qwen3-moe-8-of-13")
+_WINDOWS = ("qwen2-window", "qwen3-window", "qwen3-moe-window", "gemma3-other-scale")  # what GGUF has no words for
+_VARIANTS = [name for name in VARIANTS if name not in (*_LEFT_OUT, *_WINDOWS)]
 _TEXT = "Tea at 5 o'clock: 茶、чай, شاي\n\n  e\u0301\u00e9 <|im_start|>user\n1234567 don't  \t x"
 
 
@@ -47,12 +45,15 @@ def test_transformers_computes_from_the_folder_what_it_computes_from_the_weights
     round_weights(model, type_name)
     write_folder(read_gguf(write_gguf(model, tmp_path / "m.gguf", type_name)), tmp_path / "folder", _quiet)
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "folder", dtype=torch.float32)
+    if (scale := getattr(model.model.embed_tokens, "embed_scale", None)) is not None:
+        found.model.embed_tokens.embed_scale.copy_(scale)  # rounded to the type that weights are loaded in
     ids = random_ids(40)
     assert np.array_equal(witness_logits(found, ids), witness_logits(model, ids))
-    assert np.array_equal(
-        LLM(tmp_path / "folder", isa="numpy", kv_type="f32").logits(ids),
-        LLM(tmp_path / "m.gguf", isa="numpy", kv_type="f32").logits(ids),
-    )
+    ours = [LLM(tmp_path / path, isa="numpy", kv_type="f32").logits(ids) for path in ("folder", "m.gguf")]
+    if name == "llama3":  # settings in one, divisors in the other
+        assert np.allclose(*ours, rtol=1e-4, atol=1e-4)
+    elif (name, type_name) != ("gemma3-scaled", "Q8_0"):  # whose factor is rounded to the folder's type, see below
+        assert np.array_equal(*ours)
 
 
 def test_quantised_weights_become_exactly_their_float32_values(tmp_path: Path) -> None:
@@ -75,6 +76,33 @@ def test_vectors_take_the_type_of_the_matrices_only_where_no_value_changes(tmp_p
     inexact = found["model.layers.0.input_layernorm.weight"]
     assert inexact.dtype == torch.float32
     assert torch.equal(inexact, model.model.layers[0].input_layernorm.weight)
+
+
+def test_a_factor_that_the_type_of_the_folder_rounds_otherwise_is_told(tmp_path: Path) -> None:
+    for type_name, expected in (
+        ("Q8_0", "multiplied by 9.8125 with these weights, and by 9.79796 with the folder's"),
+        ("F16", ""),
+    ):
+        path = write_gguf(random_model(VARIANTS["gemma3-scaled"]), tmp_path / f"{type_name}.gguf", type_name)
+        told = write_folder(read_gguf(path), tmp_path / type_name, _quiet)
+        assert [expected in line for line in told] == ([True] if expected else [])
+
+
+def test_a_norm_that_no_folder_can_say_is_refused(tmp_path: Path) -> None:
+    model = random_model(VARIANTS["gemma3"])
+    with torch.no_grad():
+        model.model.norm.weight[3] = 1e-5 - 1  # in float32; what is 1 more has bits that 1 less has no place for
+    path = write_gguf(model, tmp_path / "m.gguf", "F32")
+    data = bytearray(path.read_bytes())
+    stored = read_gguf(path).tensors["output_norm.weight"].stored()
+    value = np.float32(stored.data.view(np.float32)[3])
+    at = data.rindex(stored.data.tobytes()) + 12
+    data[at : at + 4] = np.nextafter(value, np.float32(1)).tobytes()
+    path.write_bytes(data)
+    error = _refusal(path, tmp_path / "folder")
+    assert isinstance(error, UnsupportedModel)
+    assert "tensor 'output_norm.weight' holds" in str(error)
+    assert "use the GGUF file itself" in str(error)
 
 
 @pytest.mark.slow
@@ -210,8 +238,30 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None
     assert not (tmp_path / "folder.part").exists()
 
 
-def test_llama_3_scaling_is_refused_since_its_settings_are_not_in_the_file(tmp_path: Path) -> None:
-    name = next(name for name in VARIANTS if "llama3" in name)
-    error = _refusal(write_gguf(random_model(VARIANTS[name]), tmp_path / "m.gguf", "F32"), tmp_path / "folder")
+@pytest.mark.parametrize(
+    ("d_head", "theta", "factor", "low", "original"),
+    [(128, 5e5, 8.0, 1.0, 8192), (64, 5e5, 32.0, 1.0, 8192), (128, 1e6, 16.0, 1.5, 4096), (32, 5e5, 8.0, 1.0, 32)],
+)
+def test_settings_of_llama_3_s_scaling_come_back_from_its_divisors(
+    d_head: int, theta: float, factor: float, low: float, original: int
+) -> None:
+    plain = {"rope_theta": theta}
+    settings = {
+        "rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": original,
+    }  # fmt: skip
+    plain_R, scaled_R = (
+        read_rope(keys, d_rotary=d_head, max_context=131_072, where="x").inv_freq_R for keys in (plain, plain | settings)
+    )
+    assert llama3_settings(plain_R, (plain_R / scaled_R).astype(np.float32)) == settings
+
+
+def test_divisors_that_no_settings_make_are_refused(tmp_path: Path) -> None:
+    path = write_gguf(random_model(VARIANTS["llama3"]), tmp_path / "m.gguf", "F32")
+    data, stored = bytearray(path.read_bytes()), read_gguf(path).tensors["rope_freqs.weight"].stored()
+    at = data.index(stored.data.tobytes())
+    data[at : at + 4] = np.array([1.5], np.float32).tobytes()
+    path.write_bytes(data)
+    error = _refusal(path, tmp_path / "folder")
     assert isinstance(error, UnsupportedModel)
-    assert "rope_freqs.weight" in str(error)
+    assert "a config.json has no way to say this model's rope" in str(error)

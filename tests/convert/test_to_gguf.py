@@ -23,10 +23,10 @@ from tests.models.tiny_checkpoints import VARIANTS, random_ids, random_model, wr
 from tests.models.tiny_gguf import write_gguf
 
 # Left out: settings of YaRN and windows that a GGUF file cannot state, which are refused.
-_REFUSED = [name for name in VARIANTS if name in ("qwen2-yarn", "llama-yarn") or name.endswith("-window")]
-_ARCHITECTURES = ("qwen2", "qwen3", "qwen3_moe", "llama")
-_VARIANTS = [name for name in VARIANTS if VARIANTS[name].model_type in _ARCHITECTURES and name not in _REFUSED]
-_BOTH_WAYS = [name for name in _VARIANTS if name != "llama3"]
+_REFUSED = [
+    "qwen2-yarn", "llama-yarn", "gemma3-other-scale", "qwen2-window", "qwen3-window", "qwen3-moe-window",
+]  # fmt: skip
+_VARIANTS = [name for name in VARIANTS if name not in _REFUSED]
 
 
 def _quiet(_done: int, _total: int, _what: str) -> None:
@@ -50,7 +50,7 @@ def test_the_file_gives_the_logits_of_the_folder(name: str, tmp_path: Path) -> N
         assert np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize("name", [name for name in _REFUSED if VARIANTS[name].model_type in _ARCHITECTURES])
+@pytest.mark.parametrize("name", _REFUSED)
 def test_what_the_file_could_not_say_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="no way to say"):
         write_gguf_file(_folder(name, tmp_path / "folder"), tmp_path / "m.gguf", ReferenceOps(), _quiet)
@@ -67,6 +67,7 @@ def test_windows_that_the_file_could_not_say_are_told_in_words(tmp_path: Path) -
     ("name", "words"),
     [
         ("mistral-window", "ignore llama.attention.sliding_window: beyond 20 tokens"),
+        ("phi3", "ignore phi3.attention.sliding_window: beyond 29 tokens"),
         ("qwen3-moe-every-second", "do not load this file: 4 of the 5 layers have no experts"),
         ("qwen3-moe-1-of-5", "ignore qwen3moe.expert_weights_norm"),
         ("qwen3-moe", ""),
@@ -90,7 +91,46 @@ def test_matrices_keep_their_type_and_vectors_become_f32(tmp_path: Path) -> None
     assert types["blk.0.attn_norm.weight"] == types["output_norm.weight"] == "F32"
 
 
-@pytest.mark.parametrize("name", quickly(_BOTH_WAYS))
+def test_norms_of_gemma_are_1_more_in_the_file_and_rounding_is_told(tmp_path: Path) -> None:
+    folder = _folder("gemma3", tmp_path / "folder")
+    assert write_gguf_file(folder, tmp_path / "m.gguf", ReferenceOps(), _quiet) == ()
+    held = load_file(folder.path / "model.safetensors")
+    names = {
+        "blk.3.attn_norm": "layers.3.input_layernorm",
+        "blk.3.post_attention_norm": "layers.3.post_attention_layernorm",
+        "blk.3.ffn_norm": "layers.3.pre_feedforward_layernorm",
+        "blk.3.post_ffw_norm": "layers.3.post_feedforward_layernorm",
+        "blk.3.attn_k_norm": "layers.3.self_attn.k_norm",
+        "output_norm": "norm",
+    }
+    found = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    for of_file, of_folder in names.items():
+        assert np.array_equal(found[f"{of_file}.weight"], 1 + held[f"model.{of_folder}.weight"].float().numpy()), of_file
+    (told,) = write_gguf_file(_folder("gemma3", tmp_path / "f32", torch.float32), tmp_path / "f32.gguf", ReferenceOps(), _quiet)
+    assert "weights of norms are rounded to what the model computes with" in told
+
+
+def test_metadata_of_gemma3_and_phi3_are_those_of_llama_cpps_converter(tmp_path: Path) -> None:
+    for name in ("gemma3", "gemma3-scaled", "phi3-partial"):
+        write_gguf_file(_folder(name, tmp_path / name), tmp_path / f"{name}.gguf", ReferenceOps(), _quiet)
+    gemma3, scaled, phi3 = (
+        {key: field.contents() for key, field in gguf.GGUFReader(tmp_path / f"{name}.gguf").fields.items()}
+        for name in ("gemma3", "gemma3-scaled", "phi3-partial")
+    )
+    assert gemma3["general.architecture"] == "gemma3"
+    assert gemma3["gemma3.attention.sliding_window"] == 24
+    assert "gemma3.attention.sliding_window_pattern" not in gemma3
+    assert (gemma3["gemma3.rope.freq_base"], gemma3["gemma3.rope.freq_base_swa"]) == (1e6, 1e4)
+    assert scaled["gemma3.attention.sliding_window_pattern"] == [False, True, True]
+    assert (scaled["gemma3.rope.scaling.type"], scaled["gemma3.rope.scaling.factor"]) == ("linear", 8.0)
+    assert (phi3["phi3.context_length"], phi3["phi3.rope.scaling.original_context_length"]) == (128, 32)
+    assert phi3["phi3.rope.dimension_count"] == 12
+    assert phi3["phi3.rope.scaling.attn_factor"] == pytest.approx((1 + np.log(4) / np.log(32)) ** 0.5)
+    long_R = next(t.data for t in gguf.GGUFReader(tmp_path / "phi3-partial.gguf").tensors if "factors_long" in t.name)
+    assert long_R.tolist() == [1, 2, 3, 5, 8, 13]
+
+
+@pytest.mark.parametrize("name", quickly(_VARIANTS))
 def test_a_folder_comes_back_to_the_bit(name: str, tmp_path: Path) -> None:
     folder = _folder(name, tmp_path / "folder")
     write_gguf_file(folder, tmp_path / "m.gguf", ReferenceOps(), _quiet)

@@ -6,9 +6,12 @@ import gguf
 import pytest
 
 from samovar.convert.quantise import quantise_model
+from samovar.convert.to_gguf import write_gguf_file
 from samovar.convert.type_mix import MIXES
+from samovar.formats.hf_folder import read_hf_folder
 from samovar.kernels.native import native_ops
 from samovar.llm.random_model import Shape, write_random_model
+from tests.models.tiny_checkpoints import VARIANTS, random_model, write_folder
 from tests.packages import needs_llama_cpp
 
 DENSE = Shape(n_layers=16, d_model=256, n_heads=4, d_ffn=512, is_tied=True, n_kv_heads=1, vocab_size=512, max_context=256)
@@ -23,6 +26,9 @@ EIGHT = Shape(
 )  # fmt: skip
 
 
+JOINED = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 8}
+
+
 def types_of(path: Path) -> dict[str, str]:
     return {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
 
@@ -31,11 +37,27 @@ def types_of(path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("shape", [DENSE, WIDE, SPARSE, EIGHT], ids=["tied", "narrow blocks", "experts", "8 experts"])
 @pytest.mark.parametrize("name", sorted(MIXES.keys() - {"samovar-int4"}))
 def test_each_tensor_takes_the_type_that_llama_cpp_gives_it(name: str, shape: Shape, tmp_path: Path) -> None:
+    write_random_model(tmp_path / "f32.gguf", shape, "f32")
+    _compare(tmp_path / "f32.gguf", name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # tokens that are no UTF-8, in llama.cpp's log
+@pytest.mark.parametrize("model", ["phi3", "gemma3"])
+@pytest.mark.parametrize("name", sorted(MIXES.keys() - {"samovar-int4"}))
+def test_joined_matrices_and_further_norms_take_the_types_that_llama_cpp_gives_them(
+    name: str, model: str, tmp_path: Path
+) -> None:
+    folder = read_hf_folder(write_folder(random_model(VARIANTS[model], **JOINED), tmp_path / "folder"))
+    write_gguf_file(folder, tmp_path / "f32.gguf", native_ops(), lambda *_: None)
+    _compare(tmp_path / "f32.gguf", name, tmp_path)
+
+
+def _compare(source: Path, name: str, tmp_path: Path) -> None:
     needs_llama_cpp()
     import llama_cpp
 
-    source, ours, theirs = tmp_path / "f32.gguf", tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
-    write_random_model(source, shape, "f32")
+    ours, theirs = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
     quantise_model(source, ours, MIXES[name], native_ops())
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = MIXES[name].file_type

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-_QUICK = ("qwen3-tied-8-to-1", "qwen3-moe", "llama-biased")
+_QUICK = ("qwen3-tied-8-to-1", "qwen3-moe", "llama-biased", "gemma3", "phi3-partial", "llama3")
 
 
 def quickly(names: Iterable[str]) -> list[object]:

@@ -59,6 +59,7 @@ class Misbehaviour:
     sent: dict[str, bytes] = field(default_factory=dict)  # instead of the file
     lists_names_only: bool = False
     redirects_to: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)  # in place of those that are right
     gate: threading.Event | None = None  # bytes wait for it
 
 
@@ -246,7 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         else:
             cut = None
-        etag = (headers or {}).get("ETag", f'"{sha256(data)}"')
+        headers = {**(headers or {}), **wrong.headers}
+        etag = headers.get("ETag", f'"{sha256(data)}"')
         data = wrong.sent.get(path, data)
         if path in wrong.corrupts:
             data = bytes([data[0] ^ 1]) + data[1:]
@@ -264,7 +266,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{total}")
         else:
             self.send_response(200)
-        for key, value in {"ETag": etag, **(headers or {})}.items():
+        for key, value in {"ETag": etag, **headers}.items():
             self.send_header(key, value)
         if path.endswith("/"):
             self.send_header("Content-Type", "text/html")

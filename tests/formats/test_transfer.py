@@ -2,7 +2,9 @@
 
 import json
 import random
+import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,7 +78,7 @@ def broken_off(server: HubStub, folder: Path) -> Path:
 
 def test_a_run_goes_on_at_the_byte_that_the_note_tells(server: HubStub, tmp_path: Path) -> None:
     note = json.loads(broken_off(server, tmp_path).read_text())
-    assert note["segments"][0] == [0, 4_000, 3_000]
+    assert note["segments"][0] == [0, 4_000, 3_000, zlib.crc32(DATA[:3_000])]
     assert run(server, tmp_path) == DATA
     assert "bytes=3000-3999" in {asked.headers["range"] for asked in server.asked}
 
@@ -94,12 +96,13 @@ def _segments(change: list[list[int]]) -> dict[str, object]:
         b'{"identity": 5}',
         {"identity": "of other bytes"},
         _segments([]),
-        _segments([[0, 30_001, 30_001]]),  # more than the file holds
-        _segments([[0, 30_001, -1]]),
-        _segments([[0, 10_000, 0], [20_000, 30_001, 0]]),  # a gap
-        _segments([[0, 20_000, 0], [10_000, 30_001, 0]]),  # an overlap
-        _segments([[0, 60_000, 0]]),
-        _segments([[0, -1, 0], [-1, 30_001, 0]]),
+        _segments([[0, 30_001, 30_001, 0]]),  # more than the file holds
+        _segments([[0, 30_001, -1, 0]]),
+        _segments([[0, 10_000, 0, 0], [20_000, 30_001, 0, 0]]),  # a gap
+        _segments([[0, 20_000, 0, 0], [10_000, 30_001, 0, 0]]),  # an overlap
+        _segments([[0, 60_000, 0, 0]]),
+        _segments([[0, -1, 0, 0], [-1, 30_001, 0, 0]]),
+        _segments([[0, 4_000, 3_000]]),  # without a checksum
     ],
 )
 def test_a_spoilt_note_is_not_believed(server: HubStub, tmp_path: Path, spoil: bytes | dict[str, object]) -> None:
@@ -120,13 +123,66 @@ def test_a_finished_file_is_not_fetched_again_and_a_changed_one_is(server: HubSt
     assert run(server, tmp_path) == DATA
 
 
-def test_bytes_that_are_lost_after_the_note_was_written_are_found_by_the_hash(server: HubStub, tmp_path: Path) -> None:
-    broken_off(server, tmp_path)
+@pytest.mark.parametrize("damage", ["a byte", "the end is lost"])
+def test_what_the_disk_damaged_between_two_runs_is_all_that_is_fetched_again(
+    server: HubStub, tmp_path: Path, damage: str
+) -> None:
+    server.wrong.cuts = [1 << 20] * 6 + [1_000]  # in the seventh segment
+    one_try = TransferSettings(n_streams=1, segment_bytes=4_000, n_tries=1, first_wait_s=0.0)
+    with pytest.raises(DownloadError):
+        Transfer([remote(server)], tmp_path / "files", tmp_path / "notes", one_try).run(lambda *_: None)
+    server.wrong.cuts = []
+    server.asked.clear()
     part = tmp_path / "files" / "sub" / "x.part"
-    part.write_bytes(bytes(len(part.read_bytes())))
-    with pytest.raises(DownloadError, match="it was thrown away"):
-        run(server, tmp_path)
+    data = bytearray(part.read_bytes())
+    assert len(data) == 25_000
+    if damage == "a byte":
+        data[9_999] ^= 4
+    part.write_bytes(data if damage == "a byte" else data[:24_900] + bytes(100))
+    told: list[str] = []
+    assert run(server, tmp_path, replace(SETTINGS, on_retry=told.append)) == DATA
+    again = "bytes=8000-11999" if damage == "a byte" else "bytes=24000-27999"
+    rest = {"bytes=25000-27999"} if damage == "a byte" else set()
+    assert {asked.headers["range"] for asked in server.asked} == {again, "bytes=28000-30000"} | rest
+    assert "damaged on this disk; fetching these again" in told[0]
+
+
+def test_a_whole_file_that_the_disk_damaged_before_its_model_was_whole_is_fetched_again(
+    server: HubStub, tmp_path: Path
+) -> None:
+    run(server, tmp_path)
+    path = tmp_path / "files" / "sub" / "x"
+    path.write_bytes(bytes([DATA[0] ^ 1]) + DATA[1:])
     assert run(server, tmp_path) == DATA
+
+
+def test_what_the_disk_damages_during_a_run_is_found_by_the_hash_and_fetched_again(server: HubStub, tmp_path: Path) -> None:
+    told: list[str] = []
+    transfer = Transfer(
+        [remote(server)], tmp_path / "files", tmp_path / "notes", replace(SETTINGS, n_streams=1, on_retry=told.append)
+    )
+    part = tmp_path / "files" / "sub" / "x.part"
+
+    def damage(path: Path) -> None:
+        with path.open("r+b") as file:
+            file.seek(5_000)
+            file.write(bytes([DATA[5_000] ^ 1]))
+
+    file = transfer._files[0]
+    claim, is_first = file.claim_check, [True]
+
+    def claim_check() -> bool:
+        claims = claim()
+        if claims and is_first.pop():
+            damage(part)
+            is_first.append(False)
+        return claims
+
+    file.claim_check = claim_check  # type: ignore[method-assign]
+    assert transfer.run(lambda *_: None) == {"sub/x": sha256(DATA)}
+    assert (tmp_path / "files" / "sub" / "x").read_bytes() == DATA
+    assert told == ["x: 0.0 MB of what had come are damaged on this disk; fetching these again"]
+    assert [asked.headers["range"] for asked in server.asked].count("bytes=4000-7999") == 2
 
 
 def test_an_empty_file_is_a_file(server: HubStub, tmp_path: Path) -> None:

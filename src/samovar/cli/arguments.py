@@ -4,11 +4,15 @@ What can be judged without the model is judged here, before it is loaded; such m
 """
 
 import argparse
+import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeAlias, cast, get_args
 
+from samovar.cli.help_text import HelpFormatter
+from samovar.cli.terminal import fitted
 from samovar.engine.request import SamplingParams
 from samovar.errors import BadRequest, SamovarError
 from samovar.kernels import KV_DTYPES, KvType, WeightForm
@@ -44,12 +48,12 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, and never guesses at shortened options."""
 
     def __init__(self, **settings: object) -> None:
-        formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(allow_abbrev=False, formatter_class=formatter, **settings)  # type: ignore[arg-type]
+        super().__init__(allow_abbrev=False, formatter_class=HelpFormatter, **settings)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
-        self.exit(2, f"samovar: error: {' '.join(message.split())} (see: {self.prog} --help)\n")
+        said = f"samovar: error: {' '.join(message.split())} (see: {self.prog} --help)"
+        self.exit(2, f"{fitted(said, sys.stderr, os.environ)}\n")
 
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"

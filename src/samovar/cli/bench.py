@@ -41,8 +41,15 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("bench", help="measure speed on this machine", description=__doc__, epilog=_EXAMPLES)
     parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("random weights")
-    group.add_argument("--shape", choices=SHAPES, help="random weights of this shape instead of a model")
-    group.add_argument("--quant", choices=QUANTS, help="with --shape: how the weights are stored (default: q4_0)")
+    group.add_argument(
+        "--shape", choices=SHAPES, metavar="NAME", help=f"random weights of this shape, not a model's: {', '.join(SHAPES)}"
+    )
+    group.add_argument(
+        "--quant",
+        choices=QUANTS,
+        metavar="TYPE",
+        help=f"with --shape: how the weights are stored (default: q4_0): {', '.join(QUANTS)}",
+    )
     group.add_argument("--layers", type=int, metavar="N", help="with --shape: cut the model to N layers")
     group = parser.add_argument_group("measurement")
     group.add_argument("--rounds", type=int, default=3, metavar="N", help="how often to measure (default: 3)")

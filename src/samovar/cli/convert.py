@@ -1,7 +1,4 @@
-"""`samovar convert`: a model between GGUF and a Hugging Face folder, without a change of value.
-
-Folders of gemma3 and phi3 are not written as GGUF.
-"""
+"""`samovar convert`: a model between GGUF and a Hugging Face folder, without a change of value."""
 
 import argparse
 from pathlib import Path
@@ -19,8 +16,7 @@ _EXAMPLES = """examples:
   samovar convert qwen3-0.6b.gguf ./folder         GGUF to safetensors, config, tokenizer and template
 
 Quantised weights become float32, which holds each of their values and takes 4 to 8 times the space; `samovar quantize` writes
-smaller files. Folders of gemma3 and phi3 are not written as GGUF. A run that was stopped goes on where it was when the command
-is given again.
+smaller files. A run that was stopped goes on where it was when the command is given again.
 """
 
 
@@ -52,7 +48,7 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     try:
         with ProgressBar(streams, "converting") as progress:
             if isinstance(checkpoint, GgufCheckpoint):
-                to_folder.write_folder(checkpoint, args.target, progress)
+                warnings = to_folder.write_folder(checkpoint, args.target, progress)
             else:
                 ops = choose_ops(streams.isa, None)[0]
                 warnings = write_gguf_file(checkpoint, args.target, ops, progress, replace=args.force)

@@ -85,7 +85,13 @@ def add_parser(subparsers: Subparsers) -> None:
     group.add_argument(
         "--speed", type=float, default=8.0, metavar="X", help="tokens/s below which a model is not proposed (default: 8)"
     )
-    group.add_argument("--quant", nargs="+", choices=QUANTS, help="of shapes: quantisations to look at")
+    group.add_argument(
+        "--quant",
+        nargs="+",
+        choices=QUANTS,
+        metavar="TYPE",
+        help=f"of shapes: quantisations to look at: {', '.join(QUANTS)}",
+    )
     group.add_argument("--kv-type", choices=tuple(KV_DTYPES), help="number format of the stored keys and values")
     add_weights_option(group)
     group = parser.add_argument_group("another machine")

@@ -40,7 +40,6 @@ Beside types below Q8_0 the output head, and an embedding that is tied to it, ta
 experts stay in F32. Rows that 256 does not divide take a finer type of blocks of 32: Q4_K becomes Q5_0, Q5_K Q5_1, Q6_K Q8_0.
 An embedding that is not tied takes Q4_0 in files of samovar-int4. A tensor that already has its type is copied.
 
-Folders of gemma3 and phi3 are not written as GGUF: take a GGUF file of the model as SRC.
 
 --calibrate loads the model into memory. Without it, a model of any size takes less than 2 GiB. A run that was stopped goes on
 where it was when the command is given again.

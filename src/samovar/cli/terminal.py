@@ -4,6 +4,8 @@ A model's output and a file's metadata are not to be trusted on a terminal: esca
 window or forge what was said before. Everything of the kind goes through `printable`.
 """
 
+import os
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
@@ -13,6 +15,7 @@ from samovar.errors import BadRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
+_COLUMNS, _LEAST_COLUMNS = 80, 20
 # C0 controls but tab and line feed, DEL, and the C1 controls
 _DROPPED: dict[int, None] = dict.fromkeys([*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)])
 
@@ -49,8 +52,8 @@ class Streams:
         return PipedConsole(file=stream, no_color=no_color, highlight=False, markup=False, emoji=False)
 
     def note(self, message: str) -> None:
-        """One line on stderr."""
-        print(f"samovar: {one_line(message)}", file=self.stderr, flush=True)
+        """One line on stderr; on a terminal, as many as it takes."""
+        print(fitted(f"samovar: {one_line(message)}", self.stderr, self.environ), file=self.stderr, flush=True)
 
     def note_interrupted(self, *, is_begun: bool) -> None:
         """Say on stderr what Ctrl-C left. `is_begun` says that the same command can go on from something."""
@@ -74,6 +77,21 @@ class Streams:
             return self.stdin.buffer.read().decode("utf-8")
         except UnicodeDecodeError as error:
             raise BadRequest(f"standard input is not UTF-8 text (at byte {error.start}); expected a prompt") from error
+
+
+def fitted(message: str, stream: TextIO, environ: Mapping[str, str]) -> str:
+    """A line broken between words for the terminal that `stream` is; as it is for a pipe or a file. Paths are not broken."""
+    if not stream.isatty():
+        return message
+    given = environ.get("COLUMNS", "")
+    try:
+        width = int(given) if given.isdigit() else os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):  # a terminal that does not tell
+        width = 0
+    return textwrap.fill(
+        message, width if width >= _LEAST_COLUMNS else _COLUMNS, subsequent_indent="  ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def one_line(message: str) -> str:

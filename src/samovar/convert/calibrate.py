@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.convert.importance import Importance
-from samovar.convert.source import SourceTensor, source_tensors
+from samovar.convert.source import SourceTensor, read_source
 from samovar.errors import BadRequest
 from samovar.formats import open_checkpoint
 from samovar.kernels import (
@@ -180,18 +180,18 @@ def calibrate(
     No more than `max_tokens` of the text are read. Raises BadRequest for a text of under 64 tokens, and what loading raises.
     """
     checkpoint = open_checkpoint(source)
-    config, tensors = source_tensors(checkpoint)
+    source_model = read_source(checkpoint)
     ids = list(read_model_text(checkpoint).tokenizer.encode(text))[:max_tokens]
     if len(ids) < _LEAST_TOKENS:
         raise BadRequest(f"{origin}: a text of {len(ids)} tokens says too little of a model; give {_LEAST_TOKENS} or more")
     watching = WatchingOps(ops)
     decoder = load_model(checkpoint, watching).decoder  # type: ignore[arg-type]  # it passes on what it does not have
-    width = min(WINDOW_TOKENS, config.max_context)
+    width = min(WINDOW_TOKENS, source_model.config.max_context)
     for start in range(0, len(ids), width):
         progress(start, len(ids), origin)
         _read(decoder, ops, np.array(ids[start : start + width], np.int64))
     progress(len(ids), len(ids), "")
-    named = {tensor.name: _of(tensor, watching.seen) for tensor in tensors}
+    named = {tensor.name: _of(tensor, watching.seen) for tensor in source_model.tensors}
     return Importance(mean_squares={name: found for name, found in named.items() if found is not None}, origin=origin)
 
 

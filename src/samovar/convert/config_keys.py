@@ -3,40 +3,42 @@
 What is written is read back and held against the config: what GGUF cannot say of a model is refused, not lost.
 """
 
-import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from samovar.convert.source import SourceTensor, rope_keys
+from samovar.convert.same_model import difference
+from samovar.convert.source import SourceModel, rope_keys
 from samovar.errors import UnsupportedModel
-from samovar.formats.gguf_values import EncodedValue, Kind, encode_as
+from samovar.formats.gguf_values import EncodedValue, Kind, encode_as, encode_list
 from samovar.models import ARCHITECTURES
 from samovar.models.config import DecoderConfig
 from samovar.models.gguf_config import config_from_gguf, gguf_architecture
-from samovar.models.long_context import LongContext
-from samovar.models.outputs import POOLING_LAST, gguf_outputs
-from samovar.models.rope import Rope
+from samovar.models.loader import long_rope_factors
+from samovar.models.outputs import gguf_outputs
 
-_Values = dict[str, tuple[Kind, int | float | str | bool]]
-_ROUNDING: Final = 1e-6  # numbers are kept in float32
+_Values = dict[str, tuple[Kind, int | float | str | bool | list[bool] | list[str]]]
+_ONE_WINDOW: Final = ("mistral", "phi3")  # in all layers, or in none
+_GEMMA3_PATTERN: Final = 6  # every sixth layer sees all positions, where nothing else is said
 
 
-def config_keys(
-    raw: dict[str, object], config: DecoderConfig, tensors: list[SourceTensor], where: str, *, is_embedder: bool
-) -> dict[str, EncodedValue]:
-    """The architecture and its keys. Raises UnsupportedModel where the file would say another model than the config.
-
-    `is_embedder` says that the last token's state is the vector of a text.
-    """
+def config_keys(raw: dict[str, object], source: SourceModel, where: str) -> dict[str, EncodedValue]:
+    """The architecture and its keys. Raises UnsupportedModel where the file would say another model than the config."""
+    config, scoring = source.config, source.scoring
     architecture = gguf_architecture(config.architecture)
     values: _Values = {"general.architecture": ("string", architecture)}
-    values |= {f"{architecture}.{key}": value for key, value in (_sizes(config) | _rope(raw)).items()}
-    if is_embedder:
-        values[f"{architecture}.pooling_type"] = ("u32", POOLING_LAST)
-    _check(values, config, tensors, where)
-    return {key: encode_as(kind, value) for key, (kind, value) in values.items()}
+    own = _sizes(config) | _windows(config) | _rope(raw, config) | _long_rope(raw, config)
+    values |= {f"{architecture}.{key}": value for key, value in own.items()}
+    if scoring is not None and scoring.pooling_type is not None:
+        values[f"{architecture}.pooling_type"] = ("u32", scoring.pooling_type)
+    if scoring is not None and scoring.labels:
+        values[f"{architecture}.classifier.output_labels"] = ("string", list(scoring.labels))
+    _check(values, source, where)
+    return {
+        key: encode_list(kind, value) if isinstance(value, list) else encode_as(kind, value)
+        for key, (kind, value) in values.items()
+    }
 
 
 def _sizes(config: DecoderConfig) -> _Values:
@@ -50,11 +52,9 @@ def _sizes(config: DecoderConfig) -> _Values:
         "attention.key_length": ("u32", config.d_head),
         "attention.value_length": ("u32", config.d_head),
         "attention.layer_norm_rms_epsilon": ("f32", config.norm_eps),
-        "rope.dimension_count": ("u32", config.d_head),
+        "rope.dimension_count": ("u32", 2 * len(config.rope.inv_freq_R)),
         "vocab_size": ("u32", config.vocab_size),
     }
-    if config.architecture == "mistral" and len(set(config.windows)) == 1 and (window := config.windows[0]) is not None:
-        sizes["attention.sliding_window"] = ("u32", window)
     if (experts := config.experts) is not None:
         sizes |= {
             "expert_count": ("u32", experts.n_experts),
@@ -66,11 +66,28 @@ def _sizes(config: DecoderConfig) -> _Values:
     return sizes
 
 
-def _rope(raw: dict[str, object]) -> _Values:
-    """Base and scaling; Llama 3's scaling is a tensor."""
+def _windows(config: DecoderConfig) -> _Values:
+    """Their length, and for Gemma 3 in which layers, where that is not the published pattern."""
+    sliding = [window is not None for window in config.windows or [None] * config.n_layers]
+    length = next((window for window in config.windows if window is not None), config.max_context)
+    if config.architecture in _ONE_WINDOW and all(sliding):
+        return {"attention.sliding_window": ("u32", length)}
+    if not config.architecture.startswith("gemma3"):
+        return {}
+    found: _Values = {"attention.sliding_window": ("u32", length)}
+    if sliding != [(index + 1) % _GEMMA3_PATTERN != 0 for index in range(config.n_layers)]:
+        found["attention.sliding_window_pattern"] = ("bool", sliding)
+    return found
+
+
+def _rope(raw: dict[str, object], config: DecoderConfig) -> _Values:
+    """Bases and scaling; the scaling of Llama 3 and LongRoPE is in tensors."""
     keys = rope_keys(raw)
     kind = keys.get("rope_type", keys.get("type", "default"))
-    found: _Values = {"rope.freq_base": ("f32", _number(keys.get("rope_theta", 10_000.0)))}
+    base = _number(keys.get("rope_theta", config.rope.theta or 10_000.0))
+    found: _Values = {"rope.freq_base": ("f32", base)}
+    if config.local_rope is not None and config.local_rope.theta is not None:
+        found["rope.freq_base_swa"] = ("f32", config.local_rope.theta)
     if kind not in ("linear", "yarn"):
         return found
     found["rope.scaling.type"] = ("string", str(kind))
@@ -88,48 +105,43 @@ def _rope(raw: dict[str, object]) -> _Values:
     return found
 
 
+def _long_rope(raw: dict[str, object], config: DecoderConfig) -> _Values:
+    """What Phi-3 has beside its tensors of factors."""
+    found: _Values = {}
+    if config.architecture != "phi3":
+        return found
+    if (original := raw.get("original_max_position_embeddings")) is not None:
+        found["rope.scaling.original_context_length"] = ("u32", int(_number(original)))
+    if config.rope.attention_factor != 1:
+        found["rope.scaling.attn_factor"] = ("f32", config.rope.attention_factor)
+    if config.long_context is not None:  # `max_context` is what the short factors serve
+        found["context_length"] = ("u32", int(_number(raw["max_position_embeddings"])))
+    return found
+
+
 def _number(value: object) -> float:
     assert isinstance(value, int | float), value  # the config was read before
     return float(value)
 
 
-def _check(values: _Values, config: DecoderConfig, tensors: list[SourceTensor], where: str) -> None:
+def _check(values: _Values, source: SourceModel, where: str) -> None:
     """Read the keys back."""
+    config, tensors = source.config, source.tensors
     plain = {key: value for key, (_, value) in values.items()}
     shapes = {tensor.name: tensor.shape for tensor in tensors}
-    raw = config_from_gguf(plain, shapes, where)
+    raw = config_from_gguf(plain, shapes, where) | long_rope_factors({t.name: t.parts[0] for t in tensors})
     found = ARCHITECTURES[str(raw["model_type"])].read_config(raw, where)
-    pooling = plain.get(f"{values['general.architecture'][1]}.pooling_type")
-    found = replace(found, outputs=replace(gguf_outputs(pooling, None, shapes, where), is_bare=config.outputs.is_bare))
+    prefix = plain["general.architecture"]
+    pooling, labels = (plain.get(f"{prefix}.{key}") for key in ("pooling_type", "classifier.output_labels"))
+    outputs = gguf_outputs(pooling, labels, shapes, where)
+    found = replace(found, outputs=config.outputs if pooling is not None else replace(outputs, is_bare=config.outputs.is_bare))
+    if config.outputs.kind != "vocabulary":
+        found = replace(found, is_tied=config.is_tied)  # without a head neither is true
     factors = next((t.parts[0].stored().data.view(np.float32) for t in tensors if t.name == "rope_freqs.weight"), None)
-    for entry in fields(config):
-        wanted, got = getattr(config, entry.name), getattr(found, entry.name)
-        if isinstance(got, Rope) and factors is not None:
-            got = got.divided_by(factors)
-        if entry.name != "architecture" and not _is_same(wanted, got):
-            found_words = f"{entry.name.replace('_', ' ')} ({_in_words(wanted, entry.name)})"
-            raise UnsupportedModel(
-                f"{where}: GGUF has no way to say this model's {found_words}: "
-                "it would be another model; use the folder itself, which Samovar runs as it is"
-            )
-
-
-def _in_words(value: object, name: str) -> str:
-    """What a config says, for a message."""
-    if name != "windows" or not isinstance(value, tuple):
-        return str(value)[:200]
-    sliding = [window for window in value if window is not None]
-    lengths = " or ".join(str(length) for length in sorted(set(sliding)))
-    return f"{len(sliding)} of {len(value)} layers see the last {lengths} positions, the others all of them"
-
-
-def _is_same(wanted: object, got: object) -> bool:
-    if isinstance(wanted, Rope) and isinstance(got, Rope):
-        is_near = np.allclose(wanted.inv_freq_R, got.inv_freq_R, rtol=_ROUNDING, atol=0)
-        return bool(is_near and math.isclose(wanted.attention_factor, got.attention_factor, rel_tol=_ROUNDING))
-    if isinstance(wanted, LongContext) and isinstance(got, LongContext):
-        lengths = [(long.native, long.trained, *long.ropes) for long in (wanted, got)]
-        return lengths[0] == lengths[1] and all(_is_same(rope, got.ropes[factor]) for factor, rope in wanted.ropes.items())
-    if isinstance(wanted, float) and isinstance(got, float):
-        return math.isclose(wanted, got, rel_tol=_ROUNDING)
-    return wanted == got
+    if factors is not None:
+        found = replace(found, rope=found.rope.divided_by(factors), long_context=None)
+    if (differing := difference(config, found)) is not None:
+        raise UnsupportedModel(
+            f"{where}: GGUF has no way to say this model's {differing}: "
+            "it would be another model; use the folder itself, which Samovar runs as it is"
+        )

@@ -1,7 +1,7 @@
 """Where other programs take a GGUF file for another model than Samovar does, or do not load it.
 
-The architecture of the file says what llama.cpp builds (`src/llama-model.cpp`): `llama` without windows, `qwen3moe` with
-experts in all layers, whose weights sum up to 1.
+The architecture of the file says what llama.cpp builds (`src/llama-model.cpp`): `llama` and `phi3` without windows, `qwen3moe`
+with experts in all layers, whose weights sum up to 1.
 """
 
 from samovar.models.config import DecoderConfig
@@ -13,7 +13,8 @@ def differences(config: DecoderConfig) -> tuple[str, ...]:
     architecture = gguf_architecture(config.architecture)
     found: list[str] = []
     windows = [window for window in config.windows if window is not None]
-    if architecture == "llama" and windows and min(windows) < config.max_context:
+    longest = config.max_context if config.long_context is None else config.long_context.longest
+    if architecture in ("llama", "phi3") and windows and min(windows) < longest:
         found.append(
             f"llama.cpp and programs built on it ignore {architecture}.attention.sliding_window: beyond {min(windows)} tokens "
             "their answers differ from those of the model; give them no longer contexts"
@@ -27,5 +28,10 @@ def differences(config: DecoderConfig) -> tuple[str, ...]:
         found.append(
             f"llama.cpp and programs built on it ignore {architecture}.expert_weights_norm: they make the weights of a token's "
             "experts sum up to 1, and their answers differ from those of the model at any length"
+        )
+    if architecture == "qwen3" and config.outputs.n_labels == 1:
+        found.append(
+            "llama.cpp and programs built on it make the scores of qwen3's labels sum up to 1: the score of a single label is "
+            "always 1 there; give them the original reranker, which has yes and no"
         )
     return tuple(found)

@@ -1,7 +1,8 @@
 """The tensors of a GGUF file under the names, in the order of rows and in the types of a Hugging Face folder.
 
 Values do not change. Quantised tensors become float32. A float32 tensor beside matrices in 16 bits takes their type
-where each of its values is one of that type's: GGUF files hold norms and biases in float32 whatever they came from.
+where each of its values is one of that type's: GGUF files hold norms and biases in float32 whatever they came from. Of
+Gemma's norms a folder holds how far the weights are from 1.
 """
 
 from collections import Counter
@@ -19,14 +20,16 @@ from samovar.formats.safetensors_writer import FloatTensorPlan
 from samovar.kernels.dequantise import dequantise
 from samovar.models.config import DecoderConfig
 from samovar.models.gguf_config import folder_tensor_name
-from samovar.models.loader import INTERLEAVED
+from samovar.models.loader import INTERLEAVED, LONG_ROPE_FACTORS, ROPE_FACTORS
 from samovar.models.weights import half_split_order
 from samovar.tensors.dtypes import BF16, F16, F32, TensorType
 from samovar.tensors.stored import StoredTensor
 
 _CHUNK_ELEMENTS: Final = 1 << 22  # values that are dequantised at a time: 16 MiB
 _EXPERTS: Final = ".mlp.experts."
-_ROPE_FACTORS: Final = "rope_freqs.weight"
+_HEAD: Final = ("output.weight",)
+_CLASSIFIER: Final = ("cls.output.weight", "cls.output.bias")
+_ONE: Final = np.float32(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class _Piece:
 
     name: str
     tensor: StoredTensor
-    order: NDArray[np.int64] | None
+    order: NDArray[np.int64] | None = None
+    is_centred_norm: bool = False
 
 
 def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[list[FloatTensorPlan], TensorType]:
@@ -45,9 +49,10 @@ def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[l
     """
     main = _main_type(checkpoint)
     plans = []
-    for name in sorted(checkpoint.tensors, key=_place):
+    left_out = {ROPE_FACTORS, *LONG_ROPE_FACTORS.values(), *(_HEAD if config.outputs.kind == "labels" else _CLASSIFIER)}
+    for name in sorted(checkpoint.tensors.keys() - left_out, key=_place):
         for piece in _pieces(checkpoint.tensors[name].stored(), config):
-            kind = _type_of(piece.tensor, main)
+            kind = _type_of(piece, main)
             tensor = piece.tensor
             plans.append(
                 FloatTensorPlan(
@@ -79,26 +84,23 @@ def _main_type(checkpoint: GgufCheckpoint) -> TensorType:
 
 
 def _pieces(tensor: StoredTensor, config: DecoderConfig) -> Iterator[_Piece]:
-    if tensor.name == _ROPE_FACTORS:
-        raise UnsupportedModel(
-            f"{tensor.source}: {_ROPE_FACTORS} holds Llama 3's scaling as numbers, and not the settings that a config.json "
-            "states; convert from the original folder instead"
-        )
     try:
-        name = folder_tensor_name(tensor.name)
+        name = folder_tensor_name(tensor.name, config.architecture)
     except KeyError:
         raise UnsupportedModel(
             f"{tensor.source}: tensor {tensor.name!r} has no name in a Hugging Face folder that this version knows"
         ) from None
+    if config.outputs.kind == "none":
+        name = name.removeprefix("model.")  # as models without a head are published
     if _EXPERTS not in name:
         order = _order(name, tensor.shape[0], config)
         if order is not None and len(tensor.shape) == 1:
             tensor, order = tensor.take_rows(order), None
-        yield _Piece(name, tensor, order)
+        yield _Piece(name, tensor, order, config.has_centred_norms and name.endswith("norm.weight"))
         return
     before, after = name.split(_EXPERTS)
     for expert in range(tensor.shape[0]):
-        yield _Piece(f"{before}{_EXPERTS}{expert}.{after}", tensor.entry(expert), None)
+        yield _Piece(f"{before}{_EXPERTS}{expert}.{after}", tensor.entry(expert))
 
 
 def _order(name: str, n_rows: int, config: DecoderConfig) -> NDArray[np.int64] | None:
@@ -107,12 +109,13 @@ def _order(name: str, n_rows: int, config: DecoderConfig) -> NDArray[np.int64] |
     return half_split_order(n_rows, heads) if heads and config.architecture in INTERLEAVED else None
 
 
-def _type_of(tensor: StoredTensor, main: TensorType) -> TensorType:
+def _type_of(piece: _Piece, main: TensorType) -> TensorType:
+    tensor = piece.tensor
     if tensor.type != F32:
         return tensor.type if tensor.type.is_float else F32
     if main == F32:
         return F32
-    return main if all(_is_exact(chunk, main) for chunk in _values(tensor, None)) else F32
+    return main if all(_is_exact(chunk, main) for chunk in _values(piece)) else F32
 
 
 def _is_exact(values: NDArray[np.float32], kind: TensorType) -> bool:
@@ -122,26 +125,42 @@ def _is_exact(values: NDArray[np.float32], kind: TensorType) -> bool:
         return bool(np.array_equal(values.astype(np.float16).astype(np.float32).view(np.uint32), values.view(np.uint32)))
 
 
-def _values(tensor: StoredTensor, order: NDArray[np.int64] | None) -> Iterator[NDArray[np.float32]]:
+def _values(piece: _Piece) -> Iterator[NDArray[np.float32]]:
     """The values, flat, some rows at a time. Raises FormatError for one that is no finite number."""
+    tensor, order = piece.tensor, piece.order
     rows = tensor.rows()
     step = max(1, _CHUNK_ELEMENTS // tensor.shape[-1])
     for start in range(0, len(rows), step):
         part = rows[start : start + step] if order is None else rows[order[start : start + step]]
-        yield _finite(tensor, part)
+        values = _finite(tensor, part)
+        yield _centred(tensor, values) if piece.is_centred_norm else values
     tensor.release()
+
+
+def _centred(tensor: StoredTensor, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far a norm's weights are from 1. Raises UnsupportedModel where 1 and that do not make the weight again."""
+    found = values - _ONE
+    if (lost := np.flatnonzero(found + _ONE != values)).size:
+        raise UnsupportedModel(
+            f"{tensor.source}: tensor {tensor.name!r} holds {values[lost[0]]!r}, and a folder holds 1 less, in float32, which "
+            "rounds it: it would be another model; use the GGUF file itself"
+        )
+    return found
 
 
 def _finite(tensor: StoredTensor, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
     values = dequantise(tensor.type, np.ascontiguousarray(rows).reshape(-1))
     if not np.isfinite(values).all():
-        raise FormatError(f"{tensor.source}: tensor {tensor.name!r} holds infinite values or such as are no numbers")
+        raise FormatError(
+            f"{tensor.source}: tensor {tensor.name!r} holds infinite values or such as are no numbers: the file is damaged; "
+            "copy or download it again"
+        )
     return values
 
 
 def _chunks(piece: _Piece, kind: TensorType) -> Iterator[bytes]:
     tensor = piece.tensor
-    if tensor.type == kind:  # bytes as they are
+    if tensor.type == kind and not piece.is_centred_norm:  # bytes as they are
         rows = tensor.rows()
         step = max(1, _CHUNK_ELEMENTS // tensor.shape[-1])
         for start in range(0, len(rows), step):
@@ -150,7 +169,7 @@ def _chunks(piece: _Piece, kind: TensorType) -> Iterator[bytes]:
             yield part.tobytes()
         tensor.release()
         return
-    for values in _values(tensor, piece.order):
+    for values in _values(piece):
         if kind == F32:
             yield values.tobytes()
         elif kind == BF16:

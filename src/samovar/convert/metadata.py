@@ -5,14 +5,14 @@ from typing import Final
 from samovar.convert.card import keys_of_card
 from samovar.convert.config_keys import config_keys
 from samovar.convert.importance import Importance
-from samovar.convert.source import SourceTensor
+from samovar.convert.source import SourceModel
+from samovar.convert.text_scoring import scoring_keys
 from samovar.convert.vocabulary_keys import vocabulary_keys
 from samovar.formats import Checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.gguf_header import read_encoded_metadata
 from samovar.formats.gguf_values import EncodedValue, Kind, encode_as
 from samovar.formats.hf_folder import CONFIG, HfCheckpoint
-from samovar.models.config import DecoderConfig
 from samovar.models.gguf_config import gguf_architecture
 
 _NOT_COPIED: Final = ("split.", "general.alignment", "general.file_type", "general.quantization_version", "quantize.imatrix.")
@@ -27,11 +27,7 @@ _BLOCK_LAYOUTS: Final = 2  # `general.quantization_version` of today's block typ
 
 
 def file_metadata(
-    checkpoint: Checkpoint,
-    config: DecoderConfig,
-    tensors: list[SourceTensor],
-    file_type: int,
-    importance: Importance | None = None,
+    checkpoint: Checkpoint, source: SourceModel, file_type: int, importance: Importance | None = None
 ) -> dict[str, EncodedValue]:
     """All keys for a file of `file_type` (llama.cpp's number for a mix of types). Raises FormatError or UnsupportedModel."""
     if isinstance(checkpoint, GgufCheckpoint):
@@ -39,8 +35,8 @@ def file_metadata(
         encoded = read_encoded_metadata(first.path, first.memory)
         keys = {k: EncodedValue(v) for k, v in encoded.items() if not k.startswith(_NOT_COPIED)}
     else:
-        keys = _of_folder(checkpoint, config, tensors)
-    keys["general.architecture"] = encode_as("string", gguf_architecture(config.architecture))
+        keys = _of_folder(checkpoint, source)
+    keys["general.architecture"] = encode_as("string", gguf_architecture(source.config.architecture))
     keys["general.quantization_version"] = encode_as("u32", _BLOCK_LAYOUTS)
     keys["general.file_type"] = encode_as("u32", file_type)
     if importance is not None:
@@ -49,10 +45,9 @@ def file_metadata(
     return keys
 
 
-def _of_folder(checkpoint: HfCheckpoint, config: DecoderConfig, tensors: list[SourceTensor]) -> dict[str, EncodedValue]:
-    """Name, what the card says, sizes, sampling defaults, tokenizer and template."""
-    where, is_embedder = str(checkpoint.path / CONFIG), checkpoint.vectors is not None
-    keys = config_keys(checkpoint.config, config, tensors, where, is_embedder=is_embedder)
+def _of_folder(checkpoint: HfCheckpoint, source: SourceModel) -> dict[str, EncodedValue]:
+    """Name, what the card says, sizes, sampling defaults, tokenizer, templates, and how vectors and scores are made."""
+    keys = config_keys(checkpoint.config, source, str(checkpoint.path / CONFIG))
     keys["general.type"] = encode_as("string", "model")
     keys["general.name"] = encode_as("string", checkpoint.path.resolve().name)
     defaults = checkpoint.generation_config
@@ -62,4 +57,5 @@ def _of_folder(checkpoint: HfCheckpoint, config: DecoderConfig, tensors: list[So
             keys[f"general.sampling.{name}"] = encode_as(kind, value)
     if defaults.get("do_sample") is False:
         keys["general.sampling.temp"] = encode_as("f32", 0.0)
-    return keys | keys_of_card(checkpoint.path) | vocabulary_keys(checkpoint, config.vocab_size)
+    keys |= keys_of_card(checkpoint.path) | vocabulary_keys(checkpoint, source.config.vocab_size)
+    return keys if source.scoring is None else keys | scoring_keys(source.scoring)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from samovar.convert.differences import differences
 from samovar.convert.importance import Importance
 from samovar.convert.metadata import file_metadata
-from samovar.convert.source import SourceTensor, source_tensors
+from samovar.convert.source import SourceTensor, read_source
 from samovar.convert.type_mix import Mix, TypeRules, stays_f32
 from samovar.errors import FormatError, StoreError, UnsupportedModel
 from samovar.formats import open_checkpoint
@@ -96,12 +96,13 @@ def quantise_model(
     """
     checkpoint = open_checkpoint(source)
     _refuse_own_source(target, [file.path for file in checkpoint.files])
-    config, tensors = source_tensors(checkpoint)
+    model = read_source(checkpoint)
+    config, tensors = model.config, model.tensors
     rules = TypeRules(mix=mix, config=config, has_importance=importance is not None)
     is_int4 = mix.plain is dtypes.INT4_ROWS
     if is_int4 and any(tensor.type_name == dtypes.INT4_ROWS.name for tensor in tensors):
         raise UnsupportedModel(f"{source}: its weights are in {mix.name} already; copy the file")
-    metadata = file_metadata(checkpoint, config, tensors, mix.file_type, importance)
+    metadata = file_metadata(checkpoint, model, mix.file_type, importance)
     if is_int4:
         metadata["general.architecture"] = encode_as("string", INT4_PREFIX + gguf_architecture(config.architecture))
     works = [_work(tensor, rules, ops, importance) for tensor in tensors]

@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from samovar.errors import UnsupportedModel
+from samovar.convert.text_scoring import TextScoring, classifier_rows, text_scoring
 from samovar.formats import Checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.kernels import F32, Ops
 from samovar.models.config import DecoderConfig
 from samovar.models.gguf_config import gguf_architecture, gguf_tensor_name
-from samovar.models.loader import INTERLEAVED, is_recomputed
+from samovar.models.loader import INTERLEAVED, LONG_ROPE_FACTORS, is_recomputed
 from samovar.models.rope import read_rope
 from samovar.models.tensor_check import check_tensors
 from samovar.models.weights import half_split_order
@@ -26,20 +26,20 @@ from samovar.tensors.stored import StoredTensor, Tensor
 
 _SLAB_VALUES: Final = 1 << 22
 _EXPERTS: Final = ".mlp.experts."
-_FROM_FOLDERS: Final = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTensor:
     """A tensor of the file to be written. `parts` are tensors of the source, or views of them, whose rows follow each other.
 
-    `order` is that of its rows, where it is another one than the source's.
+    `order` is that of its rows, where it is another one than the source's. `added` is added to each value of the source.
     """
 
     name: str
     shape: tuple[int, ...]
     parts: tuple[Tensor, ...]
     order: NDArray[np.int64] | None = None
+    added: float = 0.0
 
     @property
     def n_elements(self) -> int:
@@ -54,7 +54,7 @@ class SourceTensor:
     def blocks(self) -> Iterator[NDArray[np.uint8]] | None:
         """Its bytes as they are stored, where the order of values is the source's and all parts are of one type, else None."""
         first = self.parts[0]
-        if self.order is not None or any(part.type != first.type or part.has_input_order for part in self.parts):
+        if self.order is not None or self.added or any(part.type != first.type or part.has_input_order for part in self.parts):
             return None
         return _bytes_of(self.parts)
 
@@ -66,7 +66,8 @@ class SourceTensor:
         for part in self.parts:
             stored = part.stored()
             for member in [stored] if len(stored.shape) < 3 else [stored.entry(e) for e in range(stored.shape[0])]:
-                yield from self._rows(member, ops, n_values)
+                for x_MK in self._rows(member, ops, n_values):
+                    yield x_MK + np.float32(self.added) if self.added else x_MK
                 stored.release()
                 part.release()
 
@@ -97,40 +98,55 @@ def _bytes_of(parts: tuple[Tensor, ...]) -> Iterator[NDArray[np.uint8]]:
         part.release()
 
 
-def source_tensors(checkpoint: Checkpoint) -> tuple[DecoderConfig, list[SourceTensor]]:
-    """All tensors that a GGUF file of the model has, in the order of the layers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceModel:
+    """A model to be written as GGUF: all tensors that the file has, in the order of the layers. `scoring` is what a folder says
+    of vectors and scores; None for a GGUF file, whose keys are copied."""
+
+    config: DecoderConfig
+    tensors: list[SourceTensor]
+    scoring: TextScoring | None
+
+
+def read_source(checkpoint: Checkpoint) -> SourceModel:
+    """What there is to write.
 
     Raises what loading the model raises: UnsupportedModel for an architecture that is not implemented, FormatError for tensors
     that are missing, left over, or of another shape than the config says.
     """
     config = check_tensors(checkpoint)
-    if not isinstance(checkpoint, GgufCheckpoint) and config.architecture not in _FROM_FOLDERS:
-        raise UnsupportedModel(
-            f"{checkpoint.path}: folders of {config.architecture} are not written as GGUF; implemented are "
-            f"{', '.join(_FROM_FOLDERS)}: take a GGUF file of the model as the source"
-        )
     if isinstance(checkpoint, GgufCheckpoint):
-        return config, [SourceTensor(name=t.name, shape=t.shape, parts=(t,)) for t in checkpoint.tensors.values()]
+        copied = [SourceTensor(name=t.name, shape=t.shape, parts=(t,)) for t in checkpoint.tensors.values()]
+        return SourceModel(config=config, tensors=copied, scoring=None)
+    scoring = text_scoring(checkpoint, config)
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not is_recomputed(name)}
     if config.outputs.is_bare:
         tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
+    head = tensors.get("lm_head.weight", tensors["model.embed_tokens.weight"])
     if config.is_tied:
         tensors.pop("lm_head.weight", None)
     experts = {name: tensors.pop(name) for name in list(tensors) if _EXPERTS in name}
     found = [_plain(name, tensor, config) for name, tensor in tensors.items()]
     found += _stacks(experts, config)
-    if (factors := _rope_factors(checkpoint.config, config)) is not None:
-        found.append(factors)
-    return config, sorted(found, key=lambda tensor: _place(tensor.name))
+    found += _rope_factors(checkpoint.config, config)
+    if rows := classifier_rows(scoring, head):
+        found.append(SourceTensor(name=gguf_tensor_name("score.weight"), shape=(len(rows), config.d_model), parts=rows))
+    return SourceModel(config=config, tensors=sorted(found, key=lambda tensor: _place(tensor.name)), scoring=scoring)
 
 
 def _plain(name: str, tensor: Tensor, config: DecoderConfig) -> SourceTensor:
-    """A tensor that is no expert's. The `llama` architecture has rows of q and k as pairs that are rotated together."""
+    """A tensor that is no expert's.
+
+    The `llama` architecture has rows of q and k as pairs that are rotated together, and GGUF the sum where a folder has how far
+    a norm's weights are from 1.
+    """
     heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads}
     is_interleaved = gguf_architecture(config.architecture) in INTERLEAVED
     n_heads = next((n for part, n in heads.items() if part in name and is_interleaved), None)
     order = None if n_heads is None else np.argsort(half_split_order(tensor.shape[0], n_heads))
-    return SourceTensor(name=gguf_tensor_name(name), shape=tensor.shape, parts=(tensor,), order=order)
+    added = 1.0 if config.has_centred_norms and name.endswith("norm.weight") else 0.0
+    target = gguf_tensor_name(name, config.architecture)
+    return SourceTensor(name=target, shape=tensor.shape, parts=(tensor,), order=order, added=added)
 
 
 def _stacks(experts: dict[str, Tensor], config: DecoderConfig) -> list[SourceTensor]:
@@ -163,27 +179,36 @@ def _n_experts(tensor: Tensor) -> int:
 
 
 def rope_keys(raw: dict[str, object]) -> dict[str, object]:
-    """The RoPE parameters of a config.json, as transformers 4 or 5 writes them, the base among them where it is given."""
+    """The RoPE parameters of a config.json, as transformers 4 or 5 writes them, the base among them where it is given.
+
+    Of layers of two kinds they are those of the layers that see all positions.
+    """
     for key in ("rope_parameters", "rope_scaling"):
         if isinstance(found := raw.get(key), dict):
             break
     else:
         found = {}
+    if isinstance(of_kind := found.get("full_attention"), dict):
+        found = of_kind
     return {"rope_theta": raw["rope_theta"], **found} if raw.get("rope_theta") is not None else dict(found)
 
 
-def _rope_factors(raw: dict[str, object], config: DecoderConfig) -> SourceTensor | None:
-    """Llama 3's scaling, which GGUF has as a tensor of divisors."""
+def _rope_factors(raw: dict[str, object], config: DecoderConfig) -> list[SourceTensor]:
+    """The scaling of Llama 3 and of LongRoPE, which GGUF has as tensors of divisors."""
     keys = rope_keys(raw)
-    if keys.get("rope_type", keys.get("type")) != "llama3":
-        return None
-    plain = {"rope_theta": keys.get("rope_theta", 10_000.0)}
-    plain_R = read_rope(plain, d_rotary=config.d_head, max_context=config.max_context, where="config.json").inv_freq_R
-    factors_R = (plain_R / config.rope.inv_freq_R).astype(np.float32)
-    stored = StoredTensor(
-        name="rope_freqs.weight", type=dtypes.F32, shape=factors_R.shape, data=factors_R.view(np.uint8), source="config.json"
-    )
-    return SourceTensor(name=stored.name, shape=stored.shape, parts=(stored,))
+    if keys.get("rope_type", keys.get("type")) == "llama3":
+        plain = {"rope_theta": keys.get("rope_theta", 10_000.0)}
+        plain_R = read_rope(plain, d_rotary=config.d_head, max_context=config.max_context, where="config.json").inv_freq_R
+        return [_computed("rope_freqs.weight", plain_R / config.rope.inv_freq_R)]
+    factors = ((name, keys.get(key)) for key, name in LONG_ROPE_FACTORS.items())
+    return [_computed(name, found) for name, found in factors if isinstance(found, list)]
+
+
+def _computed(name: str, values: ArrayLike) -> SourceTensor:
+    """A vector that is no tensor of the source."""
+    data = np.array(values, np.float32)
+    stored = StoredTensor(name=name, type=dtypes.F32, shape=data.shape, data=data.view(np.uint8), source="config.json")
+    return SourceTensor(name=name, shape=stored.shape, parts=(stored,))
 
 
 def _place(name: str) -> tuple[int, int, str]:

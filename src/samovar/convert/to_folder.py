@@ -11,18 +11,25 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from samovar.convert.card import CARD, card_of
 from samovar.convert.folder_config import folder_config, generation_config
 from samovar.convert.folder_tensors import folder_tensors
+from samovar.convert.text_scoring import TextScoring, text_scoring
 from samovar.errors import BadRequest, FormatError, StoreError
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hf_folder import CONFIG
 from samovar.formats.part_file import GO_ON, disk_reason
 from samovar.formats.safetensors_writer import FloatTensorPlan, write_safetensors
+from samovar.formats.sentence_files import sentence_texts
+from samovar.models.blocks import rounded_scale
+from samovar.models.config import DecoderConfig
 from samovar.models.loader import read_config
+from samovar.models.outputs import VOCABULARY
+from samovar.tensors.dtypes import F32, TensorType
 from samovar.text.tokenizer import Tokenizer
 from samovar.text.tokenizer_export import tokenizer_files
 
@@ -36,8 +43,8 @@ _SPARE_BYTES: Final = 64 << 20  # beside the tensors: tokenizer and configs
 
 def write_folder(
     checkpoint: GgufCheckpoint, target: Path, progress: Progress, *, max_shard_bytes: int = MAX_SHARD_BYTES
-) -> None:
-    """Write the folder `target`, which must not be there.
+) -> tuple[str, ...]:
+    """Write the folder `target`, which must not be there, and return what a user should know of it, a line each.
 
     Raises BadRequest where it is, StoreError where the disk refuses or is too small or a folder of another origin has the name
     of the unfinished one, UnsupportedModel and FormatError for what cannot be converted; nothing is kept after those two.
@@ -47,15 +54,11 @@ def write_folder(
             f"{target}: is there already, and folders are never replaced; give a name that is not there, or remove it"
         )
     config = read_config(checkpoint)
-    tokenizer = Tokenizer.from_gguf(checkpoint.metadata, origin=str(checkpoint.path))
+    scoring = text_scoring(checkpoint, config)
+    if scoring.score_ids is not None:
+        config = replace(config, outputs=VOCABULARY)  # the classifier repeats two rows of the head
     plans, main = folder_tensors(checkpoint, config)
-    files = {
-        CONFIG: _json(folder_config(checkpoint, tokenizer, main)),
-        "generation_config.json": _json(generation_config(checkpoint, tokenizer)),
-        **tokenizer_files(checkpoint.metadata, str(checkpoint.path), config.max_context),
-    }
-    if (card := card_of(checkpoint.metadata)) is not None:
-        files[CARD] = card
+    files = _texts(checkpoint, config, main, scoring)
     total = sum(plan.size_bytes for plan in plans)
     part = _part_of(target)
     try:
@@ -69,11 +72,43 @@ def write_folder(
                 shutil.rmtree(part)
                 raise
             for name, text in files.items():
+                (part / name).parent.mkdir(exist_ok=True)
                 (part / name).write_text(text, encoding="utf-8")
             (part / _SOURCE).unlink()
             part.rename(target)
     except OSError as error:
         raise StoreError(f"{error.filename or part}: cannot be written: {disk_reason(error, target.parent)}") from None
+    lines = _rounded_scale(checkpoint, config)
+    if config.outputs.keeps_head:
+        lines += ("the output head, which the classifier stands in for, is left out: a classifier of transformers has none",)
+    return lines
+
+
+def _texts(checkpoint: GgufCheckpoint, config: DecoderConfig, main: TensorType, scoring: TextScoring) -> dict[str, str]:
+    """The texts of all files beside the tensors, by their paths in the folder."""
+    tokenizer = Tokenizer.from_gguf(checkpoint.metadata, origin=str(checkpoint.path))
+    files = {
+        CONFIG: _json(folder_config(checkpoint, config, tokenizer, main, scoring)),
+        "generation_config.json": _json(generation_config(checkpoint, tokenizer)),
+        **tokenizer_files(checkpoint.metadata, str(checkpoint.path), config.max_context),
+    }
+    if scoring.files is not None:
+        files |= sentence_texts(scoring.files, config.d_model)
+    if (card := card_of(checkpoint.metadata)) is not None:
+        files[CARD] = card
+    return files
+
+
+def _rounded_scale(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[str, ...]:
+    """A line where embeddings are multiplied by a factor that is rounded to their type, which is another one in the folder."""
+    embedding = checkpoint.tensors["token_embd.weight"].stored()
+    before, after = (rounded_scale(config.embedding_scale, kind) for kind in (embedding.type, F32))
+    if embedding.type.is_float or before == after:
+        return ()
+    return (
+        f"embeddings are multiplied by {before:.6g} with these weights, and by {after:.6g} with the folder's: transformers "
+        "rounds the factor to the type of the weights",
+    )
 
 
 def is_begun(target: Path) -> bool:

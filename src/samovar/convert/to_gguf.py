@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from samovar.convert.differences import differences
 from samovar.convert.metadata import file_metadata
 from samovar.convert.quantise import encode_floats
-from samovar.convert.source import SourceTensor, source_tensors
+from samovar.convert.source import SourceTensor, read_source
 from samovar.convert.type_mix import stays_f32
 from samovar.errors import FormatError
 from samovar.formats.gguf_writer import TensorPlan, write_gguf_part
 from samovar.formats.hf_folder import HfCheckpoint
 from samovar.kernels import Ops
+from samovar.kernels.dequantise import dequantise
 from samovar.tensors.dtypes import BF16, F16, F32, TensorType
 
 Progress = Callable[[int, int, str], None]
@@ -38,21 +39,39 @@ def write_gguf_file(
     Raises FormatError for values that are not finite, and what checking the folder raises; StoreError where the target is there
     and `replace` is not set, is being written, or the disk refuses.
     """
-    config, tensors = source_tensors(checkpoint)
-    works = [_Work(tensor=tensor, type=_type_of(tensor), ops=ops) for tensor in tensors]
+    source = read_source(checkpoint)
+    works = [_Work(tensor=tensor, type=_type_of(tensor), ops=ops) for tensor in source.tensors]
     n_values: Counter[TensorType] = Counter()
     for work in works:
         n_values[work.type] += work.tensor.n_elements
     file_type = _FILE_TYPES[n_values.most_common(1)[0][0]]
-    metadata = file_metadata(checkpoint, config, tensors, file_type, None)
+    metadata = file_metadata(checkpoint, source, file_type)
     job = f"convert {_VERSION} {checkpoint.identity}"
     write_gguf_part(target, metadata, [work.plan() for work in works], job=job, replace=replace, progress=progress)
-    return differences(config)
+    return differences(source.config) + _rounded_norms(source.tensors)
 
 
 def _type_of(tensor: SourceTensor) -> TensorType:
     first = tensor.parts[0].type
     return F32 if stays_f32(tensor.name, tensor.shape) or not first.is_float else first
+
+
+def _rounded_norms(tensors: list[SourceTensor]) -> tuple[str, ...]:
+    """A line where 1 + a norm's weight takes more bits than float32 has: the model computes the rounded sum in any case."""
+    n_values = n_rounded = 0
+    for tensor in tensors:
+        if tensor.added:
+            held = tensor.parts[0].stored()
+            values = dequantise(held.type, held.data)
+            added = np.float32(tensor.added)
+            n_values += len(values)
+            n_rounded += int(np.count_nonzero((values + added) - added != values))
+    if not n_rounded:
+        return ()
+    return (
+        f"GGUF holds 1 + a norm's weight, in float32: {n_rounded} of {n_values} weights of norms are rounded to what the model "
+        "computes with, and come back so rounded in a folder; no answer changes",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

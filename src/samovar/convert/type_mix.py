@@ -10,12 +10,13 @@ those of `llama-quantize` (llama.cpp, `src/llama-quant.cpp`) for the presets Q8_
 - iq4_nl: `attn_v` takes Q5_K where 4 or more query heads share a key head, and `ffn_down` in the first eighth of the layers
   where there is no importance;
 - with 8 experts, `attn_k` and `attn_v` take Q8_0, and beside Q4_K and IQ4_NL `attn_output` Q5_K;
-- with 80 layers, `attn_v` takes Q5_K beside Q4_K.
+- with 80 layers, `attn_v` takes Q5_K beside Q4_K;
+- a matrix that joins queries, keys and values takes what `attn_v` would.
 
 samovar-int4 is Samovar's own (`formats.int4_rows`), in all matrices of the layers whose rows are a multiple of 64 values; an
 embedding that is not tied takes Q4_0. A mix of a float type takes it for all matrices.
 
-Vectors and the routers of experts stay in F32. Rows that no block of a type divides take a finer type (FALLBACKS).
+Vectors, classifiers and the routers of experts stay in F32. Rows that no block of a type divides take a finer type (FALLBACKS).
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from samovar.tensors.dtypes import F16, F32, INT4_ROWS, IQ4_NL, Q4_0, Q4_1, Q4_K
 INT4_FILE_TYPE: Final = 1024  # llama.cpp's "guessed", the type of files that are none of its mixes
 FALLBACKS: Final = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
 _STAY_F32: Final = ("ffn_gate_inp", "ffn_gate_inp_shexp", "ssm_conv1d")
+_CLASSIFIER: Final = "cls."
 _MANY_LAYERS: Final = 80
 
 
@@ -57,8 +59,9 @@ MIXES: Final = {
 
 
 def stays_f32(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of a GGUF file is F32 beside any type: vectors, routers, taps and what is no weight."""
-    return len(shape) == 1 or name.split(".")[-2] in _STAY_F32 or not name.endswith(".weight")
+    """Whether a tensor of a GGUF file is F32 beside any type: vectors, routers, taps, a classifier's few rows, no weights."""
+    is_kept = name.split(".")[-2] in _STAY_F32 or name.startswith(_CLASSIFIER)
+    return len(shape) == 1 or is_kept or not name.endswith(".weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +99,9 @@ class TypeRules:
         is_better = self.mix.has_better and uses_more_bits(layer, config.n_layers)
         is_first_eighth = layer < config.n_layers // 8
         has_8_experts = config.experts is not None and config.experts.n_experts == 8
-        part = "attn_v" if part == "attn_qkv" else part
         if part in ("attn_k", "attn_v") and has_8_experts:
             return Q8_0
-        if part == "attn_v":
+        if part in ("attn_v", "attn_qkv"):
             if plain is Q4_K and not is_better and config.n_layers == _MANY_LAYERS:
                 return Q5_K
             if plain is IQ4_NL and config.n_heads >= 4 * config.n_kv_heads:

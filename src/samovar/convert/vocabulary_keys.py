@@ -122,6 +122,10 @@ def _special_ids(path: Path, tokens: list[str], vocabulary: Vocabulary, checkpoi
     if others := [i for i in ends if i != found.get("eos_token_id")]:
         found["eot_token_id"] = others[0]
     before, after = vocabulary.prefix_ids, vocabulary.suffix_ids
+    if len(after) == 1 and after[0] != (old := found.get("eos_token_id")):  # what a GGUF file puts after texts is always this
+        found["eos_token_id"] = after[0]
+        if old is not None:
+            found.setdefault("eot_token_id", old)
     if before not in ((), (found.get("bos_token_id"),)) or after not in ((), (found.get("eos_token_id"),)):
         raise UnsupportedModel(f"{path}: puts tokens {[*before, *after]} around texts, which GGUF cannot say")
     flags = {"add_bos_token": bool(before), "add_eos_token": bool(after)}

@@ -16,12 +16,16 @@ from samovar.formats.gguf_header import MAGIC, GgufHeader, MetadataValue, Tensor
 from samovar.formats.gguf_header_cache import facts_of, read_header_once
 from samovar.formats.int4_rows import INT4_PREFIX, int4_tensors
 from samovar.formats.mapped_file import MappedFile, identity_of, stored_size
+from samovar.formats.sentence_files import SentenceFiles
+from samovar.formats.sentence_keys import read_sentence_keys
 from samovar.tensors.dtypes import I8, TENSOR_TYPES, TYPE_BY_GGML_ID, TensorType
 from samovar.tensors.stored import StoredTensor, Tensor
 
 __all__ = ["MAGIC", "GgufCheckpoint", "MetadataValue", "read_gguf"]
 
 _SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_POOLING_TYPES: Final = {1: "mean", 2: "cls", 3: "lasttoken"}  # llama.cpp's enum llama_pooling_type
+_MIXED: Final = ": files of different models are mixed; copy or download all of them again, from one place"
 _PER_FILE_KEYS: Final = frozenset({"split.no"})
 
 # Types that exist in ggml and are not read, for messages.
@@ -55,6 +59,17 @@ class GgufCheckpoint:
     def facts(self) -> dict[str, MetadataValue]:
         """The metadata without the tokenizer's long lists, which are slow to read."""
         return facts_of(self.metadata)
+
+    @property
+    def pooling(self) -> str | None:
+        """How one vector comes of many states, in sentence-transformers' words; None where nothing says so."""
+        found = self.facts.get(f"{self.facts.get('general.architecture')}.pooling_type")
+        return _POOLING_TYPES.get(found) if isinstance(found, int) else None
+
+    @property
+    def vectors(self) -> SentenceFiles | None:
+        """What was written of the files of sentence-transformers. Raises FormatError for keys that are unsound."""
+        return read_sentence_keys(self.facts, self.pooling, str(self.path))
 
     @property
     def identity(self) -> str:
@@ -161,10 +176,12 @@ def _all_parts(path: Path, part: _Part) -> list[_Part]:
     for number, other in enumerate(parts):
         where = other.file.path
         if (found := _split_number(where, other.header, "split.no")) != number:
-            raise FormatError(f"{where}: split.no is {found}, its name says {number}: files of different models are mixed")
+            raise FormatError(f"{where}: split.no is {found}, its name says {number}{_MIXED}")
         for key, value in other.header.metadata.items():
             if key not in _PER_FILE_KEYS and (key not in first or first[key] != value):
-                raise FormatError(f"{where}: {key!r} differs from {paths[0].name}: files of different models are mixed")
+                raise FormatError(
+                    f"{where}: {key!r} is {str(value)[:80]!r}, and {paths[0].name} has {str(first.get(key))[:80]!r}{_MIXED}"
+                )
     return parts
 
 
@@ -179,7 +196,10 @@ def _sibling_paths(path: Path, count: int) -> list[Path]:
     paths = [path.with_name(f"{match['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
     if missing := [p.name for p in paths if not p.exists()]:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise ModelNotFound(f"{path}: a model of {count} files, of which these are missing: {', '.join(missing[:5])}{more}")
+        raise ModelNotFound(
+            f"{path}: a model of {count} files, of which these are missing: {', '.join(missing[:5])}{more}; "
+            "copy or download them again, into this folder"
+        )
     return paths
 
 

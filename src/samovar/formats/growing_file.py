@@ -1,12 +1,17 @@
-"""A file that arrives in segments: where its bytes go, how far each segment has come, and whether its hash is right."""
+"""A file that arrives in segments: where its bytes go, how far each segment has come, and whether its hash is right.
+
+A checksum goes along with each segment (CRC-32: against damage, not against an adversary). What an earlier run left is held
+against it before a byte is added, so that a damaged disk costs the segments that it damaged, and not the file.
+"""
 
 import contextlib
 import hashlib
 import os
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
@@ -18,12 +23,29 @@ _CHUNK_BYTES: Final = 1 << 20
 
 
 class Segment:
-    """The bytes [start, end) of a file, of which the first `n_done` are there; `end` is None where the size is unknown."""
+    """The bytes [start, end) of a file, of which the first `n_done` are there; `end` is None where the size is unknown.
 
-    __slots__ = ("end", "is_ended", "n_done", "start")
+    `came` is their number and their CRC-32, as one object: another thread reads either both before or both after a change.
+    """
 
-    def __init__(self, start: int, end: int | None, n_done: int = 0) -> None:
-        self.start, self.end, self.n_done, self.is_ended = start, end, n_done, False
+    __slots__ = ("came", "end", "is_ended", "start")
+
+    def __init__(self, start: int, end: int | None, n_done: int = 0, crc: int = 0) -> None:
+        self.start, self.end, self.came, self.is_ended = start, end, (n_done, crc), False
+
+    @property
+    def n_done(self) -> int:
+        """How many bytes are there."""
+        return self.came[0]
+
+    def add(self, data: memoryview) -> None:
+        """Count bytes that were written at `position`."""
+        n_done, crc = self.came
+        self.came = n_done + len(data), zlib.crc32(data, crc)
+
+    def forget(self) -> None:
+        """None of it is there."""
+        self.came, self.is_ended = (0, 0), False
 
     @property
     def position(self) -> int:
@@ -37,10 +59,10 @@ class Segment:
 
 
 class _Note(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a file has come: (start, end, bytes done) of its segments; its sha256 where it was checked."""
+    """How far a file has come: (start, end, bytes done, their CRC-32) of its segments; its sha256 where it was checked."""
 
     identity: str
-    segments: tuple[tuple[int, int, int], ...] = ()
+    segments: tuple[tuple[int, int, int, int], ...] = ()
     sha256: str | None = None
 
 
@@ -54,9 +76,12 @@ class GrowingFile:
         self._note_path = notes / f"{remote.local_path.replace('/', '--')}.json"
         self._segment_bytes, self._lock = segment_bytes, threading.Lock()
         self.sha256, self.is_finished, self._is_claimed, self._are_others_open = "", False, False, False
+        self._was_mended = False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         notes.mkdir(parents=True, exist_ok=True)
-        self._segments = self._resumed() or self._fresh()
+        resumed = self._resumed()
+        self._segments = resumed or self._fresh()
+        self.is_unchecked = resumed is not None
 
     @property
     def name(self) -> str:
@@ -66,7 +91,7 @@ class GrowingFile:
     @property
     def n_done(self) -> int:
         """Bytes that are there."""
-        return (self.size_bytes or 0) if self.is_finished else sum(segment.n_done for segment in self._segments)
+        return sum(segment.n_done for segment in self._segments)
 
     @property
     def n_missing_bytes(self) -> int:
@@ -97,7 +122,8 @@ class GrowingFile:
         with self._lock:
             if self._are_others_open and len(self._segments) > 1:
                 raise DownloadError(f"{self.remote.url}: the server did ranges and ceased to; pull again to go on")
-            segment.start, segment.end, segment.n_done, self._segments = 0, self.size_bytes, 0, [segment]
+            segment.start, segment.end, self._segments = 0, self.size_bytes, [segment]
+            segment.forget()
 
     def write(self, segment: Segment, body: Body, stop: threading.Event) -> None:
         """Put the body's bytes where they belong until it ends, or `stop` is set.
@@ -107,7 +133,7 @@ class GrowingFile:
         descriptor = os.open(self.part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             if not body.is_partial:
-                segment.n_done = 0
+                segment.forget()
             for chunk in body.chunks:
                 if segment.end is not None and segment.position + len(chunk) > segment.end:
                     raise DownloadError(
@@ -117,7 +143,7 @@ class GrowingFile:
                 view = memoryview(chunk)
                 while view:
                     n_written = os.pwrite(descriptor, view, segment.position)
-                    segment.n_done += n_written
+                    segment.add(view[:n_written])
                     view = view[n_written:]
                 if stop.is_set():
                     return
@@ -132,15 +158,44 @@ class GrowingFile:
             self._is_claimed = self._is_claimed or claims
             return claims
 
-    def check_and_finish(self, stop: threading.Event) -> None:
-        """Hold the bytes against the hash and give the file its name; a file with a wrong hash is dropped."""
+    def check_resumed(self, stop: threading.Event) -> int:
+        """Hold what an earlier run left against its note, and forget what is damaged; returns how many bytes that is."""
+        lost = 0
+        if self.sha256:  # it was whole, and had its name
+            if _sha256_of(self.path, stop) in (self.sha256, None):
+                self.is_finished = True
+            else:
+                self.path.unlink()
+                self.sha256, lost, self._segments = "", self.size_bytes or 0, self._fresh()
+        else:
+            lost = self._drop_damaged(stop)
+        self.is_unchecked = False
+        return lost
+
+    def _drop_damaged(self, stop: threading.Event) -> int:
+        """Forget the segments whose bytes on disk are not those that came; returns how many bytes they had."""
+        lost = 0
+        with self.part.open("rb") as file:
+            for segment in self._segments:
+                n_done, crc = segment.came
+                if not stop.is_set() and _crc32_of(file, segment.start, n_done) != crc:
+                    lost += n_done
+                    segment.forget()
+        return lost
+
+    def check_and_finish(self, stop: threading.Event) -> list[Segment]:
+        """Hold the bytes against the hash and give the file its name, or return the segments to be fetched again.
+
+        Those are what the disk has damaged. Raises DownloadError where the source sent other bytes than it promised: then all
+        of the file is dropped.
+        """
         sha256 = hashlib.sha256()
         remote, size = self.remote, self.size_bytes if self.size_bytes is not None else self._segments[0].n_done
         git = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
         self.part.touch()  # an empty file has had no bytes to write
         for chunk in _chunks(self.part):
             if stop.is_set():
-                return
+                return []
             sha256.update(chunk)
             if remote.git_sha1 is not None:
                 git.update(chunk)
@@ -148,6 +203,9 @@ class GrowingFile:
         if expected is None and remote.git_sha1 is not None:
             found, expected = git.hexdigest(), remote.git_sha1
         if self.part.stat().st_size != size or (expected is not None and found != expected):
+            if not self._was_mended and self._drop_damaged(stop):
+                self._was_mended, self._is_claimed, self._are_others_open = True, False, True
+                return [segment for segment in self._segments if not segment.is_done]
             self.part.unlink()
             self._note_path.unlink(missing_ok=True)
             self._segments = self._fresh()
@@ -161,6 +219,7 @@ class GrowingFile:
         self.part.replace(self.path)
         self.is_finished = True
         self.note()
+        return []
 
     def note(self) -> None:
         """Write down how far the file has come, its bytes first; nothing where a later run could not tell them again."""
@@ -168,7 +227,7 @@ class GrowingFile:
             identity, known = self.remote.identity, all(segment.end is not None for segment in self._segments)
             if identity is None or not known or (not self.is_finished and not self.part.exists()):
                 return
-            segments = tuple((s.start, s.end or 0, s.n_done) for s in self._segments)
+            segments = tuple((s.start, s.end or 0, *s.came) for s in self._segments)
             if not self.is_finished:
                 with self.part.open("rb") as file:
                     os.fsync(file.fileno())
@@ -196,16 +255,37 @@ class GrowingFile:
         if note.identity != self.remote.identity or self.size_bytes is None:
             return None
         if note.sha256 is not None and self.path.is_file() and self.path.stat().st_size == self.size_bytes:
-            self.sha256, self.is_finished = note.sha256, True
+            self.sha256 = note.sha256
             return [Segment(0, self.size_bytes, self.size_bytes)]
         if not self.part.is_file() or self.part.is_symlink():
             return None
         there, at = self.part.stat().st_size, 0
-        for start, end, n_done in note.segments:
+        for start, end, n_done, _ in note.segments:
             if start != at or end < start or not 0 <= n_done <= end - start or (n_done and start + n_done > there):
                 return None
             at = end
         return [Segment(*segment) for segment in note.segments] if at == self.size_bytes and note.segments else None
+
+
+def _crc32_of(file: IO[bytes], start: int, n_bytes: int) -> int | None:
+    """The CRC-32 of some bytes of a file; None where they are not there."""
+    file.seek(start)
+    crc = 0
+    while n_bytes > 0:
+        if not (chunk := file.read(min(n_bytes, _CHUNK_BYTES))):
+            return None
+        crc, n_bytes = zlib.crc32(chunk, crc), n_bytes - len(chunk)
+    return crc
+
+
+def _sha256_of(path: Path, stop: threading.Event) -> str | None:
+    """In hexadecimal digits; None where there was no time for it."""
+    sha256 = hashlib.sha256()
+    for chunk in _chunks(path):
+        if stop.is_set():
+            return None
+        sha256.update(chunk)
+    return sha256.hexdigest()
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

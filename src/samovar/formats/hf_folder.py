@@ -28,6 +28,8 @@ _MAX_TEMPLATE_BYTES: Final = 1 << 20
 _MAX_README_BYTES: Final = 16 << 10
 _FRONT_MATTER: Final = re.compile(r"\A---\n.*?^---$", re.M | re.S)
 _HEADING: Final = re.compile(r"^#[ \t]+(.*)$", re.M)
+_AGAIN: Final = "; copy or download the whole folder again"
+_MIXED: Final = f": files of different models are mixed, or the index is of another one{_AGAIN}"
 _QUANTISATION_KEYS: Final = ("quantization_config", "compression_config")
 
 
@@ -166,7 +168,9 @@ def _read_shards(path: Path, *, with_parts: bool) -> tuple[dict[str, StoredTenso
     shard_of = _weight_map(path / _INDEX)
     shards = sorted(set(shard_of.values()))
     if missing := [shard for shard in shards if not (path / shard).exists()]:
-        raise ModelNotFound(f"{path}: {len(missing)} of {len(shards)} weight files are missing: {', '.join(missing[:5])}")
+        raise ModelNotFound(
+            f"{path}: {len(missing)} of {len(shards)} weight files are missing: {', '.join(missing[:5])}{_AGAIN}"
+        )
     if _SINGLE not in shards and (path / _SINGLE).exists():
         raise FormatError(
             f"{path}: holds both {_SINGLE} and {_INDEX}, which does not name it: remove the one that is out of date"
@@ -177,12 +181,12 @@ def _read_shards(path: Path, *, with_parts: bool) -> tuple[dict[str, StoredTenso
         for name, tensor in tensors_of(file, with_parts=with_parts).items():
             if shard_of.get(name) != shard:
                 expected = f"in {shard_of[name]}" if name in shard_of else "nowhere"
-                raise FormatError(f"{path / shard}: holds tensor {name!r}, which {_INDEX} expects {expected}")
+                raise FormatError(f"{path / shard}: holds tensor {name!r}, which {_INDEX} expects {expected}{_MIXED}")
             tensors[name] = tensor
     if absent := sorted(shard_of.keys() - tensors.keys()):
         raise FormatError(
             f"{path / shard_of[absent[0]]}: lacks tensor {absent[0]!r}, which {_INDEX} expects there "
-            f"({len(absent)} are lacking in all)"
+            f"({len(absent)} are lacking in all){_MIXED}"
         )
     return tensors, files
 

@@ -147,7 +147,7 @@ def _pull_entry(name: str, store: Path, progress: Progress, catalogue: Catalogue
         if options.is_offline:
             raise ModelNotFound(_OFFLINE.format(name))
         options.on_plan(entry_record(name, entry), len(entry.parts), entry.size_bytes)
-        pull_entry(name, entry, target, store / "tmp", progress)
+        pull_entry(name, entry, target, store / "tmp", progress, options.transfer.on_retry)
     with suppress(OSError):  # in a store that is read-only, or full: the model itself is there
         record_entry(name, entry, target)
     return target

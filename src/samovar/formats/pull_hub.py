@@ -100,7 +100,7 @@ def pull_reference(reference: Reference, asked: str, store: Path, options: PullO
     target, work = store / "models" / plan.folder_name, store / "tmp" / plan.folder_name
     total = plan.size_bytes
     with pull_lock(store / "tmp" / f"{plan.folder_name}.lock", lambda: report(0, total, "waiting for another pull of it")):
-        if not _is_there(target, plan):
+        if not _is_there(target, plan) or (options.is_update and not _is_unchanged(target, plan, options)):
             options.on_plan(plan.record, len(plan.files), plan.size_bytes)
             work.mkdir(exist_ok=True)
             _fetch(plan, work, target, options, report)
@@ -287,6 +287,21 @@ def _is_there(target: Path, plan: Plan) -> bool:
     return True
 
 
+def _is_unchanged(target: Path, plan: Plan, options: PullOptions) -> bool:
+    """Whether the file at an address is still the one that came; where nothing tells, `on_retry` is told so.
+
+    Of hubs, and where a sha256 is asked for, `_is_there` knows.
+    """
+    record = read_record(target)
+    if plan.record.source != "url" or record is None or plan.files[0].sha256 is not None:
+        return True
+    noted, given = record.files[0].validator, plan.files[0].validator
+    if noted is None or given is None:
+        who = "the server gives no ETag and no date" if given is None else "the last pull has noted no ETag and no date"
+        options.transfer.on_retry(f"{plan.record.origin}: {who} to tell by whether the file has changed; fetching it again")
+    return noted is not None and noted == given
+
+
 def _drop_others(files: Path, plan: Plan) -> None:
     """Remove what an earlier pull of another revision left among the files."""
     wanted = {file.local_path for file in plan.files}
@@ -324,7 +339,9 @@ def _holds_weights(files: Path) -> bool:
 
 def _recorded(file: RemoteFile, path: Path, sha256: str) -> RecordedFile:
     checked: Checked = "sha256" if file.sha256 else "git-sha1" if file.git_sha1 else "size"
-    return RecordedFile(path=file.local_path, size_bytes=path.stat().st_size, sha256=sha256, checked=checked)
+    return RecordedFile(
+        path=file.local_path, size_bytes=path.stat().st_size, sha256=sha256, checked=checked, validator=file.validator
+    )
 
 
 def _is_loopback(host: str) -> bool:

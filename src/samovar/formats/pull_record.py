@@ -16,13 +16,15 @@ Source = Literal["huggingface", "modelscope", "url", "package-index"]
 Checked = Literal["sha256", "git-sha1", "size"]
 
 
-class RecordedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A file as it came. `checked` is what the source gave to hold it against."""
+class RecordedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A file as it came. `checked` is what the source gave to hold it against; `validator` the ETag or date that the server of
+    an address gave, by which a later pull tells whether the file has changed."""
 
     path: str
     size_bytes: int
     sha256: str
     checked: Checked
+    validator: str | None = None
 
 
 class PullRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

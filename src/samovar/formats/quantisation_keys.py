@@ -12,6 +12,7 @@ from samovar.tensors.dtypes import BF16, F16, F32, TensorType
 from samovar.tensors.stored import StoredTensor
 
 FLOATS: Final = (F32, F16, BF16)
+_APART: Final = ": config and tensors do not belong together; get both again from one place"
 
 
 class Keys:
@@ -111,12 +112,12 @@ class Parts:
         tensor = self.rest.pop(name, None)
         wanted = f"one of type {' or '.join(t.name for t in types)} and shape {_shown(shape)}"
         if tensor is None:
-            raise FormatError(f"{self.where}: tensor {name!r} is missing; the quantisation config asks for {wanted}")
+            raise FormatError(f"{self.where}: tensor {name!r} is missing; the quantisation config asks for {wanted}{_APART}")
         fits = len(shape) == len(tensor.shape) and all(b in (None, a) for a, b in zip(tensor.shape, shape, strict=True))
         if tensor.type not in types or not fits:
             raise FormatError(
                 f"{tensor.source}: tensor {name!r} has type {tensor.type.name} and shape {_shown(tensor.shape)}; "
-                f"the quantisation config asks for {wanted}"
+                f"the quantisation config asks for {wanted}{_APART}"
             )
         return tensor
 
@@ -153,10 +154,7 @@ def whole_groups(keys: Keys, name: str, n_in: int, group_size: int) -> int:
     if group_size == -1:
         return n_in
     if group_size < 1 or n_in % group_size:
-        raise FormatError(
-            f"{keys.where}: groups of {group_size} do not divide the {n_in} inputs of {name!r}; the config and the tensors do "
-            "not belong together"
-        )
+        raise FormatError(f"{keys.where}: groups of {group_size} do not divide the {n_in} inputs of {name!r}{_APART}")
     return group_size
 
 

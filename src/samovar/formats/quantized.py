@@ -47,9 +47,10 @@ def read_quantised(
     method = raw.get("quant_method")
     reader = _READERS.get(method.lower()) if isinstance(method, str) else None
     if reader is None:
+        said = f"the weights are quantised by method {str(method)[:40]!r}, which is not read"
+        said = "quant_method is missing" if method is None else said
         raise UnsupportedModel(
-            f"{where}: the weights are quantised by method {str(method)[:40]!r}, which is not read; readable: "
-            f"{', '.join(_READERS)}: use the model's unquantised folder or a GGUF file"
+            f"{where}: {said}; readable: {', '.join(_READERS)}: use the model's unquantised folder or a GGUF file"
         )
     parts = Parts(dict(tensors), where)
     weights, words = reader(Keys(raw, where), parts)

@@ -18,6 +18,7 @@ _TYPES: Final = {"F32": F32, "F16": F16, "BF16": BF16}
 _TYPES_WITH_PARTS: Final = _TYPES | {part.name: part for part in PART_TYPES}
 _MAX_HEADER_BYTES: Final = 100_000_000  # the limit of the reference implementation
 _METADATA: Final = "__metadata__"
+_AGAIN: Final = "; copy or download it again (a page of text may have come in its place, or a pointer of git-lfs)"
 _ENTRY_KEYS: Final = {"dtype", "shape", "data_offsets"}
 
 
@@ -66,11 +67,11 @@ def _read_header(file: MappedFile) -> tuple[int, dict[str, object]]:
     if left < 2 or size > min(left, _MAX_HEADER_BYTES):
         raise FormatError(
             f"{path}: no safetensors file, or cut short: its header of {size} bytes has to fit into the {max(left, 0)} that "
-            f"follow and be at most {_MAX_HEADER_BYTES}"
+            f"follow and be at most {_MAX_HEADER_BYTES}{_AGAIN}"
         )
     raw = file.memory[8 : 8 + size]
     if not raw.startswith(b"{"):
-        raise FormatError(f"{path}: no safetensors file: its header starts with {raw[:4]!r}, not with {{")
+        raise FormatError(f"{path}: no safetensors file: its header starts with {raw[:4]!r}, not with {{{_AGAIN}")
     return 8 + size, parse_json_object(raw, f"{path}: header")
 
 

@@ -4,6 +4,7 @@ Read are `modules.json` with the configs of the modules that it lists, `config_s
 `sentence_bert_config.json`, in the forms of sentence-transformers 2 to 5. A module that is not known is refused by name.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,6 +71,33 @@ def read_sentence_files(folder: Path) -> SentenceFiles | None:
         default_prompt=default,
         max_tokens=_max_tokens(folder / _LENGTHS),
     )
+
+
+def sentence_texts(files: SentenceFiles, d_model: int) -> dict[str, str]:
+    """The files' texts by their paths in the folder, in a form that each version of sentence-transformers reads."""
+    said: dict[str, object] = {}
+    kinds = [("", "models.Transformer")]
+    if files.pooling is not None:
+        modes = {key: mode == files.pooling for key, mode in _OLD_MODES.items()}
+        kinds.append(("1_Pooling", "models.Pooling"))
+        said["1_Pooling/config.json"] = {"word_embedding_dimension": d_model, **modes, "include_prompt": True}
+    if files.is_normalised:
+        kinds.append((f"{len(kinds)}_Normalize", "models.Normalize"))
+    if files.score_ids is not None:
+        place = f"{len(kinds)}_LogitScore"
+        kinds.append((place, "cross_encoder.modules.logit_score.LogitScore"))
+        said[f"{place}/config.json"] = dict(zip(("true_token_id", "false_token_id"), files.score_ids, strict=True))
+    said[MODULES] = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    if files.pooling is not None or files.prompts:
+        said[_PROMPTS] = {
+            "prompts": dict(files.prompts), "default_prompt_name": files.default_prompt, "similarity_fn_name": "cosine"
+        }  # fmt: skip
+    if files.max_tokens is not None:
+        said[_LENGTHS] = {"max_seq_length": files.max_tokens, "do_lower_case": False}
+    return {path: json.dumps(value, indent=2, ensure_ascii=False) + "\n" for path, value in said.items()}
 
 
 def _modules(path: Path) -> list[tuple[str, str]]:

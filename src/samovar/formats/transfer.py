@@ -98,7 +98,8 @@ class Transfer:
         noted_s = time.monotonic()
         while self._failure is None and not all(file.is_finished for file in self._files):
             active = next((file for file in self._files if not file.is_finished), None)
-            what = "" if active is None else f"checking {active.name}" if active.is_whole else active.name
+            is_checked = active is not None and (active.is_whole or active.is_unchecked)
+            what = "" if active is None else f"checking {active.name}" if is_checked else active.name
             report(sum(file.n_done for file in self._files), self._total, what)
             self._has_news.wait(_REPORT_EVERY_S)
             self._has_news.clear()
@@ -118,16 +119,29 @@ class Transfer:
         while not self._stop.is_set() and (job := self._jobs.get()) is not None:
             file, segment = job
             try:
-                self._fill(fetcher, file, segment)
-                if file.claim_check():
-                    file.check_and_finish(self._stop)
-                    self._has_news.set()
+                if file.is_unchecked:  # the first job of the file, and its only one so far
+                    self._tell_damage(file, file.check_resumed(self._stop))
+                    segment = file.first_open
+                if not file.is_finished:
+                    self._fill(fetcher, file, segment)
+                if not file.is_finished and file.claim_check():
+                    again = file.check_and_finish(self._stop)
+                    self._tell_damage(file, sum((other.end or 0) - other.start for other in again))
+                    for other in again:
+                        self._jobs.put((file, other))
+                self._has_news.set()
             except Exception as error:  # raised again by the thread that waits for it
                 if self._failure is None and not self._stop.is_set():
                     self._failure = error
                 self._stop.set()
                 self._has_news.set()
                 return
+
+    def _tell_damage(self, file: GrowingFile, n_bytes: int) -> None:
+        if n_bytes:
+            self._settings.on_retry(
+                f"{file.name}: {n_bytes / 1e6:.1f} MB of what had come are damaged on this disk; fetching these again"
+            )
 
     def _fill(self, fetcher: HttpFetcher, file: GrowingFile, segment: Segment) -> None:
         """Fetch one segment, going on after cuts."""

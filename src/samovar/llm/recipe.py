@@ -27,7 +27,6 @@ _EMBEDDER_NAME: Final = re.compile(r"qwen3[-_ .]*embedding", re.I)
 _RERANKER_NAME: Final = re.compile(r"qwen3[-_ .]*reranker", re.I)
 _QWEN3: Final = ("qwen3", "qwen3_moe")
 _DOCUMENT_PROMPTS: Final = ("document", "passage", "corpus")  # sentence-transformers' encode_document, in this order
-_POOLING_TYPES: Final = {1: "mean", 2: "cls", 3: "lasttoken"}  # llama.cpp's enum llama_pooling_type
 MIN_DIMENSIONS: Final = 32  # of Qwen3-Embedding
 
 
@@ -114,10 +113,10 @@ def _names(checkpoint: Checkpoint) -> list[str]:
 
 def _pooling(checkpoint: Checkpoint) -> tuple[SentenceFiles | None, str | None]:
     """What sentence-transformers wrote, and how a vector comes of states; None where nothing says so."""
+    files = checkpoint.vectors
     if isinstance(checkpoint, GgufCheckpoint):
-        found = checkpoint.facts.get(f"{checkpoint.facts.get('general.architecture')}.pooling_type")
-        return None, _POOLING_TYPES.get(found) if isinstance(found, int) else None
-    return checkpoint.vectors, None if checkpoint.vectors is None else checkpoint.vectors.pooling
+        return files, checkpoint.pooling
+    return files, None if files is None else files.pooling
 
 
 def _embedding(files: SentenceFiles | None, tokenizer: Tokenizer, where: str, *, is_qwen3: bool) -> EmbeddingRecipe:
@@ -179,12 +178,9 @@ def _speaks_of_reranking(checkpoint: Checkpoint, template_source: str | None) ->
 
 def _classifier(checkpoint: Checkpoint, config: DecoderConfig, where: str) -> RerankRecipe:
     """Which label is which. A single one stands for yes against no."""
-    labels: Sequence[object] | None
-    if isinstance(checkpoint, GgufCheckpoint):
-        labels = _gguf_labels(checkpoint)
-    else:
+    if not isinstance(checkpoint, GgufCheckpoint):
         _check_activation(checkpoint.config, where)
-        labels = _words(checkpoint.config.get("classifier_from_token")) or _id2label(checkpoint.config)
+    labels = label_names(checkpoint)
     if config.outputs.n_labels == 1:
         return RerankRecipe()
     if labels is None or len(labels) != 2 or {str(label).lower() for label in labels} != {"yes", "no"}:
@@ -193,6 +189,13 @@ def _classifier(checkpoint: Checkpoint, config: DecoderConfig, where: str) -> Re
         )
     at = [str(label).lower() for label in labels]
     return RerankRecipe(yes_no_labels=(at.index("yes"), at.index("no")))
+
+
+def label_names(checkpoint: Checkpoint) -> Sequence[object] | None:
+    """The names of a classifier's labels in the order of its rows, as they are stated; None where they are not."""
+    if isinstance(checkpoint, GgufCheckpoint):
+        return _gguf_labels(checkpoint)
+    return _words(checkpoint.config.get("classifier_from_token")) or _id2label(checkpoint.config)
 
 
 def _gguf_labels(checkpoint: GgufCheckpoint) -> list[str] | None:

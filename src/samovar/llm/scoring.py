@@ -18,6 +18,8 @@ _RERANK_PREFIX = (
     'that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
 )
 _RERANK_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+RERANK_TEMPLATE = f"{_RERANK_PREFIX}<Instruct>: {DEFAULT_TASK}\n<Query>: {{query}}\n<Document>: {{document}}{_RERANK_SUFFIX}"
+"""The prompt in the form that llama.cpp keeps in a GGUF file."""
 _PLAIN = SamplingParams(temperature=0, max_tokens=1)
 
 

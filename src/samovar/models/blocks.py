@@ -16,6 +16,7 @@ from samovar.models.lora import AdaptedRows
 from samovar.models.weights import Projection, WeightSource
 from samovar.tensors.dtypes import F16 as F16_TYPE
 from samovar.tensors.dtypes import F32 as F32_TYPE
+from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor
 
 F32 = NDArray[np.float32]
@@ -294,15 +295,15 @@ def load_decoder(
         read_bytes=source.read_bytes,
         projections=source.projections,
         wait=wait,
-        embedding_scale=_rounded(config.embedding_scale, embedding),
+        embedding_scale=rounded_scale(config.embedding_scale, embedding.type),
     )
 
 
-def _rounded(scale: float, embedding: StoredTensor) -> float:
+def rounded_scale(scale: float, stored_as: TensorType) -> float:
     """The scale in the type of the embedding's values; bf16 for quantised ones, which is what the models are published in."""
-    if embedding.type is F32_TYPE:
+    if stored_as is F32_TYPE:
         return float(np.float32(scale))
-    if embedding.type is F16_TYPE:
+    if stored_as is F16_TYPE:
         return float(np.float16(scale))
     bits = int(np.float32(scale).view(np.uint32))
     return float(np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32))
@@ -318,6 +319,8 @@ def _load_outputs(
     if outputs.kind == "none":
         return None, None
     if outputs.kind == "labels":
+        if outputs.keeps_head:
+            source.tensor("lm_head.weight", (config.vocab_size, config.d_model))
         weight = source.pack(source.tensor("score.weight", (outputs.n_labels, config.d_model)))
         bias_N = source.vector("score.bias", outputs.n_labels) if outputs.has_label_bias else None
         return None, Projection("score", weight, bias_N)

@@ -147,7 +147,9 @@ def read_decoder_config(
     n_kv_heads = reader.size("num_key_value_heads", default=n_heads)
     d_head = reader.size("head_dim", default=max(1, d_model // n_heads), maximum=1024)
     if n_heads % n_kv_heads:
-        raise FormatError(f"{where}: {n_heads} attention heads do not divide among {n_kv_heads} key/value heads")
+        raise FormatError(
+            f"{where}: {n_heads} attention heads do not divide among {n_kv_heads} key/value heads; get the config again"
+        )
     if d_head % 4:
         raise UnsupportedModel(f"{where}: a head width of {d_head} is not implemented; expected a multiple of 4")
     activation = reader.take("hidden_act")

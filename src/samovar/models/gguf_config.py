@@ -99,19 +99,20 @@ def gguf_tensor_name(name: str, model_type: str = "") -> str:
     if rest in _WHOLE_NAMES:
         return f"blk.{layer}.{_WHOLE_NAMES[rest]}"
     module, _, kind = rest.rpartition(".")
-    own = _OWN_LAYER_NAMES.get(model_type, {})
+    own = _OWN_LAYER_NAMES.get(_MODEL_TYPES.get(model_type, model_type), {})
     return f"blk.{layer}.{own.get(module) or _LAYER_NAMES[module]}.{kind}"
 
 
-def folder_tensor_name(name: str) -> str:
-    """The Hugging Face name of a tensor, given its GGUF name. Raises KeyError where there is none."""
+def folder_tensor_name(name: str, model_type: str = "") -> str:
+    """The Hugging Face name of a tensor, given its GGUF name, see `gguf_tensor_name`. Raises KeyError where there is none."""
     outer = {of_file: of_folder for of_folder, of_file in _OUTER_NAMES.items()}
     if name in outer:
         return outer[name]
     parts = name.split(".")
     if len(parts) != 4 or parts[0] != "blk" or not parts[1].isdecimal():
         raise KeyError(name)
-    modules = {of_file: of_folder for of_folder, of_file in _LAYER_NAMES.items()}
+    own = _OWN_LAYER_NAMES.get(_MODEL_TYPES.get(model_type, model_type), {})
+    modules = {of_file: of_folder for of_folder, of_file in (_LAYER_NAMES | own).items()}
     return f"model.layers.{parts[1]}.{modules[parts[2]]}.{parts[3]}"
 
 

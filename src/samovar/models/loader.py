@@ -1,5 +1,6 @@
 """A checkpoint of either format to a decoder that computes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,8 +28,9 @@ from samovar.models.weights import WeightSource
 from samovar.tensors.stored import Tensor
 
 INTERLEAVED = frozenset({"llama", "mistral"})  # architectures whose GGUF files hold q and k rows for interleaved rotation
-_ROPE_FACTORS = "rope_freqs.weight"
-_LONG_ROPE_FACTORS = ("short", "long")  # LongRoPE's, in tensors beside the layers'
+ROPE_FACTORS = "rope_freqs.weight"
+# LongRoPE's: their keys in a config.json, and their tensors in GGUF files
+LONG_ROPE_FACTORS = {"short_factor": "rope_factors_short.weight", "long_factor": "rope_factors_long.weight"}
 _LEFT_OUT = {"qwen3_next": ("mtp.",)}  # what predicts several tokens at once, which `transformers` leaves out too
 _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
 
@@ -101,9 +103,9 @@ def open_source(
         assert isinstance(n_predicting, int)
         for index in range(config.n_layers, config.n_layers + n_predicting):
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"blk.{index}.")}
-    config = _with_rope_factors(config, tensors.pop(_ROPE_FACTORS, None))
-    for key in _LONG_ROPE_FACTORS:
-        tensors.pop(f"rope_factors_{key}.weight", None)
+    config = with_rope_factors(config, tensors.pop(ROPE_FACTORS, None))
+    for name in LONG_ROPE_FACTORS.values():
+        tensors.pop(name, None)
     heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads} if config.architecture in INTERLEAVED else {}
     source = WeightSource(
         tensors, ops, where=where, file_name=partial(gguf_tensor_name, model_type=config.architecture),
@@ -127,7 +129,8 @@ def _read(checkpoint: Checkpoint) -> tuple[Architecture, DecoderConfig, str]:
         pooling, labels = facts.get(f"{prefix}.pooling_type"), facts.get(f"{prefix}.classifier.output_labels")
         outputs = gguf_outputs(pooling, labels, shapes, where)
     else:
-        outputs = folder_outputs(raw, shapes, where, is_embedder=checkpoint.vectors is not None)
+        is_embedder = checkpoint.vectors is not None and checkpoint.vectors.pooling is not None
+        outputs = folder_outputs(raw, shapes, where, is_embedder=is_embedder)
     return architecture, replace(config, outputs=outputs), where
 
 
@@ -149,15 +152,27 @@ def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, 
         )
     if not isinstance(checkpoint, GgufCheckpoint):
         return ARCHITECTURES[name], dict(checkpoint.config), where
-    shapes = {tensor_name: tensor.shape for tensor_name, tensor in checkpoint.tensors.items()}
-    raw = config_from_gguf(checkpoint.facts, shapes, where)
-    for key in _LONG_ROPE_FACTORS:
-        if (tensor := checkpoint.tensors.get(f"rope_factors_{key}.weight")) is not None:
-            raw[f"{key}_factor"] = dequantise(tensor.type, tensor.stored().data).tolist()
+    raw = raw_config(checkpoint)
     return ARCHITECTURES[str(raw["model_type"])], raw, where
 
 
-def _with_rope_factors(config: DecoderConfig, factors: Tensor | None) -> DecoderConfig:
+def raw_config(checkpoint: GgufCheckpoint) -> dict[str, object]:
+    """What a GGUF file says, in Hugging Face keys. Raises FormatError or UnsupportedModel."""
+    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    raw = config_from_gguf(checkpoint.facts, shapes, str(checkpoint.path))
+    return raw | long_rope_factors(checkpoint.tensors)
+
+
+def long_rope_factors(tensors: Mapping[str, Tensor]) -> dict[str, object]:
+    """LongRoPE's factors in Hugging Face keys, from the tensors of a GGUF file; empty where there are none."""
+    return {
+        key: dequantise(tensor.type, tensor.stored().data).tolist()
+        for key, name in LONG_ROPE_FACTORS.items()
+        if (tensor := tensors.get(name)) is not None
+    }
+
+
+def with_rope_factors(config: DecoderConfig, factors: Tensor | None) -> DecoderConfig:
     """Llama 3's scaling comes in GGUF as one divisor per rotated pair."""
     if factors is None:
         return config

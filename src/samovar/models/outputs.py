@@ -6,26 +6,29 @@ converted to classifiers have a small matrix in its place: `score.weight` in a H
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from samovar.errors import FormatError
 
 _MAX_LABELS: Final = 1024
 _BARE: Final = "embed_tokens.weight"
+_HEAD: Final = "output.weight"  # of a GGUF file
 POOLING_LAST: Final = 3  # llama.cpp's enum llama_pooling_type
-_POOLING_RANK: Final = 4
+POOLING_RANK: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
     """`kind` "vocabulary" is an output head, "labels" a classifier of `n_labels`, "none" neither. `is_bare` says that a
-    folder's tensors are named without `model.`."""
+    folder's tensors are named without `model.`, `keeps_head` that a whole output head is there beside the classifier that was
+    made of it, and not computed."""
 
     kind: Literal["vocabulary", "labels", "none"] = "vocabulary"
     n_labels: int = 0
     has_label_bias: bool = False
     is_bare: bool = False
+    keeps_head: bool = False
 
 
 VOCABULARY: Final = Outputs()
@@ -54,14 +57,15 @@ def gguf_outputs(pooling_type: object, labels: object, shapes: Mapping[str, tupl
 
     Raises FormatError for a pooling type that llama.cpp does not have, and a reranker whose classifier is missing.
     """
-    if isinstance(pooling_type, bool) or pooling_type not in (None, 0, 1, 2, POOLING_LAST, _POOLING_RANK):
-        raise FormatError(f"{where}: pooling_type is {pooling_type!r}; expected 0 (none) to {_POOLING_RANK} (rank)")
-    if pooling_type == _POOLING_RANK:
+    if isinstance(pooling_type, bool) or pooling_type not in (None, 0, 1, 2, POOLING_LAST, POOLING_RANK):
+        raise FormatError(f"{where}: pooling_type is {pooling_type!r}; expected 0 (none) to {POOLING_RANK} (rank)")
+    if pooling_type == POOLING_RANK:
         if labels is not None and (not isinstance(labels, list) or not all(isinstance(label, str) for label in labels)):
             raise FormatError(f"{where}: classifier.output_labels is {labels!r}; expected a list of names")
-        return _labels(shapes, "cls.output", None if labels is None else len(labels), where, is_bare=False)
+        found = _labels(shapes, "cls.output", None if labels is None else len(labels), where, is_bare=False)
+        return replace(found, keeps_head=_HEAD in shapes)
     is_embedder = pooling_type in (1, 2, POOLING_LAST)
-    return Outputs(kind="none" if is_embedder and "output.weight" not in shapes else "vocabulary")
+    return Outputs(kind="none" if is_embedder and _HEAD not in shapes else "vocabulary")
 
 
 def _is_classifier(config: Mapping[str, object]) -> bool:

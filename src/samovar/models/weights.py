@@ -18,6 +18,7 @@ from samovar.tensors.dtypes import INT4_ROWS
 from samovar.tensors.stored import AssembledTensor, StoredTensor, Tensor
 
 F32 = NDArray[np.float32]
+_APART = ": config and weights are not of one model, or not whole; get both again from one place"
 INT4_UNIT = 64  # values that rows of int4 come in
 
 
@@ -71,10 +72,11 @@ class WeightSource:
         file_name = self._file_name(name)
         tensor = self._rest.pop(file_name, None)
         if tensor is None:
-            raise FormatError(f"{self._where}: tensor {file_name!r} is missing; expected one of shape {list(shape)}")
+            raise FormatError(f"{self._where}: tensor {file_name!r} is missing; expected one of shape {list(shape)}{_APART}")
         if tensor.shape != shape:
             raise FormatError(
                 f"{tensor.source}: tensor {file_name!r} has shape {list(tensor.shape)}; the config asks for {list(shape)}"
+                f"{_APART}"
             )
         return tensor
 
@@ -214,7 +216,8 @@ class WeightSource:
             shown = ", ".join(repr(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise FormatError(
                 f"{self._where}: {len(names)} tensors that this architecture has no place for: {shown}; "
-                "the file and its config do not belong together, or the model needs a feature that is not implemented"
+                "the file and its config do not belong together (get both again from one place), or the model needs a feature "
+                "that is not implemented"
             )
 
 
