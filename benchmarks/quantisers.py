@@ -13,6 +13,8 @@ The importance is of another text (`LICENSE`, of which the last half of the wind
 
 import argparse
 import sys
+import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.changed_models import Change, divergences
+from benchmarks.changed_models import divergences, hidden_states
 from benchmarks.ggml_quantiser import ggml_quantise
 from benchmarks.quality import N_WINDOWS, ROOT, StoredScores, ratio_interval
 from samovar.convert.calibrate import calibrate
@@ -37,7 +39,7 @@ from samovar.kernels.quantise import QUANTISED_TYPES
 from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor
 
-F32 = NDArray[np.float32]
+F32, F64 = NDArray[np.float32], NDArray[np.float64]
 Quantiser = Callable[[TensorType, F32, F32 | None], NDArray[np.uint8]]
 """Rows [N, K] and an importance [K] to blocks [N, row bytes]."""
 
@@ -142,19 +144,60 @@ def types_in(path: Path, mix: Mix, *, has_importance: bool, is_pure: bool) -> di
     return types
 
 
-def divergence_lines(ops: NativeOps, path: Path, windows_WT: NDArray[np.int32], args: argparse.Namespace) -> Iterator[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A real model. What is slow to compute is kept in `folder`, so that a run that was stopped goes on."""
+
+    path: Path
+    ops: NativeOps
+    folder: Path
+
+    def importance(self) -> Importance:
+        """Of its columns, for `LICENSE`."""
+        kept = self.folder / f"{self.path.stem}-importance.npz"
+        if not kept.exists():
+            found = calibrate(self.path, (ROOT / "LICENSE").read_text(), self.ops, origin="LICENSE")
+            np.savez(kept, **found.mean_squares)  # type: ignore[arg-type]
+        with np.load(kept, allow_pickle=False) as file:
+            return Importance(mean_squares=dict(file), origin="LICENSE")
+
+    def compare(self, windows_WT: NDArray[np.int32], mix: Mix, kind: str, *, is_pure: bool = False) -> tuple[F64, F64]:
+        """Divergences [N] by our quantiser and by llama.cpp's."""
+        importance = self.importance() if kind == "importance" else None
+        types = types_in(self.path, mix, has_importance=importance is not None, is_pure=is_pure)
+        label = f"{mix.name}-{'pure-' if is_pure else ''}{kind}"
+        ours_N, theirs_N = (
+            self._divergences(
+                windows_WT,
+                Requantised(types=types, quantiser=quantiser, importance=importance, ops=self.ops),
+                f"{label}-{who}",
+            )
+            for who, quantiser in (("ours", ours(self.ops)), ("theirs", theirs))
+        )
+        return ours_N, theirs_N
+
+    def _divergences(self, windows_WT: NDArray[np.int32], change: Requantised, label: str) -> F64:
+        return np.concatenate([self._of_part(windows_WT[i : i + 2], change, label) for i in range(0, len(windows_WT), 2)])
+
+    def _of_part(self, part_WT: NDArray[np.int32], change: Requantised, label: str) -> F64:
+        part = f"{self.path.stem}-{zlib.crc32(part_WT.tobytes()):08x}"
+        exact, kept = self.folder / f"{part}-exact.npy", self.folder / f"{part}-{label}.npy"
+        if not exact.exists():
+            np.save(exact, hidden_states(self.path, part_WT).numpy())
+        if not kept.exists():
+            exact_ND, changed_ND = torch.from_numpy(np.load(exact)), hidden_states(self.path, part_WT, change)
+            np.save(kept, divergences(self.path, exact_ND, changed_ND, change))
+        found_N: F64 = np.load(kept)
+        return found_N
+
+
+def divergence_lines(subject: Subject, windows_WT: NDArray[np.int32], args: argparse.Namespace) -> Iterator[str]:
     """A line for each type and kind."""
     for type_name in args.types:
         for kind in args.kinds:
-            importance = importance_of(ops, path) if kind == "importance" else None
-            types = types_in(path, MIXES[type_name], has_importance=importance is not None, is_pure=args.pure)
-            changes: list[Change] = [
-                Requantised(types=types, quantiser=quantiser, importance=importance, ops=ops)
-                for quantiser in (ours(ops), theirs)
-            ]
-            ours_N, theirs_N = divergences(path, windows_WT, changes)
+            ours_N, theirs_N = subject.compare(windows_WT, MIXES[type_name], kind, is_pure=args.pure)
             start = f"  {type_name:8} {kind:10}"
-            if not theirs_N.any():
+            if theirs_N.mean() < 1e-12:
                 yield f"{start} all tensors are stored so"
                 continue
             low, high = ratio_interval(ours_N, theirs_N)
@@ -162,16 +205,11 @@ def divergence_lines(ops: NativeOps, path: Path, windows_WT: NDArray[np.int32], 
             yield f"{start} {means[0]:.6f} / {means[1]:.6f} = {means[0] / means[1]:.3f}, 95 % from {low:.3f} to {high:.3f}"
 
 
-def importance_of(ops: NativeOps, path: Path) -> Importance:
-    """Of `LICENSE`."""
-    return calibrate(path, (ROOT / "LICENSE").read_text(), ops, origin="LICENSE")
-
-
-def error_lines(ops: NativeOps, path: Path, kinds: list[str]) -> Iterator[str]:
+def error_lines(subject: Subject, kinds: list[str]) -> Iterator[str]:
     """A line for each type."""
-    weights = [importance_of(ops, path) if kind == "importance" else None for kind in kinds]
+    weights = [subject.importance() if kind == "importance" else None for kind in kinds]
     for type_ in QUANTISED_TYPES:
-        pairs = [real_errors(ops, path, type_, importance) for importance in weights]
+        pairs = [real_errors(subject.ops, subject.path, type_, importance) for importance in weights]
         yield f"  {type_.name:8} " + "  ".join("no tensor" if pair is None else f"{pair.ratio:.4f}" for pair in pairs)
 
 
@@ -194,23 +232,27 @@ def main() -> int:
     parser.add_argument("--types", nargs="*", default=sorted(MIXES.keys() - {"samovar-int4"}), help="of whole models")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS, help="of real models")
     parser.add_argument("--pure", action="store_true", help="the plain type of the mix in all matrices that it suits")
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for what is computed of real models, to go on where a run was stopped"
+    )
     args = parser.parse_args()
     ops = native_ops()
     print(f"command: python -m benchmarks.quantisers {' '.join(sys.argv[1:])}\nkernels {ops.isa}, ours / theirs")
     if "synthetic" in args.tables:
         _print("errors of synthetic weights, Student's t: plain, importance", synthetic_lines(ops))
-    for name in args.models:
-        path = resolve(name, default_store())
-        if "errors" in args.tables:
-            _print(
-                f"{name}, errors of matrices stored in another type: {', '.join(args.kinds)}",
-                error_lines(ops, path, args.kinds),
-            )
-        if "divergence" in args.tables:
-            windows_WT = StoredScores.load(STORED_WINDOWS.get(name, name)).windows[: args.windows]
-            title = f"{name}, mean KL from the source over {windows_WT.size} positions"
-            _print(title, divergence_lines(ops, path, windows_WT, args))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.models:
+            _real_tables(name, Subject(path=resolve(name, default_store()), ops=ops, folder=args.keep or Path(folder)), args)
     return 0
+
+
+def _real_tables(name: str, subject: Subject, args: argparse.Namespace) -> None:
+    if "errors" in args.tables:
+        _print(f"{name}, errors of matrices stored in another type: {', '.join(args.kinds)}", error_lines(subject, args.kinds))
+    if "divergence" in args.tables:
+        windows_WT = StoredScores.load(STORED_WINDOWS.get(name, name)).windows[: args.windows]
+        title = f"{name}, mean KL from the source over {windows_WT.size} positions"
+        _print(title, divergence_lines(subject, windows_WT, args))
 
 
 def _print(title: str, lines: Iterator[str]) -> None:

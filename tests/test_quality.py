@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.changed_models import divergences
+from benchmarks.changed_models import divergences, hidden_states, unchanged
 from benchmarks.exact_model import exact_logits, load_exact_model
 from benchmarks.quality import (
     N_WINDOWS,
@@ -17,9 +17,13 @@ from benchmarks.quality import (
     ratio_interval,
     score,
 )
+from benchmarks.quantisers import KINDS, Subject
+from samovar.convert.type_mix import MIXES
+from samovar.kernels.native import native_ops
 from samovar.llm import LLM
 from tests.models.tiny_checkpoints import VARIANTS, VOCAB_SIZE, random_ids, random_model, witness_logits
 from tests.models.tiny_gguf import round_weights, write_gguf
+from tests.packages import needs_llama_cpp
 from tests.real_models import QWEN_CODER, SMOLLM2, real_model
 
 
@@ -86,10 +90,26 @@ def test_divergences_a_layer_at_a_time_are_those_of_whole_models(name: str, tmp_
         for model in (exact, coarse)
     )
     path = write_gguf(exact, tmp_path / "tiny.gguf", "F32")
-    kept_N, found_N = divergences(path, windows, [lambda _name, rows: rows, lambda _name, rows: _in_steps(rows)])
+    exact_ND = hidden_states(path, windows)
+    kept_N, found_N = (
+        divergences(path, exact_ND, hidden_states(path, windows, change), change)
+        for change in (unchanged, lambda _name, rows: _in_steps(rows))
+    )
     np.testing.assert_allclose(found_N, (log_p_NV.exp() * (log_p_NV - log_q_NV)).sum(dim=1), rtol=2e-3, atol=1e-6)
     assert found_N.mean() > 1e-3
     assert np.abs(kept_N).max() < 1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("type_name", ["iq4_nl", "q4_0"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quantised_model_is_as_near_to_its_source_as_one_by_the_quantiser_of_llama_cpp(
+    type_name: str, kind: str, tmp_path: Path
+) -> None:
+    needs_llama_cpp()
+    subject = Subject(path=real_model(SMOLLM2), ops=native_ops(), folder=tmp_path)
+    ours_N, theirs_N = subject.compare(StoredScores.load(SMOLLM2).windows[:2], MIXES[type_name], kind)
+    assert ours_N.mean() <= 1.02 * theirs_N.mean()
 
 
 def _in_steps(values: torch.Tensor) -> torch.Tensor:
