@@ -7,7 +7,6 @@ Shape letters: W windows, T tokens of a window, D width, N positions (W * T), R 
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,9 +26,8 @@ def unchanged(_name: str, rows: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def hidden_states(path: Path, windows_WT: NDArray[np.int32], change: Change = unchanged) -> torch.Tensor:
+def hidden_states(file: ExactFile, windows_WT: NDArray[np.int32], change: Change = unchanged) -> torch.Tensor:
     """[N, D]: what comes out of the last norm."""
-    file = ExactFile(path)
     model, embedding, ids_WT = file.model.model, "token_embd.weight", torch.from_numpy(windows_WT.astype(np.int64))
     ids_U, at_WT = ids_WT.unique(return_inverse=True)
     h_WTD = change(embedding, torch.cat([file.rows(embedding, int(i), int(i) + 1) for i in ids_U]))[at_WT]
@@ -51,12 +49,11 @@ def hidden_states(path: Path, windows_WT: NDArray[np.int32], change: Change = un
 
 
 @torch.inference_mode()
-def divergences(path: Path, exact_ND: torch.Tensor, changed_ND: torch.Tensor, change: Change) -> NDArray[np.float64]:
+def divergences(file: ExactFile, exact_ND: torch.Tensor, changed_ND: torch.Tensor, change: Change) -> NDArray[np.float64]:
     """[N]: KL(exact, changed) of the probabilities of the next token, from the hidden states of both.
 
     It is sum p log(p / q), out of the sums over the vocabulary of exp(l), exp(m) and exp(l) (l - m) for logits l and m.
     """
-    file = ExactFile(path)
     name = "token_embd.weight" if file.is_tied else "output.weight"
     n_rows = int(file.tensors[name].shape[1])
     shift_N1 = (exact_ND @ file.rows(name, 0, _PANEL_ROWS).T).amax(dim=1, keepdim=True)

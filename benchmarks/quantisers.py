@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.changed_models import divergences, hidden_states
+from benchmarks.exact_model import ExactFile
 from benchmarks.ggml_quantiser import ggml_quantise
 from benchmarks.quality import N_WINDOWS, ROOT, StoredScores, ratio_interval
 from samovar.convert.calibrate import calibrate
@@ -166,34 +167,29 @@ class Subject:
         importance = self.importance() if kind == "importance" else None
         types = types_in(self.path, mix, has_importance=importance is not None, is_pure=is_pure)
         label = f"{mix.name}-{'pure-' if is_pure else ''}{kind}"
-        ours_N, theirs_N = (
-            self._divergences(
-                windows_WT,
-                Requantised(types=types, quantiser=quantiser, importance=importance, ops=self.ops),
-                f"{label}-{who}",
-            )
-            for who, quantiser in (("ours", ours(self.ops)), ("theirs", theirs))
-        )
-        return ours_N, theirs_N
+        file = ExactFile(self.path)
+        found: tuple[list[F64], list[F64]] = ([], [])
+        for start in range(0, len(windows_WT), 2):
+            for parts, who, quantiser in zip(found, ("ours", "theirs"), (ours(self.ops), theirs), strict=True):
+                change = Requantised(types=types, quantiser=quantiser, importance=importance, ops=self.ops)
+                parts.append(self._of_part(file, windows_WT[start : start + 2], change, f"{label}-{who}"))
+        return np.concatenate(found[0]), np.concatenate(found[1])
 
-    def _divergences(self, windows_WT: NDArray[np.int32], change: Requantised, label: str) -> F64:
-        return np.concatenate([self._of_part(windows_WT[i : i + 2], change, label) for i in range(0, len(windows_WT), 2)])
-
-    def _of_part(self, part_WT: NDArray[np.int32], change: Requantised, label: str) -> F64:
+    def _of_part(self, file: ExactFile, part_WT: NDArray[np.int32], change: Requantised, label: str) -> F64:
         part = f"{self.path.stem}-{zlib.crc32(part_WT.tobytes()):08x}"
         exact, kept = self.folder / f"{part}-exact.npy", self.folder / f"{part}-{label}.npy"
         if not exact.exists():
-            np.save(exact, hidden_states(self.path, part_WT).numpy())
+            np.save(exact, hidden_states(file, part_WT).numpy())
         if not kept.exists():
-            exact_ND, changed_ND = torch.from_numpy(np.load(exact)), hidden_states(self.path, part_WT, change)
-            np.save(kept, divergences(self.path, exact_ND, changed_ND, change))
+            exact_ND, changed_ND = torch.from_numpy(np.load(exact)), hidden_states(file, part_WT, change)
+            np.save(kept, divergences(file, exact_ND, changed_ND, change))
         found_N: F64 = np.load(kept)
         return found_N
 
 
 def divergence_lines(subject: Subject, windows_WT: NDArray[np.int32], args: argparse.Namespace) -> Iterator[str]:
     """A line for each type and kind."""
-    for type_name in args.types:
+    for type_name in (name for name in args.types if name in MIXES):
         for kind in args.kinds:
             ours_N, theirs_N = subject.compare(windows_WT, MIXES[type_name], kind, is_pure=args.pure)
             start = f"  {type_name:8} {kind:10}"
@@ -205,10 +201,10 @@ def divergence_lines(subject: Subject, windows_WT: NDArray[np.int32], args: argp
             yield f"{start} {means[0]:.6f} / {means[1]:.6f} = {means[0] / means[1]:.3f}, 95 % from {low:.3f} to {high:.3f}"
 
 
-def error_lines(subject: Subject, kinds: list[str]) -> Iterator[str]:
+def error_lines(subject: Subject, types: list[TensorType], kinds: list[str]) -> Iterator[str]:
     """A line for each type."""
     weights = [subject.importance() if kind == "importance" else None for kind in kinds]
-    for type_ in QUANTISED_TYPES:
+    for type_ in types:
         pairs = [real_errors(subject.ops, subject.path, type_, importance) for importance in weights]
         yield f"  {type_.name:8} " + "  ".join("no tensor" if pair is None else f"{pair.ratio:.4f}" for pair in pairs)
 
@@ -229,7 +225,8 @@ def main() -> int:
     parser.add_argument(
         "--windows", type=int, default=N_WINDOWS, help=f"windows of 512 tokens for the divergence, up to {N_WINDOWS}"
     )
-    parser.add_argument("--types", nargs="*", default=sorted(MIXES.keys() - {"samovar-int4"}), help="of whole models")
+    names = [type_.name.lower() for type_ in QUANTISED_TYPES]
+    parser.add_argument("--types", nargs="*", default=names, choices=names, help="of real models; divergence: of those, mixes")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS, help="of real models")
     parser.add_argument("--pure", action="store_true", help="the plain type of the mix in all matrices that it suits")
     parser.add_argument(
@@ -248,7 +245,11 @@ def main() -> int:
 
 def _real_tables(name: str, subject: Subject, args: argparse.Namespace) -> None:
     if "errors" in args.tables:
-        _print(f"{name}, errors of matrices stored in another type: {', '.join(args.kinds)}", error_lines(subject, args.kinds))
+        types = [type_ for type_ in QUANTISED_TYPES if type_.name.lower() in args.types]
+        _print(
+            f"{name}, errors of matrices stored in another type: {', '.join(args.kinds)}",
+            error_lines(subject, types, args.kinds),
+        )
     if "divergence" in args.tables:
         windows_WT = StoredScores.load(STORED_WINDOWS.get(name, name)).windows[: args.windows]
         title = f"{name}, mean KL from the source over {windows_WT.size} positions"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.changed_models import divergences, hidden_states, unchanged
-from benchmarks.exact_model import exact_logits, load_exact_model
+from benchmarks.exact_model import ExactFile, exact_logits, load_exact_model
 from benchmarks.quality import (
     N_WINDOWS,
     SCORED_TOKENS,
@@ -90,9 +90,10 @@ def test_divergences_a_layer_at_a_time_are_those_of_whole_models(name: str, tmp_
         for model in (exact, coarse)
     )
     path = write_gguf(exact, tmp_path / "tiny.gguf", "F32")
-    exact_ND = hidden_states(path, windows)
+    file = ExactFile(path)
+    exact_ND = hidden_states(file, windows)
     kept_N, found_N = (
-        divergences(path, exact_ND, hidden_states(path, windows, change), change)
+        divergences(file, exact_ND, hidden_states(file, windows, change), change)
         for change in (unchanged, lambda _name, rows: _in_steps(rows))
     )
     np.testing.assert_allclose(found_N, (log_p_NV.exp() * (log_p_NV - log_q_NV)).sum(dim=1), rtol=2e-3, atol=1e-6)
