@@ -72,7 +72,7 @@ def extreme(x_ML: F32) -> F32:
 def search_weights(x_BL: F32, importance_BL: F32) -> F32:
     """[B, L]: importance * sqrt(mean square of the block + x^2), in units of the block's largest magnitude; 0 in blocks of zeros.
 
-    By importance alone the weights lose least, but large values are drawn towards zero, and the model's probabilities move more.
+    What loses the least by importance alone is not what moves a model's probabilities the least (docs/log.md).
     """
     u_BL = x_BL * inverse(np.abs(x_BL).max(axis=1))[:, None]
     square_BL = u_BL * u_BL
