@@ -70,7 +70,7 @@ def extreme(x_ML: F32) -> F32:
 
 
 def search_weights(x_BL: F32, importance_BL: F32) -> F32:
-    """[B, L]: importance * sqrt(mean square of the block + x^2), in units of the block's largest magnitude; 0 in blocks of zeros.
+    """[B, L]: importance * sqrt(mean square of the block + x^2), in units of the block's largest magnitude; 0 for zeros.
 
     What loses the least by importance alone is not what moves a model's probabilities the least (docs/log.md).
     """
