@@ -53,8 +53,9 @@ inline float extreme(const float* x, int n) {
   return found;
 }
 
-// importance * sqrt(mean square of the block + x^2), in units of the block's largest magnitude; 0 in blocks of zeros.
-template <int kLength>
+// importance * s, or if steep importance * s^1.5, with s = sqrt(mean square of the block + x^2) in units of the block's largest
+// magnitude, and 0 for zeros.
+template <int kLength, bool kIsSteep>
 inline void search_weights(const float* x, const float* importance, float* w) {
   const float unit = inverse(magnitude(extreme(x, kLength)));
   float t[kLength];
@@ -63,7 +64,11 @@ inline void search_weights(const float* x, const float* importance, float* w) {
     w[i] = t[i] = u * u;
   }
   const float mean = folded<kLength>(t) * static_cast<float>(1.0 / kLength);
-  for (int i = 0; i < kLength; ++i) w[i] = importance[i] * __builtin_sqrtf(mean + w[i]);
+  for (int i = 0; i < kLength; ++i) {
+    const float s = __builtin_sqrtf(mean + w[i]);
+    w[i] = importance[i] * s;
+    if constexpr (kIsSteep) w[i] *= __builtin_sqrtf(s);
+  }
 }
 
 template <int kLength>

@@ -56,7 +56,7 @@ def quantise(type_: TensorType, x_NK: F32, importance_K: F32 | None = None) -> U
         w_NK = np.ascontiguousarray(np.broadcast_to(w_K, rows_NK.shape))
         with np.errstate(over="ignore", invalid="ignore"):  # of candidates, which are not chosen then
             x_BL, w_BL = (a_NK.reshape(-1, type_.block_elements) for a_NK in (rows_NK, w_NK))
-            blocks = encode(x_BL, search_weights(x_BL, w_BL))
+            blocks = encode(x_BL, search_weights(x_BL, w_BL, is_steep=type_ is Q4_0))
         out[start : start + step] = blocks.reshape(len(rows_NK), -1)
     return out
 

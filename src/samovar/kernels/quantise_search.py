@@ -69,16 +69,19 @@ def extreme(x_ML: F32) -> F32:
     return found_M
 
 
-def search_weights(x_BL: F32, importance_BL: F32) -> F32:
-    """[B, L]: importance * sqrt(mean square of the block + x^2), in units of the block's largest magnitude; 0 for zeros.
+def search_weights(x_BL: F32, importance_BL: F32, *, is_steep: bool) -> F32:
+    """[B, L]: importance * s, or if steep importance * s^1.5, with s = sqrt(mean square of the block + x^2).
+
+    s is in units of the block's largest magnitude, and 0 for zeros.
 
     What loses the least by importance alone is not what moves a model's probabilities the least (docs/log.md).
     """
     u_BL = x_BL * inverse(np.abs(x_BL).max(axis=1))[:, None]
     square_BL = u_BL * u_BL
     mean_B = folded(square_BL) * np.float32(1 / x_BL.shape[1])
-    w_BL: F32 = importance_BL * np.sqrt(mean_B[:, None] + square_BL)
-    return w_BL
+    s_BL = np.sqrt(mean_B[:, None] + square_BL)
+    w_BL: F32 = importance_BL * s_BL
+    return w_BL * np.sqrt(s_BL) if is_steep else w_BL
 
 
 def one_scale(x_ML: F32, w_ML: F32, codes: Codes, top: float, grid: Iterable[float]) -> F32:
