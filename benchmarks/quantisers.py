@@ -8,7 +8,7 @@ Three tables, each a ratio of ours to theirs, without and with an importance of 
   with a 95 % interval. Both have the same types tensor by tensor, those of the mix, or with `--pure` the plain type wherever it
   suits, and are computed in float32 (`benchmarks.changed_models`), so that nothing but the quantisers differs.
 
-The importance is of another text (`LICENSE`, of which the last half of the windows is a part).
+The importance is of `LICENSE`, with which that text ends.
 """
 
 import argparse
