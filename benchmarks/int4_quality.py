@@ -133,7 +133,7 @@ def print_model(name: str, n_windows: int) -> None:
                 f"| {scores[which].top_1:.2f} % | {perplexity(found):.3f} |",
                 flush=True,
             )
-        low, high = ratio_interval(scores["int4"], scores["Q4_0"])
+        low, high = ratio_interval(scores["int4"].kl_N, scores["Q4_0"].kl_N)
         ratio = scores["int4"].mean_kl / scores["Q4_0"].mean_kl
         print(f"| {columns} | int4 to Q4_0 | | | {ratio:.3f} (95 % from {low:.3f} to {high:.3f}) | | |", flush=True)
 

@@ -78,14 +78,14 @@ def _scored(pieces: list[torch.Tensor]) -> NDArray[np.generic]:
     return torch.cat(pieces).numpy().reshape(N_WINDOWS, WINDOW_TOKENS)[:, -SCORED_TOKENS:].reshape(-1)
 
 
-def ratio_interval(first: Scores, second: Scores) -> tuple[float, float]:
+def ratio_interval(first_N: NDArray[np.floating], second_N: NDArray[np.floating]) -> tuple[float, float]:
     """95 % interval of the ratio of mean divergences, by a bootstrap that draws positions, the same ones for both."""
     rng = np.random.default_rng(1)
-    n = len(first.kl_N)
+    n = len(first_N)
     ratios = np.empty(N_RESAMPLES)
     for i in range(N_RESAMPLES):
         drawn = rng.integers(n, size=n)
-        ratios[i] = first.kl_N[drawn].mean(dtype=np.float64) / second.kl_N[drawn].mean(dtype=np.float64)
+        ratios[i] = first_N[drawn].mean(dtype=np.float64) / second_N[drawn].mean(dtype=np.float64)
     low, high = np.quantile(ratios, (0.025, 0.975))
     return float(low), float(high)
 
@@ -133,7 +133,7 @@ def main() -> int:
         path = resolve(model, default_store())
         stored, llm = StoredScores.load(model), LLM(path)
         ours = score(load_exact_model(path), stored.windows, {"samovar": llm.logits})["samovar"]
-        low, high = ratio_interval(ours, stored.scores)
+        low, high = ratio_interval(ours.kl_N, stored.scores.kl_N)
         print(f"\n{model}: {len(ours.kl_N)} positions, kernels {llm.ops.isa}, keys and values {llm.kv_type}")
         print(f"  samovar    mean KL {ours.mean_kl:.6f}  same first token {ours.top_1:.2f} %")
         print(

@@ -314,7 +314,14 @@ Encode encoder(Type type) {
 bool quantise_blocks(const Format& format, const float* x, const float* importance, int64_t n, uint8_t* out) {
   const Encode encode = encoder(format.type);
   if (encode == nullptr) return false;
-  for (int64_t k = 0; k < n; k += format.block_elements, out += format.block_bytes) encode(x + k, importance + k, out);
+  const auto weigh = format.block_elements == kBlock ? search_weights<kBlock, false>
+                     : format.type == Type::kQ4_0    ? search_weights<kGroup, true>
+                                                     : search_weights<kGroup, false>;
+  float weights[kBlock];
+  for (int64_t k = 0; k < n; k += format.block_elements, out += format.block_bytes) {
+    weigh(x + k, importance + k, weights);
+    encode(x + k, weights, out);
+  }
   return true;
 }
 

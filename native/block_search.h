@@ -53,6 +53,24 @@ inline float extreme(const float* x, int n) {
   return found;
 }
 
+// importance * s, or if steep importance * s^1.5, with s = sqrt(mean square of the block + x^2) in units of the block's largest
+// magnitude, and 0 for zeros.
+template <int kLength, bool kIsSteep>
+inline void search_weights(const float* x, const float* importance, float* w) {
+  const float unit = inverse(magnitude(extreme(x, kLength)));
+  float t[kLength];
+  for (int i = 0; i < kLength; ++i) {
+    const float u = x[i] * unit;
+    w[i] = t[i] = u * u;
+  }
+  const float mean = folded<kLength>(t) * static_cast<float>(1.0 / kLength);
+  for (int i = 0; i < kLength; ++i) {
+    const float s = __builtin_sqrtf(mean + w[i]);
+    w[i] = importance[i] * s;
+    if constexpr (kIsSteep) w[i] *= __builtin_sqrtf(s);
+  }
+}
+
 template <int kLength>
 inline float error_of(const float* x, const float* w, const float* q, float scale, float minimum) {
   float t[kLength];

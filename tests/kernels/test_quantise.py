@@ -10,6 +10,7 @@ from benchmarks.ggml_quantiser import ggml_quantise
 from samovar.kernels.dequantise import dequantise
 from samovar.kernels.native import available_isas, native_ops
 from samovar.kernels.quantise import LARGEST, QUANTISED_TYPES, quantise
+from samovar.kernels.quantise_search import search_weights
 from samovar.kernels.reference import ReferenceOps
 from samovar.tensors.dtypes import Q4_1, Q5_1, Q6_K, Q8_0, TensorType
 from tests.packages import needs_llama_cpp
@@ -64,6 +65,20 @@ def test_every_instruction_set_finds_the_blocks_of_the_definition(isa: str, type
         np.testing.assert_array_equal(
             native_ops(isa, n_threads=2).quantise(type_, x_NK, weights_K), quantise(type_, x_NK, weights_K)
         )
+
+
+@pytest.mark.parametrize("size", [32, 256])
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 60000.0])
+@pytest.mark.parametrize("power", [1.0, 1.5])
+def test_errors_are_weighed_by_importance_and_by_size(size: int, scale: float, power: float) -> None:
+    x_NK, w_K = heavy_tailed(3, size)
+    x_NK[2] = 0
+    weights_NK = search_weights(x_NK * np.float32(scale), np.tile(w_K, (3, 1)), is_steep=power > 1)
+    wide_NK = x_NK[:2].astype(np.float64)
+    wide_NK /= np.abs(wide_NK).max(axis=1, keepdims=True)
+    expected_NK = w_K * np.sqrt((wide_NK**2).mean(axis=1, keepdims=True) + wide_NK**2) ** power
+    np.testing.assert_allclose(weights_NK[:2], expected_NK, rtol=1e-5)
+    assert not weights_NK[2].any()
 
 
 @TYPES

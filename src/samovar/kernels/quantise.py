@@ -22,6 +22,7 @@ from samovar.kernels.quantise_search import (
     inverse,
     one_scale,
     scale_and_minimum,
+    search_weights,
     shared_scale,
     shared_scales,
 )
@@ -54,7 +55,8 @@ def quantise(type_: TensorType, x_NK: F32, importance_K: F32 | None = None) -> U
         rows_NK = np.ascontiguousarray(x_NK[start : start + step], np.float32)
         w_NK = np.ascontiguousarray(np.broadcast_to(w_K, rows_NK.shape))
         with np.errstate(over="ignore", invalid="ignore"):  # of candidates, which are not chosen then
-            blocks = encode(*(a_NK.reshape(-1, type_.block_elements) for a_NK in (rows_NK, w_NK)))
+            x_BL, w_BL = (a_NK.reshape(-1, type_.block_elements) for a_NK in (rows_NK, w_NK))
+            blocks = encode(x_BL, search_weights(x_BL, w_BL, is_steep=type_ is Q4_0))
         out[start : start + step] = blocks.reshape(len(rows_NK), -1)
     return out
 
@@ -71,7 +73,7 @@ def _int4_rows(x_NK: F32, importance_K: F32 | None) -> U8:
 
 
 def _encoders() -> dict[str, Callable[[F32, F32], U8]]:
-    """Which function encodes which type: values and importance [B, block_elements] to [B, block_bytes]."""
+    """Which function encodes which type: values and their weights [B, block_elements] to [B, block_bytes]."""
     return {
         "Q8_0": _q8_0,
         "Q5_1": _q5_1,

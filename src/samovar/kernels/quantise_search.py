@@ -1,6 +1,6 @@
 """Which scales and codes store values of a block with the least weighted square error, in NumPy: what native kernels follow.
 
-The searches are ours. The error is sum of w * (x - stored)^2, w the importance of each column. Scales are tried from a grid
+The searches are ours. The error is sum of w * (x - stored)^2, w as `search_weights` has it. Scales are tried from a grid
 around the one that just covers the values; for the codes that a scale gives, the best scale follows by least squares. Blocks of
 several groups then take the scale of all groups by least squares as well, and each group the integers near its own scale that
 give the least error.
@@ -67,6 +67,21 @@ def extreme(x_ML: F32) -> F32:
     at = np.abs(x_ML).argmax(axis=-1)
     found_M: F32 = np.take_along_axis(x_ML, at[..., None], axis=-1)[..., 0]
     return found_M
+
+
+def search_weights(x_BL: F32, importance_BL: F32, *, is_steep: bool) -> F32:
+    """[B, L]: importance * s, or if steep importance * s^1.5, with s = sqrt(mean square of the block + x^2).
+
+    s is in units of the block's largest magnitude, and 0 for zeros.
+
+    What loses the least by importance alone is not what moves a model's probabilities the least (docs/log.md).
+    """
+    u_BL = x_BL * inverse(np.abs(x_BL).max(axis=1))[:, None]
+    square_BL = u_BL * u_BL
+    mean_B = folded(square_BL) * np.float32(1 / x_BL.shape[1])
+    s_BL = np.sqrt(mean_B[:, None] + square_BL)
+    w_BL: F32 = importance_BL * s_BL
+    return w_BL * np.sqrt(s_BL) if is_steep else w_BL
 
 
 def one_scale(x_ML: F32, w_ML: F32, codes: Codes, top: float, grid: Iterable[float]) -> F32:
