@@ -30,7 +30,7 @@ from benchmarks.ggml_quantiser import ggml_quantise
 from benchmarks.quality import N_WINDOWS, ROOT, StoredScores, ratio_interval
 from samovar.convert.calibrate import calibrate
 from samovar.convert.importance import Importance
-from samovar.convert.source import source_tensors
+from samovar.convert.source import read_source
 from samovar.convert.type_mix import MIXES, Mix, TypeRules
 from samovar.formats import open_checkpoint
 from samovar.formats.hub import default_store, resolve
@@ -134,10 +134,10 @@ class Requantised:
 
 def types_in(path: Path, mix: Mix, *, has_importance: bool, is_pure: bool) -> dict[str, tuple[str, TensorType]]:
     """Of each matrix: the type that it is stored in, and the one that it takes."""
-    config, tensors = source_tensors(open_checkpoint(path))
-    rules = TypeRules(mix=mix, config=config, has_importance=has_importance)
+    source = read_source(open_checkpoint(path))
+    rules = TypeRules(mix=mix, config=source.config, has_importance=has_importance)
     types = {}
-    for tensor in tensors:
+    for tensor in source.tensors:
         wanted = rules.type_of(tensor.name, tensor.shape)
         if is_pure and tensor.shape[-1] % mix.plain.block_elements == 0:
             wanted = mix.plain
