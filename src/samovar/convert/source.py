@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from samovar.convert.text_scoring import TextScoring, classifier_rows, text_scoring
+from samovar.errors import UnsupportedModel
 from samovar.formats import Checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.kernels import F32, Ops
@@ -26,6 +27,7 @@ from samovar.tensors.stored import StoredTensor, Tensor
 
 _SLAB_VALUES: Final = 1 << 22
 _EXPERTS: Final = ".mlp.experts."
+NOT_CONVERTED: Final = frozenset({"qwen3_next"})  # the two forms join and order its matrices differently
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +113,18 @@ class SourceModel:
 def read_source(checkpoint: Checkpoint) -> SourceModel:
     """What there is to write.
 
-    Raises what loading the model raises: UnsupportedModel for an architecture that is not implemented, FormatError for tensors
-    that are missing, left over, or of another shape than the config says.
+    Raises what loading the model raises: UnsupportedModel for an architecture that is not implemented, or whose folders are not
+    converted, FormatError for tensors that are missing, left over, or of another shape than the config says.
     """
     config = check_tensors(checkpoint)
     if isinstance(checkpoint, GgufCheckpoint):
         copied = [SourceTensor(name=t.name, shape=t.shape, parts=(t,)) for t in checkpoint.tensors.values()]
         return SourceModel(config=config, tensors=copied, scoring=None)
+    if config.architecture in NOT_CONVERTED:
+        raise UnsupportedModel(
+            f"{checkpoint.path}: folders of {config.architecture} are not written as GGUF; "
+            "take a GGUF file of the model as the source"
+        )
     scoring = text_scoring(checkpoint, config)
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not is_recomputed(name)}
     if config.outputs.is_bare:

@@ -18,8 +18,9 @@ from typing import Final
 from samovar.convert.card import CARD, card_of
 from samovar.convert.folder_config import folder_config, generation_config
 from samovar.convert.folder_tensors import folder_tensors
+from samovar.convert.source import NOT_CONVERTED
 from samovar.convert.text_scoring import TextScoring, text_scoring
-from samovar.errors import BadRequest, FormatError, StoreError
+from samovar.errors import BadRequest, FormatError, StoreError, UnsupportedModel
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hf_folder import CONFIG
 from samovar.formats.part_file import GO_ON, disk_reason
@@ -54,6 +55,11 @@ def write_folder(
             f"{target}: is there already, and folders are never replaced; give a name that is not there, or remove it"
         )
     config = read_config(checkpoint)
+    if config.architecture in NOT_CONVERTED:
+        raise UnsupportedModel(
+            f"{checkpoint.path}: GGUF files of {config.architecture} are not converted to a folder; "
+            "take the folder of the release"
+        )
     scoring = text_scoring(checkpoint, config)
     if scoring.score_ids is not None:
         config = replace(config, outputs=VOCABULARY)  # the classifier repeats two rows of the head
