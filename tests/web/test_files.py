@@ -4,7 +4,7 @@ import json
 
 from playwright.sync_api import expect
 
-from tests.web.steps import MESSAGES, ask, box, chat_id, is_over
+from tests.web.steps import MESSAGES, answer_to, ask, box, chat_id, is_over
 
 
 def attach(page, name, data, media_type):
@@ -21,6 +21,19 @@ def test_a_file_goes_with_the_message_and_reaches_the_model(page, server):
     assert [file["name"] for file in question["files"]] == ["password.txt"]
     assert answer["stats"]["n_prompt"] > 40
     assert "Heron" in answer["content"]
+
+
+def test_a_message_that_is_sent_before_its_file_is_there_goes_with_it(page, server):
+    held = []
+    page.route("**/app/api/files*", lambda route: held.append(route))  # Playwright looks into functions
+    attach(page, "password.txt", b"The password of the day is Heron.\n", "text/plain")
+    box(page).fill("What is the password of the day?")
+    box(page).press("Enter")
+    expect(page.locator(MESSAGES)).to_have_count(0)
+    held[0].continue_()
+    is_over(answer_to(page, "What is the password of the day?"))
+    question, _ = server.client.get(f"/app/api/chats/{chat_id(page)}/messages").json()["messages"]
+    assert [file["name"] for file in question["files"]] == ["password.txt"]
 
 
 def test_a_file_that_is_dropped_is_attached_and_can_be_taken_off(page):
