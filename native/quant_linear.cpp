@@ -42,7 +42,7 @@ struct PackedSource {
     scales = w.scales + row_group * (n >> scale_shift) * scale_bytes;
   }
   inline const uint8_t* scales_of(int64_t g) const { return scales + (C::kHasBlockScales ? g >> scale_shift : g) * scale_bytes; }
-  inline void read(int64_t g, Group<Meaning>& group) const {
+  [[gnu::always_inline]] inline void read(int64_t g, Group<Meaning>& group) const {
     const uint8_t* p = payload + g * C::kPayloadBytes;
     for (int64_t line = 0; line < C::kPayloadBytes; line += 64) prefetch(p + kPrefetchBytes + line);
     C::read(p, heads + g / kHeadGroups * head_bytes, scales_of(g), group);
