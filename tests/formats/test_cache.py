@@ -54,6 +54,17 @@ def test_sections_written_one_by_one_in_any_order_and_in_parts(store):
     assert list(found.sections["a"]) == [7, 8, 9]
 
 
+def test_huge_pages_are_written_in_one_piece_wherever_sections_meet(store, monkeypatch):
+    pieces, pwrite, huge = [], os.pwrite, cache_file.HUGE_PAGE
+    monkeypatch.setattr(cache_module.os, "pwrite", lambda fd, data, at: pieces.append((at, len(data))) or pwrite(fd, data, at))
+    sections = {name: np.full(3_000_000, value, np.uint8) for value, name in enumerate("abc", start=1)}
+    found = store.write("weights", KEY, {}, sections)
+    assert {(at, n) for at, n in pieces if at and at % huge == 0} >= {(huge, huge), (2 * huge, huge), (3 * huge, huge)}
+    assert all(at // huge == (at + n - 1) // huge for at, n in pieces)
+    assert all(np.array_equal(found.sections[name], data) for name, data in sections.items())
+    assert all(found.is_sound(name) for name in sections)
+
+
 def test_absent_entries_are_none(store):
     assert store.open("weights", KEY) is None
     path = write(store)

@@ -103,7 +103,7 @@ class CacheWriter:
 
     def _put(self, data: memoryview, offset: int) -> None:
         """Write in whole huge pages: what is written in one go, a file system keeps in one, and maps as one."""
-        while len(data):
+        while self._fd >= 0 and len(data):
             n = min(len(data), HUGE_PAGE - offset % HUGE_PAGE)
             gap = offset - (self._held_at + len(self._held))
             if gap < 0 or self._held_at // HUGE_PAGE != offset // HUGE_PAGE:
