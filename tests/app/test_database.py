@@ -247,10 +247,10 @@ def test_a_server_that_is_killed_in_mid_answer_keeps_it(smollm2, tmp_path):
 @pytest.mark.slow
 def test_sigterm_waits_for_an_answer_and_not_for_open_pages(smollm2, tmp_path):
     with running(tmp_path, str(smollm2)) as server, httpx.Client(base_url=server.url, timeout=60) as page:
-        chat = post(server.client, "/chats", title="A chat", settings={"max_tokens": 60})
+        chat = post(server.client, "/chats", title="A chat", settings={"max_tokens": 60, "temperature": 0})
         with page.stream("GET", "/app/api/events") as events:
             next(events.iter_lines())
-            asked = post(server.client, f"/chats/{chat['id']}/messages", parent_id=None, content="Tell me a long story.")
+            asked = post(server.client, f"/chats/{chat['id']}/messages", parent_id=None, content="Tell me a very long story.")
             server.process.send_signal(signal.SIGTERM)
             start = time.monotonic()
             assert server.ended() == 0

@@ -9,13 +9,12 @@ from playwright.sync_api import expect
 from tests.llm.scripted import ModelMaker
 from tests.serving.processes import running
 from tests.text.witnesses import template
-from tests.web.steps import MESSAGES, answer_to, ask, box, chat_id, is_over, leave, press, says, words
-
-STORY = "Write a very long story about a ship, in many chapters."
+from tests.web.steps import MESSAGES, STORY, answer_to, ask, box, chat_id, is_over, leave, open_chat, press, says, words
 
 
 def test_an_answer_streams_and_names_what_it_took(page):
-    answer = ask(page, "What is the capital of France?")
+    open_chat(page, max_tokens=300)
+    answer = ask(page, STORY)
     expect(answer).to_have_attribute("data-status", "writing")
     is_over(answer)
     assert says(answer)
@@ -24,6 +23,7 @@ def test_an_answer_streams_and_names_what_it_took(page):
 
 
 def test_an_answer_grows_on_the_page_while_the_model_writes_it(page):
+    open_chat(page)
     answer = ask(page, STORY)
     lengths = set()
     for _ in range(40):
@@ -34,6 +34,7 @@ def test_an_answer_grows_on_the_page_while_the_model_writes_it(page):
 
 
 def test_stop_ends_an_answer_and_keeps_what_was_written(page, server):
+    open_chat(page)
     answer = ask(page, STORY)
     words(answer)
     page.get_by_role("button", name="Stop", exact=True).click()
@@ -46,6 +47,7 @@ def test_stop_ends_an_answer_and_keeps_what_was_written(page, server):
 
 
 def test_a_stopped_answer_goes_on_where_it_ended(page):
+    open_chat(page)
     answer = ask(page, STORY)
     words(answer)
     page.get_by_role("button", name="Stop", exact=True).click()
@@ -60,14 +62,8 @@ def test_a_stopped_answer_goes_on_where_it_ended(page):
     expect(page.locator(MESSAGES)).to_have_count(2)
 
 
-def short(page, server):
-    """A chat whose answers are short, so that all messages stay in view."""
-    chat = server.client.post("/app/api/chats", json={"settings": {"max_tokens": 40}}).json()
-    page.goto(f"{server.url}/#/c/{chat['id']}")
-
-
-def test_an_edited_question_is_a_branch_and_both_can_be_walked(page, server):
-    short(page, server)
+def test_an_edited_question_is_a_branch_and_both_can_be_walked(page):
+    open_chat(page, max_tokens=40)  # all messages stay in view
     first = beginning(is_over(ask(page, "What is the capital of France?")))
     question = page.locator(f"{MESSAGES}[data-role=user]").last
     press(question, "Edit")
@@ -90,8 +86,8 @@ def beginning(answer):
     return answer.locator(".markdown").first.inner_text().split("\n")[0]
 
 
-def test_another_answer_stands_beside_the_first(page, server):
-    short(page, server)
+def test_another_answer_stands_beside_the_first(page):
+    open_chat(page, max_tokens=40)  # all messages stay in view
     first = is_over(ask(page, "Name a colour."))
     first_id = first.get_attribute("data-message-id")
     press(first, "Regenerate")

@@ -7,9 +7,7 @@ from playwright.sync_api import expect
 
 from tests.real_models import SMOLLM2, real_model
 from tests.serving.processes import running
-from tests.web.steps import MESSAGES, ask, chat_id, is_over, press, same, says, words
-
-STORY = "Write a very long story about a river, in many chapters."
+from tests.web.steps import MESSAGES, STORY, ask, chat_id, is_over, open_chat, press, same, says, words
 
 
 def stop(page):
@@ -17,6 +15,7 @@ def stop(page):
 
 
 def test_a_reload_in_mid_answer_loses_nothing(page):
+    open_chat(page)
     answer = ask(page, STORY)
     words(answer)
     before = says(words(answer))
@@ -32,6 +31,7 @@ def test_a_reload_in_mid_answer_loses_nothing(page):
 
 def test_an_answer_is_written_to_its_end_without_a_page(visit, server):
     page = visit(server.url)
+    open_chat(page, max_tokens=100)
     ask(page, "Count from one to ten in words.")
     chat = chat_id(page)
     page.close()
@@ -42,6 +42,7 @@ def test_an_answer_is_written_to_its_end_without_a_page(visit, server):
 
 def test_two_tabs_show_the_same_answer_grow_and_either_stops_it(visit, server):
     first = visit(server.url)
+    open_chat(first)
     answer = ask(first, STORY)
     second = visit(f"{server.url}/#/c/{chat_id(first)}", beside=first)
     there = same(second.locator(MESSAGES).last)
@@ -74,6 +75,7 @@ def test_a_server_that_dies_in_mid_answer_is_told_and_comes_back_with_what_was_w
     with mortal() as server:
         url = server.url
         page = visit(url, allows=(r"ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE",))
+        open_chat(page)
         answer = ask(page, STORY)
         words(answer)
         page.wait_for_timeout(2500)  # it is kept at least once a second

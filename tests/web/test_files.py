@@ -4,7 +4,7 @@ import json
 
 from playwright.sync_api import expect
 
-from tests.web.steps import MESSAGES, answer_to, ask, box, chat_id, is_over
+from tests.web.steps import MESSAGES, answer_to, ask, box, chat_id, is_over, open_chat
 
 
 def attach(page, name, data, media_type):
@@ -13,6 +13,7 @@ def attach(page, name, data, media_type):
 
 
 def test_a_file_goes_with_the_message_and_reaches_the_model(page, server):
+    open_chat(page)
     attach(page, "password.txt", b"The password of the day is Heron.\n", "text/plain")
     expect(page.get_by_text("password.txt").first).to_be_visible()
     is_over(ask(page, "What is the password of the day?"))

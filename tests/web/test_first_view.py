@@ -2,7 +2,7 @@
 
 from playwright.sync_api import expect
 
-from tests.web.steps import ask, box, is_over, leave, says
+from tests.web.steps import STORY, ask, box, is_over, leave, open_chat, says
 
 MAX_FIRST_VIEW_BYTES = 300_000
 
@@ -31,6 +31,7 @@ def test_the_first_view_is_small_compressed_and_soon_there(visit, server, note_f
 
 
 def test_nothing_on_the_page_shifts_while_an_answer_streams(page, note_figure):
+    open_chat(page)
     is_over(ask(page, "Hello."))
     page.wait_for_timeout(4000)  # the chat has got its title, and what follows from the first answer
     page.evaluate(
@@ -42,7 +43,7 @@ def test_nothing_on_the_page_shifts_while_an_answer_streams(page, note_figure):
             }).observe({ type: "layout-shift" });
         }"""
     )
-    answer = ask(page, "Write a very long story about animals, with headings.")
+    answer = ask(page, STORY)
     page.wait_for_timeout(12_000)
     assert len(says(answer)) > 300
     shifts = page.evaluate("window.shifts")
@@ -53,7 +54,8 @@ def test_nothing_on_the_page_shifts_while_an_answer_streams(page, note_figure):
 
 
 def test_a_long_answer_stays_in_view_unless_the_person_scrolls_away(page):
-    ask(page, "Write a very long story about a lighthouse, in many chapters.")
+    open_chat(page)
+    ask(page, STORY)
     is_at_end = """() => {
         const list = document.querySelector("[data-messages]");
         return list.scrollHeight > list.clientHeight + 300 && list.scrollHeight - list.scrollTop - list.clientHeight < 80;

@@ -2,9 +2,9 @@
 
 from playwright.sync_api import expect
 
-from tests.web.steps import MESSAGES, box, press
+from tests.web.steps import MESSAGES, box, open_chat, press
 
-TEXT = "line one\n\nline two  x"
+TEXT = "Write a very long story about a ship,\n\nin many  chapters."
 NO_CLIPBOARD = "Object.defineProperty(Navigator.prototype, 'clipboard', { get: () => undefined })"
 NOTICES = ".notices .card"
 
@@ -13,6 +13,7 @@ def test_copying_works_where_the_browser_gives_no_clipboard_and_esc_stops(visit,
     page = visit(server.url)
     page.add_init_script(NO_CLIPBOARD)  # as over plain http beyond loopback
     page.reload()
+    open_chat(page)
     box(page).fill(TEXT)
     box(page).press("Enter")
     answer = page.locator(f"{MESSAGES}[data-role=assistant]").last
