@@ -59,7 +59,19 @@ class LeftOut:
         return tuple(f"{what} ({n})" for what, n in self.counts.items())
 
 
-def messages_of_nodes(nodes: Mapping[str, Node], leaf_id: str | None) -> tuple[list[MessageCopy], str | None]:
+def chat_of_nodes(nodes: Mapping[str, Node], leaf_id: str | None, left_out: LeftOut, chat: ChatCopy) -> Found:
+    """`chat`, which has no messages, with those of a tree, of which `leaf_id` was looked at last."""
+    try:
+        messages, leaf_id = _messages_of_nodes(nodes, leaf_id)
+    except BadRequest as error:
+        return Found(title=chat.title, copy=None, why=(str(error),))
+    if not messages:
+        return Found(title=chat.title, copy=None, why=("it has no messages", *left_out.why()))
+    copy = msgspec.structs.replace(chat, messages=messages, leaf_id=leaf_id)
+    return Found(title=chat.title, copy=copy, why=left_out.why())
+
+
+def _messages_of_nodes(nodes: Mapping[str, Node], leaf_id: str | None) -> tuple[list[MessageCopy], str | None]:
     """The messages of a tree in the order of their making, and the one to which `leaf_id` leads.
 
     Pieces of an answer that follow one another without a branch become one message. Raises BadRequest for nodes that go in

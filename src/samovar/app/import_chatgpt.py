@@ -10,9 +10,8 @@ import msgspec
 
 from samovar.app.chat_copy import ChatCopy, MessageCopy
 from samovar.app.database import now_ms
-from samovar.app.foreign_chats import Found, LeftOut, Node, bounded, messages_of_nodes, milliseconds, title_of
+from samovar.app.foreign_chats import Found, LeftOut, Node, bounded, chat_of_nodes, milliseconds, title_of
 from samovar.app.prompting import fenced
-from samovar.errors import BadRequest
 
 
 class _Author(msgspec.Struct):
@@ -52,30 +51,22 @@ _DECODER: Final = msgspec.json.Decoder(Conversation)
 def read_conversation(raw: bytes | msgspec.Raw) -> Found:
     """One conversation. Raises msgspec.DecodeError for what is none."""
     given, left_out = _DECODER.decode(raw), LeftOut()
-    title = title_of(given.title)
     created_ms = milliseconds(given.create_time, now_ms())
     nodes = {}
     for node_id, node in given.mapping.items():
         parent_id = node.parent if node.parent != node_id else None
         message = None if node.message is None else _read_message(node_id, node.message, created_ms, left_out)
         nodes[node_id] = Node(id=node_id, parent_id=parent_id, message=message)
-    try:
-        messages, leaf_id = messages_of_nodes(nodes, given.current_node)
-    except BadRequest as error:
-        return Found(title=title, copy=None, why=(str(error),))
-    if not messages:
-        return Found(title=title, copy=None, why=("it has no messages", *left_out.why()))
-    copy = ChatCopy(
-        id=f"chatgpt {given.conversation_id or given.id or messages[0].id}",
-        title=title,
+    chat = ChatCopy(
+        id=f"chatgpt {given.conversation_id or given.id or next(iter(nodes), '')}",
+        title=title_of(given.title),
         created_ms=created_ms,
         updated_ms=milliseconds(given.update_time, created_ms),
-        messages=messages,
-        leaf_id=leaf_id,
+        messages=[],
         is_pinned=bool(given.is_starred),
         is_archived=bool(given.is_archived),
     )
-    return Found(title=title, copy=copy, why=left_out.why())
+    return chat_of_nodes(nodes, given.current_node, left_out, chat)
 
 
 def _read_message(node_id: str, given: _Message, created_ms: int, left_out: LeftOut) -> MessageCopy | None:

@@ -12,8 +12,7 @@ import msgspec
 
 from samovar.app.chat_copy import ChatCopy, MessageCopy
 from samovar.app.database import now_ms
-from samovar.app.foreign_chats import Found, LeftOut, Node, bounded, messages_of_nodes, milliseconds, title_of
-from samovar.errors import BadRequest
+from samovar.app.foreign_chats import Found, LeftOut, Node, bounded, chat_of_nodes, milliseconds, title_of
 
 _REASONING: Final = re.compile(r'<details type="reasoning"[^>]*>\s*(?:<summary>[^<]*</summary>)?(.*?)</details>\s*', re.DOTALL)
 _QUOTE: Final = re.compile(r"^> ?", re.MULTILINE)
@@ -59,31 +58,23 @@ _DECODER: Final = msgspec.json.Decoder(Entry)
 def read_entry(raw: bytes | msgspec.Raw) -> Found:
     """One chat. Raises msgspec.DecodeError for what is none."""
     given, left_out = _DECODER.decode(raw), LeftOut()
-    chat, title = given.chat, title_of(given.title or given.chat.title)
     created_ms = milliseconds(given.created_at, now_ms())
-    history = chat.history.messages
+    history = given.chat.history.messages
     nodes = {
         node_id: Node(id=node_id, parent_id=one.parent_id, message=_read_message(node_id, one, created_ms, left_out))
         for node_id, one in history.items()
     }
-    try:
-        messages, leaf_id = messages_of_nodes(nodes, chat.history.current_id)
-    except BadRequest as error:
-        return Found(title=title, copy=None, why=(str(error),))
-    if not messages:
-        return Found(title=title, copy=None, why=("it has no messages", *left_out.why()))
-    copy = ChatCopy(
-        id=f"open-webui {given.id or messages[0].id}",
-        title=title,
+    chat = ChatCopy(
+        id=f"open-webui {given.id or next(iter(nodes), '')}",
+        title=title_of(given.title or given.chat.title),
         created_ms=created_ms,
         updated_ms=milliseconds(given.updated_at, created_ms),
-        messages=messages,
-        leaf_id=leaf_id,
+        messages=[],
         is_pinned=bool(given.pinned),
         is_archived=bool(given.archived),
-        system=_system(chat, history),
+        system=_system(given.chat, history),
     )
-    return Found(title=title, copy=copy, why=left_out.why())
+    return chat_of_nodes(nodes, given.chat.history.current_id, left_out, chat)
 
 
 def _read_message(node_id: str, given: _Message, created_ms: int, left_out: LeftOut) -> MessageCopy | None:
