@@ -219,7 +219,7 @@ def read_structure_options(args: argparse.Namespace) -> Options:
     """The options of `add_structure_options` that were given. Raises BadRequest for a file that cannot be read."""
     options: Options = {}
     if args.json_schema is not None:
-        options["json_schema"] = _read_text(args.json_schema)
+        options["json_schema"] = read_text(args.json_schema, "a JSON schema")
     if args.json_object:
         options["json_object"] = True
     if args.regex is not None:
@@ -227,19 +227,20 @@ def read_structure_options(args: argparse.Namespace) -> Options:
     if args.choice is not None:
         options["choices"] = args.choice
     if args.lark is not None:
-        options["lark"] = _read_text(args.lark)
+        options["lark"] = read_text(args.lark, "a Lark grammar")
     if args.gbnf is not None:
-        options["ebnf"] = _read_text(args.gbnf)
+        options["ebnf"] = read_text(args.gbnf, "a GBNF grammar")
     return options
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path, what: str) -> str:
+    """The text of a file that should hold `what`. Raises BadRequest."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise BadRequest(f"{path} is not UTF-8 text (at byte {error.start})") from error
+        raise BadRequest(f"{path} is not UTF-8 text (at byte {error.start}); expected {what}") from None
     except OSError as error:
-        raise BadRequest(f"{path} cannot be read: {error.strerror}; name a file with the grammar or schema") from error
+        raise BadRequest(f"{path} cannot be read: {error.strerror}; name a file with {what}") from None
 
 
 def size_bytes(text: str) -> int:

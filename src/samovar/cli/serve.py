@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samovar.cli.arguments import ModelArguments, Subparsers, add_model_options, read_model_arguments, size_bytes
+from samovar.cli.arguments import ModelArguments, Subparsers, add_model_options, read_model_arguments, read_text, size_bytes
 from samovar.cli.greeting import greet
 from samovar.cli.loading import load_llm
 from samovar.cli.progress import ProgressBar
@@ -247,7 +247,7 @@ def _check(args: argparse.Namespace) -> ModelArguments:
         read_model_arguments(args),
         max_streams=args.max_streams,
         max_waiting=args.max_waiting,
-        chat_template=None if args.chat_template_file is None else _read_template(args.chat_template_file),
+        chat_template=None if args.chat_template_file is None else read_text(args.chat_template_file, "a chat template"),
     )
 
 
@@ -345,15 +345,6 @@ def _opener(settings: ModelArguments, streams: Streams) -> Callable[[], LLM]:
             return load_llm(settings, streams, progress, process=True)
 
     return open_model
-
-
-def _read_template(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"{path} is not UTF-8 text (at byte {error.start}); expected a chat template") from None
-    except OSError as error:
-        raise BadRequest(f"{path} cannot be read: {error.strerror}; name a file with a chat template") from None
 
 
 def _list(text: str) -> tuple[str, ...]:
