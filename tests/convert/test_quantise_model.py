@@ -34,7 +34,15 @@ UNSAID = {
     "qwen2-yarn", "llama-yarn", "qwen2-window", "qwen3-window", "qwen3-moe-window", "gemma3-other-scale",
     "qwen3-next-other-sizes",
 }  # fmt: skip
-OURS_ONLY = {"qwen3-moe-every-second", "qwen3-moe-8-of-13", "qwen3-moe-1-of-5", "qwen3-biased", "mistral-window", "phi3", "qwen3-next"}
+OURS_ONLY = {
+    "qwen3-moe-every-second",
+    "qwen3-moe-8-of-13",
+    "qwen3-moe-1-of-5",
+    "qwen3-biased",
+    "mistral-window",
+    "phi3",
+    "qwen3-next",
+}
 
 
 def llama_logits(path: Path, ids: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -27,7 +27,13 @@ from tests.real_models import QWEN_CODER, SMOLLM2, real_model
 
 # Left out: settings of YaRN that the test's writer leaves out, widths that do not suit Q8_0.
 _LEFT_OUT = ("qwen2-yarn", "llama-yarn", "qwen3-moe-8-of-13")
-_UNSAID = ("qwen2-window", "qwen3-window", "qwen3-moe-window", "gemma3-other-scale", "qwen3-next-other-sizes")  # what GGUF has no words for
+_UNSAID = (
+    "qwen2-window",
+    "qwen3-window",
+    "qwen3-moe-window",
+    "gemma3-other-scale",
+    "qwen3-next-other-sizes",
+)  # what GGUF has no words for
 _VARIANTS = [name for name in VARIANTS if name not in (*_LEFT_OUT, *_UNSAID)]
 _TEXT = "Tea at 5 o'clock: 茶、чай, شاي\n\n  e\u0301\u00e9 <|im_start|>user\n1234567 don't  \t x"
 

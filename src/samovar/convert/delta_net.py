@@ -54,8 +54,8 @@ def logarithms_of(tensor: StoredTensor, held_H: F32) -> F32:
     """A_log for what `tensor` of a file holds. Raises UnsupportedModel for a value that is no rate with a minus."""
     if (wrong_H := held_H[held_H >= 0]).size:
         raise UnsupportedModel(
-            f"{tensor.source}: tensor {tensor.name!r} holds {wrong_H[0]!r}, and a folder holds the logarithm of what has a minus "
-            "before it here: values below 0 are expected; use the GGUF file itself"
+            f"{tensor.source}: tensor {tensor.name!r} holds {wrong_H[0]}, and a folder holds the logarithm of what has a minus "
+            "before it here, so values below 0 are expected; use the GGUF file itself"
         )
     return logarithms(-held_H)
 
@@ -83,7 +83,7 @@ def other_rates(tensors: Iterable[StoredTensor]) -> tuple[str, ...]:
     if not len(off):
         return ()
     return (
-        f"a folder holds logarithms of rates (A_log): {len(off)} of {n_rates} rates come out rounded otherwise than in the GGUF "
+        f"a folder holds logarithms of rates (A_log): {len(off)} of {n_rates} rates come out rounded otherwise than in the "
         f"file, by {off.max():.1g} of their value at most",
     )
 

@@ -33,6 +33,8 @@ _CLASSIFIER: Final = ("cls.output.weight", "cls.output.bias")
 _QKV, _Z, _JOINED = (f".in_proj_{part}.weight" for part in ("qkv", "z", "qkvz"))
 _ONE: Final = np.float32(1)
 
+_Change = Callable[[StoredTensor, NDArray[np.float32]], NDArray[np.float32]]
+
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
@@ -42,7 +44,7 @@ class _Piece:
     name: str
     tensor: Tensor
     order: NDArray[np.int64] | None = None
-    change: Callable[[StoredTensor, NDArray[np.float32]], NDArray[np.float32]] | None = None
+    change: _Change | None = None
 
 
 def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[list[FloatTensorPlan], TensorType]:
@@ -117,9 +119,11 @@ def _pieces(file_name: str, checkpoint: GgufCheckpoint, config: DecoderConfig) -
         order = _order(name, tensor.shape[0], config)
         if order is not None and len(tensor.shape) == 1:
             tensor, order = tensor.take_rows(order), None
-        change = _centred if config.has_centred_norms and is_centred_norm(name) else None
+        change: _Change | None = None
         if name.endswith(".A_log"):
             change = logarithms_of
+        elif config.has_centred_norms and is_centred_norm(name):
+            change = _centred
         yield _Piece(name, replace(tensor, shape=folder_shape(file_name, tensor.shape)), order, change)
         return
     before, after = name.split(_EXPERTS)

@@ -124,8 +124,8 @@ class SourceModel:
 def read_source(checkpoint: Checkpoint) -> SourceModel:
     """What there is to write.
 
-    Raises what loading the model raises: UnsupportedModel for an architecture that is not implemented, FormatError for tensors that
-    are missing, left over, or of another shape than the config says.
+    Raises what loading the model raises: UnsupportedModel for an architecture that is not implemented, FormatError for tensors
+    that are missing, left over, or of another shape than the config says.
     """
     config = check_tensors(checkpoint)
     if isinstance(checkpoint, GgufCheckpoint):
@@ -169,9 +169,11 @@ def _plain(name: str, tensor: Tensor, config: DecoderConfig) -> list[SourceTenso
     is_interleaved = gguf_architecture(config.architecture) in INTERLEAVED
     n_heads = next((n for part, n in heads.items() if part in name and is_interleaved), None)
     order = None if n_heads is None else np.argsort(half_split_order(tensor.shape[0], n_heads))
-    change = one_more if config.has_centred_norms and is_centred_norm(name) else None
+    change: Callable[[F32], F32] | None = None
     if name.endswith(".A_log"):
         change = minus_rates
+    elif config.has_centred_norms and is_centred_norm(name):
+        change = one_more
     target = gguf_tensor_name(name, config.architecture)
     tensor = replace(tensor, shape=file_shape(target, tensor.shape))
     return [SourceTensor(name=target, shape=tensor.shape, parts=(tensor,), order=order, change=change)]

@@ -22,7 +22,7 @@ from samovar.convert.differences import left_out
 from samovar.convert.folder_config import folder_config, generation_config
 from samovar.convert.folder_tensors import folder_tensors, is_predicting_layer
 from samovar.convert.text_scoring import TextScoring, text_scoring
-from samovar.errors import BadRequest, FormatError, StoreError
+from samovar.errors import BadRequest, FormatError, StoreError, UnsupportedModel
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.hf_folder import CONFIG
 from samovar.formats.part_file import GO_ON, disk_reason
@@ -73,7 +73,7 @@ def write_folder(
             _start(part, checkpoint.identity)
             try:
                 _write_shards(part, _shards(plans, max_shard_bytes), total, progress)
-            except FormatError:
+            except (FormatError, UnsupportedModel):
                 shutil.rmtree(part)
                 raise
             for name, text in files.items():
