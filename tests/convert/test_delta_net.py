@@ -26,6 +26,7 @@ from samovar.formats.hf_folder import HfCheckpoint, read_hf_folder
 from samovar.kernels.native import native_ops
 from samovar.kernels.reference import ReferenceOps
 from samovar.models.qwen3_next import rates
+from tests.models.test_quantised_folders import METHODS, NEXT, quantised_folder
 from tests.models.tiny_checkpoints import VARIANTS, random_ids, random_model, witness_logits, write_folder
 from tests.models.tiny_gguf import add_tokenizer, round_weights, write_gguf
 from tests.packages import has_llama_cpp, needs_llama_cpp
@@ -189,6 +190,16 @@ def test_a_folder_and_its_file_are_quantised_alike(name: str, tmp_path: Path) ->
     wanted_TV = witness_logits(model, ids)
     lost = np.sqrt(np.mean((found_TV - wanted_TV) ** 2)) / np.abs(wanted_TV).max()
     assert lost < (0.02 if name == "q8_0" else 0.15)
+
+
+@pytest.mark.parametrize("method", ["fp8-blocks", pytest.param("gptq-4-ordered", marks=pytest.mark.slow)])
+def test_quantised_folders_become_files_with_their_values(method: str, tmp_path: Path) -> None:
+    model = quantised_folder(tmp_path / "folder", METHODS[method], NEXT)
+    write_gguf_file(read_hf_folder(tmp_path / "folder"), tmp_path / "m.gguf", ReferenceOps(), _quiet)
+    ids = random_ids(40)
+    found_TV = LLM(tmp_path / "m.gguf", isa="numpy", kv_type="f32").logits(ids)
+    wanted_TV = witness_logits(model, ids)
+    assert np.abs(found_TV - wanted_TV).max() <= 2e-4 * np.abs(wanted_TV).max()
 
 
 def test_importance_is_measured_for_the_matrices_of_delta_nets(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from samovar.kernels.dequantise import dequantise
 from samovar.models.config import DeltaNetConfig
 from samovar.models.qwen3_next import mixed_rows, rates
 from samovar.tensors.dtypes import F32 as F32_TYPE
-from samovar.tensors.stored import AssembledTensor, StoredTensor
+from samovar.tensors.stored import AssembledTensor, StoredTensor, Tensor
 
 F32 = NDArray[np.float32]
 _OTHER_EXPONENTIALS: Final = 2.0**-22  # by how much those of other programs may be off, of their value: some last bits
@@ -41,7 +41,8 @@ def logarithms(rate_H: F32) -> F32:
     rate may be off by the rounding of the program that made it. Else, and where they are so small that rates do not tell
     them apart, the nearest in float32.
     """
-    log_H = np.log(rate_H.astype(np.float64)).astype(np.float32)
+    with np.errstate(divide="ignore"):
+        log_H = np.log(rate_H.astype(np.float64)).astype(np.float32)
     bfloat16_H = ((log_H.view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)
     for rounded_H in (bfloat16_H, log_H.astype(np.float16).astype(np.float32)):
         short_H = np.where(np.abs(log_H) < _TOLD_APART, log_H, rounded_H)
@@ -88,7 +89,7 @@ def other_rates(tensors: Iterable[StoredTensor]) -> tuple[str, ...]:
     )
 
 
-def joined(qkv: StoredTensor, z: StoredTensor, net: DeltaNetConfig) -> AssembledTensor:
+def joined(qkv: Tensor, z: Tensor, net: DeltaNetConfig) -> AssembledTensor:
     """The rows of a folder's in_proj_qkvz, in the type of both tensors, or in float32."""
     type_ = qkv.type if qkv.type == z.type else F32_TYPE
     order = np.argsort(np.concatenate(list(mixed_rows(net).values())))
@@ -98,7 +99,7 @@ def joined(qkv: StoredTensor, z: StoredTensor, net: DeltaNetConfig) -> Assembled
             tensor.rows()
             if tensor.type == type_
             else dequantise(tensor.type, tensor.data).view(np.uint8).reshape(tensor.shape[0], -1)
-            for tensor in (qkv, z)
+            for tensor in (qkv.stored(), z.stored())
         ]
         return np.concatenate(rows)[order].reshape(-1), None
 

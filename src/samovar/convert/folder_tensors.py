@@ -72,11 +72,8 @@ def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[l
 
 
 def is_predicting_layer(name: str, config: DecoderConfig) -> bool:
-    """Whether a tensor, by its GGUF name, is of a layer that only predicts several tokens at once, which folders have no place
-    for."""
-    parts = name.split(".")
-    is_numbered = parts[0] == "blk" and len(parts) > 1 and parts[1].isdecimal()
-    return config.delta_net is not None and is_numbered and int(parts[1]) >= config.n_layers
+    """Whether a tensor, by its GGUF name, is of a layer that only predicts several tokens at once: folders have none."""
+    return config.delta_net is not None and name.startswith("blk.") and _place(name)[0] >= config.n_layers
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -97,7 +94,7 @@ def _main_type(checkpoint: GgufCheckpoint) -> TensorType:
 
 
 def _pieces(file_name: str, checkpoint: GgufCheckpoint, config: DecoderConfig) -> Iterator[_Piece]:
-    tensor = checkpoint.tensors[file_name].stored()
+    tensor = checkpoint.tensors[file_name]
     if is_predicting_layer(file_name, config):
         return
     try:
@@ -112,13 +109,13 @@ def _pieces(file_name: str, checkpoint: GgufCheckpoint, config: DecoderConfig) -
     if net is not None and name.endswith(_Z):
         return  # joined with the following
     if net is not None and name.endswith(_QKV):
-        z = checkpoint.tensors[gguf_tensor_name(name.replace(_QKV, _Z), config.architecture)].stored()
+        z = checkpoint.tensors[gguf_tensor_name(name.replace(_QKV, _Z), config.architecture)]
         yield _Piece(name.replace(_QKV, _JOINED), joined(tensor, z, net))
         return
     if _EXPERTS not in name:
         order = _order(name, tensor.shape[0], config)
         if order is not None and len(tensor.shape) == 1:
-            tensor, order = tensor.take_rows(order), None
+            tensor, order = tensor.stored().take_rows(order), None
         change: _Change | None = None
         if name.endswith(".A_log"):
             change = logarithms_of
@@ -127,8 +124,9 @@ def _pieces(file_name: str, checkpoint: GgufCheckpoint, config: DecoderConfig) -
         yield _Piece(name, replace(tensor, shape=folder_shape(file_name, tensor.shape)), order, change)
         return
     before, after = name.split(_EXPERTS)
-    for expert in range(tensor.shape[0]):
-        yield _Piece(f"{before}{_EXPERTS}{expert}.{after}", tensor.entry(expert))
+    experts = tensor.stored()
+    for expert in range(experts.shape[0]):
+        yield _Piece(f"{before}{_EXPERTS}{expert}.{after}", experts.entry(expert))
 
 
 def _order(name: str, n_rows: int, config: DecoderConfig) -> NDArray[np.int64] | None:

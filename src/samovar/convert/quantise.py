@@ -33,7 +33,7 @@ from samovar.tensors import dtypes
 from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor
 
-_VERSION: Final = 2  # counts the changes of what is written for the same source and choices
+_VERSION: Final = 3  # counts the changes of what is written for the same source and choices
 Progress = Callable[[int, int, str], None]
 
 
