@@ -45,4 +45,4 @@ def differences(config: DecoderConfig) -> tuple[str, ...]:
 
 def left_out(n_tensors: int) -> tuple[str, ...]:
     """A line where tensors that only predict several tokens at once are not written."""
-    return (f"{n_tensors} tensors that only predict several tokens at once are left out",) if n_tensors else ()
+    return (f"tensors that only predict several tokens at once are left out: {n_tensors}",) if n_tensors else ()
