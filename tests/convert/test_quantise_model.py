@@ -14,7 +14,6 @@ import pytest
 from numpy.typing import NDArray
 
 from samovar.convert.quantise import quantise_model
-from samovar.convert.source import NOT_CONVERTED
 from samovar.convert.type_mix import MIXES, Mix
 from samovar.errors import FormatError, StoreError, UnsupportedModel
 from samovar.kernels.native import native_ops
@@ -30,10 +29,20 @@ from tests.packages import has_llama_cpp, needs_llama_cpp
 EXACT = Mix(name="f32", plain=F32, file_type=0)
 TINY = Shape(n_layers=4, d_model=256, n_heads=2, d_ffn=512, is_tied=True, n_kv_heads=1, vocab_size=512, max_context=256)
 # what GGUF has no keys for; and what llama.cpp does not run: qwen3moe with dense layers or without renormalisation, biases,
-# windows of mistral and phi3
-UNSAID = {"qwen2-yarn", "llama-yarn", "qwen2-window", "qwen3-window", "qwen3-moe-window", "gemma3-other-scale"}
-NOT_WRITTEN = {name for name, variant in VARIANTS.items() if variant.model_type in NOT_CONVERTED}
-OURS_ONLY = {"qwen3-moe-every-second", "qwen3-moe-8-of-13", "qwen3-moe-1-of-5", "qwen3-biased", "mistral-window", "phi3"}
+# windows of mistral and phi3, heads of delta nets of two widths
+UNSAID = {
+    "qwen2-yarn", "llama-yarn", "qwen2-window", "qwen3-window", "qwen3-moe-window", "gemma3-other-scale",
+    "qwen3-next-other-sizes",
+}  # fmt: skip
+OURS_ONLY = {
+    "qwen3-moe-every-second",
+    "qwen3-moe-8-of-13",
+    "qwen3-moe-1-of-5",
+    "qwen3-biased",
+    "mistral-window",
+    "phi3",
+    "qwen3-next",
+}
 
 
 def llama_logits(path: Path, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -47,7 +56,7 @@ def llama_logits(path: Path, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     return logits
 
 
-@pytest.mark.parametrize("name", quickly(sorted(VARIANTS.keys() - UNSAID - NOT_WRITTEN)))
+@pytest.mark.parametrize("name", quickly(sorted(VARIANTS.keys() - UNSAID)))
 def test_a_folder_becomes_a_file_with_the_same_logits(name: str, tmp_path: Path) -> None:
     model = random_model(VARIANTS[name])
     folder, target = write_folder(model, tmp_path / "model"), tmp_path / "model.gguf"
@@ -76,17 +85,10 @@ def test_experts_are_stacked_from_either_layout(layout: str, tmp_path: Path) -> 
     np.testing.assert_array_equal(tensors["blk.1.ffn_up_exps.weight"], gate_up[:, n_rows:])
 
 
-def test_a_folder_of_delta_nets_is_refused_by_name(tmp_path: Path) -> None:
-    folder = write_folder(random_model(VARIANTS["qwen3-next"]), tmp_path / "model")
-    with pytest.raises(UnsupportedModel, match="folders of qwen3_next are not written as GGUF; take a GGUF file"):
-        quantise_model(folder, tmp_path / "model.gguf", EXACT, native_ops())
-    assert not list(tmp_path.glob("*.gguf*"))
-
-
 @pytest.mark.parametrize("name", sorted(UNSAID))
 def test_what_gguf_cannot_say_is_refused(name: str, tmp_path: Path) -> None:
     folder = write_folder(random_model(VARIANTS[name]), tmp_path / "model")
-    with pytest.raises(UnsupportedModel, match=r"GGUF has no way to say this model's (rope|windows|attention scale)"):
+    with pytest.raises(UnsupportedModel, match=r"GGUF has no way to say this model's (rope|windows|attention scale|delta net)"):
         quantise_model(folder, tmp_path / "model.gguf", EXACT, native_ops())
     assert not list(tmp_path.glob("*.gguf*"))
 

@@ -26,6 +26,10 @@ EIGHT = Shape(
 )  # fmt: skip
 
 
+NETS = {
+    "hidden_size": 256, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
+    "moe_intermediate_size": 256, "shared_expert_intermediate_size": 512, "head_dim": 64,
+}  # fmt: skip
 JOINED = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 8}
 
 
@@ -50,6 +54,20 @@ def test_joined_matrices_and_further_norms_take_the_types_that_llama_cpp_gives_t
 ) -> None:
     folder = read_hf_folder(write_folder(random_model(VARIANTS[model], **JOINED), tmp_path / "folder"))
     write_gguf_file(folder, tmp_path / "f32.gguf", native_ops(), lambda *_: None)
+    _compare(tmp_path / "f32.gguf", name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as above
+@pytest.mark.parametrize(("n_experts", "n_layers"), [(4, 16), (8, 4)])
+@pytest.mark.parametrize("name", sorted(MIXES.keys() - {"samovar-int4"}))
+def test_delta_nets_and_shared_experts_take_the_types_that_llama_cpp_gives_them(
+    name: str, n_experts: int, n_layers: int, tmp_path: Path
+) -> None:
+    model = random_model(VARIANTS["qwen3-next"], num_experts=n_experts, num_hidden_layers=n_layers, **NETS)
+    write_gguf_file(
+        read_hf_folder(write_folder(model, tmp_path / "folder")), tmp_path / "f32.gguf", native_ops(), lambda *_: None
+    )
     _compare(tmp_path / "f32.gguf", name, tmp_path)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-_QUICK = ("qwen3-tied-8-to-1", "qwen3-moe", "llama-biased", "gemma3", "phi3-partial", "llama3")
+_QUICK = ("qwen3-tied-8-to-1", "qwen3-moe", "llama-biased", "gemma3", "phi3-partial", "llama3", "qwen3-next")
 
 
 def quickly(names: Iterable[str]) -> list[object]:

@@ -32,8 +32,8 @@ _ARCHITECTURES = {
 
 
 def round_weights(model: PreTrainedModel, type_name: str) -> None:
-    """Replace each matrix but routers by what remains of it after storing it as `type_name`, and the scale of embeddings as if
-    the model were published in that type, or in bf16."""
+    """Replace each matrix but routers by what remains of it after storing it as `type_name`, the scale of embeddings as if
+    the model were published in that type, or in bf16, and logarithms of rates as if it were published in bf16."""
     scale = getattr(model.model.embed_tokens, "embed_scale", None)
     with torch.no_grad():
         if scale is not None and type_name != "F32":
@@ -42,6 +42,8 @@ def round_weights(model: PreTrainedModel, type_name: str) -> None:
             if parameter.ndim > 1 and not name.endswith(_STAY_F32):
                 stored = quantize(parameter.numpy(), TYPES[type_name])
                 parameter.copy_(torch.from_numpy(dequantize(stored, TYPES[type_name])))
+            if name.endswith("A_log"):
+                parameter.copy_(parameter.to(torch.bfloat16))
 
 
 def write_gguf(
@@ -124,7 +126,7 @@ def _as_qwen3next(name: str, values: NDArray[np.float32]) -> tuple[str, NDArray[
     if name.endswith("norm.weight") and not name.endswith("linear_attn.norm.weight"):
         return name, values + np.float32(1)
     if name.endswith("A_log"):
-        return f"{name}.", -np.exp(values)
+        return f"{name}.", -torch.exp(torch.from_numpy(values)).numpy()
     if name.endswith("conv1d.weight"):
         return name, values[:, 0]
     return name.replace("dt_bias", "dt_proj.bias"), values

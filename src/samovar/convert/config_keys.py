@@ -28,7 +28,7 @@ def config_keys(raw: dict[str, object], source: SourceModel, where: str) -> dict
     config, scoring = source.config, source.scoring
     architecture = gguf_architecture(config.architecture)
     values: _Values = {"general.architecture": ("string", architecture)}
-    own = _sizes(config) | _windows(config) | _rope(raw, config) | _long_rope(raw, config)
+    own = _sizes(config) | _delta_net(config, where) | _windows(config) | _rope(raw, config) | _long_rope(raw, config)
     values |= {f"{architecture}.{key}": value for key, value in own.items()}
     if scoring is not None and scoring.pooling_type is not None:
         values[f"{architecture}.pooling_type"] = ("u32", scoring.pooling_type)
@@ -64,6 +64,24 @@ def _sizes(config: DecoderConfig) -> _Values:
         if not experts.is_renormalised:
             sizes["expert_weights_norm"] = ("bool", False)
     return sizes
+
+
+def _delta_net(config: DecoderConfig, where: str) -> _Values:
+    """The sizes of Qwen3-Next's heads, and which layers are attention: every so many, the first of which says how many."""
+    if config.architecture != "qwen3_next":
+        return {}
+    if (net := config.delta_net) is None:
+        raise UnsupportedModel(f"{where}: no layer is linear_attention, and GGUF has no way to say so; use the folder itself")
+    interval = next(index for index in range(config.n_layers) if index not in net.layers) + 1
+    return {
+        "expert_shared_feed_forward_length": ("u32", config.d_shared_expert),
+        "full_attention_interval": ("u32", interval),
+        "ssm.conv_kernel": ("u32", net.n_taps),
+        "ssm.group_count": ("u32", net.n_key_heads),
+        "ssm.inner_size": ("u32", net.d_values),
+        "ssm.state_size": ("u32", net.d_key),
+        "ssm.time_step_rank": ("u32", net.n_value_heads),
+    }
 
 
 def _windows(config: DecoderConfig) -> _Values:

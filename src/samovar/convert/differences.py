@@ -1,7 +1,7 @@
 """Where other programs take a GGUF file for another model than Samovar does, or do not load it.
 
 The architecture of the file says what llama.cpp builds (`src/llama-model.cpp`): `llama` and `phi3` without windows, `qwen3moe`
-with experts in all layers, whose weights sum up to 1.
+and `qwen3next` with experts in all layers, whose weights sum up to 1, and delta nets with heads of one width.
 """
 
 from samovar.models.config import DecoderConfig
@@ -19,15 +19,21 @@ def differences(config: DecoderConfig) -> tuple[str, ...]:
             f"llama.cpp and programs built on it ignore {architecture}.attention.sliding_window: beyond {min(windows)} tokens "
             "their answers differ from those of the model; give them no longer contexts"
         )
-    if architecture == "qwen3moe" and config.experts is not None and (dense := config.experts.dense_layers):
+    sparse = architecture in ("qwen3moe", "qwen3next")
+    if sparse and config.experts is not None and (dense := config.experts.dense_layers):
         found.append(
             f"llama.cpp and programs built on it do not load this file: {len(dense)} of the {config.n_layers} layers have no "
             "experts (mlp_only_layers or decoder_sparse_step), and they expect experts in all layers; Samovar runs it"
         )
-    elif architecture == "qwen3moe" and config.experts is not None and not config.experts.is_renormalised:
+    elif sparse and config.experts is not None and not config.experts.is_renormalised:
         found.append(
             f"llama.cpp and programs built on it ignore {architecture}.expert_weights_norm: they make the weights of a token's "
             "experts sum up to 1, and their answers differ from those of the model at any length"
+        )
+    if (net := config.delta_net) is not None and net.d_key != net.d_value:
+        found.append(
+            f"llama.cpp and programs built on it do not load this file: keys of delta nets are {net.d_key} wide and values "
+            f"{net.d_value}, and they take both to be of one width; Samovar runs it"
         )
     if architecture == "qwen3" and config.outputs.n_labels == 1:
         found.append(
@@ -35,3 +41,8 @@ def differences(config: DecoderConfig) -> tuple[str, ...]:
             "always 1 there; give them the original reranker, which has yes and no"
         )
     return tuple(found)
+
+
+def left_out(n_tensors: int) -> tuple[str, ...]:
+    """A line where tensors that only predict several tokens at once are not written."""
+    return (f"tensors that only predict several tokens at once are left out: {n_tensors}",) if n_tensors else ()

@@ -52,6 +52,7 @@ _CLASSES: Final = {
     "qwen2": _named("Qwen2", attention_bias=True, mlp_bias=False),
     "qwen3": _named("Qwen3", mlp_bias=False),
     "qwen3_moe": _named("Qwen3Moe", mlp_bias=False),
+    "qwen3_next": _named("Qwen3Next", mlp_bias=False),
 }
 
 

@@ -2,44 +2,49 @@
 
 Values do not change. Quantised tensors become float32. A float32 tensor beside matrices in 16 bits takes their type
 where each of its values is one of that type's: GGUF files hold norms and biases in float32 whatever they came from. Of
-Gemma's norms a folder holds how far the weights are from 1.
+centred norms a folder holds how far the weights are from 1; for delta nets see `delta_net`.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from samovar.convert.delta_net import joined, logarithms_of
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.safetensors_writer import FloatTensorPlan
 from samovar.kernels.dequantise import dequantise
 from samovar.models.config import DecoderConfig
-from samovar.models.gguf_config import folder_tensor_name
+from samovar.models.gguf_config import folder_shape, folder_tensor_name, gguf_tensor_name, is_centred_norm
 from samovar.models.loader import INTERLEAVED, LONG_ROPE_FACTORS, ROPE_FACTORS
 from samovar.models.weights import half_split_order
 from samovar.tensors.dtypes import BF16, F16, F32, TensorType
-from samovar.tensors.stored import StoredTensor
+from samovar.tensors.stored import StoredTensor, Tensor
 
 _CHUNK_ELEMENTS: Final = 1 << 22  # values that are dequantised at a time: 16 MiB
 _EXPERTS: Final = ".mlp.experts."
 _HEAD: Final = ("output.weight",)
 _CLASSIFIER: Final = ("cls.output.weight", "cls.output.bias")
+_QKV, _Z, _JOINED = (f".in_proj_{part}.weight" for part in ("qkv", "z", "qkvz"))
 _ONE: Final = np.float32(1)
+
+_Change = Callable[[StoredTensor, NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A tensor of the folder: one of the file, or one expert's of a stack."""
+    """A tensor of the folder: one of the file, several joined, or one expert's of a stack. `change` makes its values of those
+    of the file, where they are others, in float32."""
 
     name: str
-    tensor: StoredTensor
+    tensor: Tensor
     order: NDArray[np.int64] | None = None
-    is_centred_norm: bool = False
+    change: _Change | None = None
 
 
 def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[list[FloatTensorPlan], TensorType]:
@@ -51,7 +56,7 @@ def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[l
     plans = []
     left_out = {ROPE_FACTORS, *LONG_ROPE_FACTORS.values(), *(_HEAD if config.outputs.kind == "labels" else _CLASSIFIER)}
     for name in sorted(checkpoint.tensors.keys() - left_out, key=_place):
-        for piece in _pieces(checkpoint.tensors[name].stored(), config):
+        for piece in _pieces(name, checkpoint, config):
             kind = _type_of(piece, main)
             tensor = piece.tensor
             plans.append(
@@ -64,6 +69,11 @@ def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[l
                 )
             )
     return plans, main
+
+
+def is_predicting_layer(name: str, config: DecoderConfig) -> bool:
+    """Whether a tensor, by its GGUF name, is of a layer that only predicts several tokens at once: folders have none."""
+    return config.delta_net is not None and name.startswith("blk.") and _place(name)[0] >= config.n_layers
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -83,24 +93,40 @@ def _main_type(checkpoint: GgufCheckpoint) -> TensorType:
     return {"F16": F16, "BF16": BF16}.get(counts.most_common(1)[0][0] if counts else "", F32)
 
 
-def _pieces(tensor: StoredTensor, config: DecoderConfig) -> Iterator[_Piece]:
+def _pieces(file_name: str, checkpoint: GgufCheckpoint, config: DecoderConfig) -> Iterator[_Piece]:
+    tensor = checkpoint.tensors[file_name]
+    if is_predicting_layer(file_name, config):
+        return
     try:
-        name = folder_tensor_name(tensor.name, config.architecture)
+        name = folder_tensor_name(file_name, config.architecture)
     except KeyError:
         raise UnsupportedModel(
             f"{tensor.source}: tensor {tensor.name!r} has no name in a Hugging Face folder that this version knows"
         ) from None
     if config.outputs.kind == "none":
         name = name.removeprefix("model.")  # as models without a head are published
+    net = config.delta_net
+    if net is not None and name.endswith(_Z):
+        return  # joined with the following
+    if net is not None and name.endswith(_QKV):
+        z = checkpoint.tensors[gguf_tensor_name(name.replace(_QKV, _Z), config.architecture)]
+        yield _Piece(name.replace(_QKV, _JOINED), joined(tensor, z, net))
+        return
     if _EXPERTS not in name:
         order = _order(name, tensor.shape[0], config)
         if order is not None and len(tensor.shape) == 1:
-            tensor, order = tensor.take_rows(order), None
-        yield _Piece(name, tensor, order, config.has_centred_norms and name.endswith("norm.weight"))
+            tensor, order = tensor.stored().take_rows(order), None
+        change: _Change | None = None
+        if name.endswith(".A_log"):
+            change = logarithms_of
+        elif config.has_centred_norms and is_centred_norm(name):
+            change = _centred
+        yield _Piece(name, replace(tensor, shape=folder_shape(file_name, tensor.shape)), order, change)
         return
     before, after = name.split(_EXPERTS)
-    for expert in range(tensor.shape[0]):
-        yield _Piece(f"{before}{_EXPERTS}{expert}.{after}", tensor.entry(expert))
+    experts = tensor.stored()
+    for expert in range(experts.shape[0]):
+        yield _Piece(f"{before}{_EXPERTS}{expert}.{after}", experts.entry(expert))
 
 
 def _order(name: str, n_rows: int, config: DecoderConfig) -> NDArray[np.int64] | None:
@@ -111,7 +137,7 @@ def _order(name: str, n_rows: int, config: DecoderConfig) -> NDArray[np.int64] |
 
 def _type_of(piece: _Piece, main: TensorType) -> TensorType:
     tensor = piece.tensor
-    if tensor.type != F32:
+    if tensor.type != F32 and piece.change is None:
         return tensor.type if tensor.type.is_float else F32
     if main == F32:
         return F32
@@ -127,14 +153,14 @@ def _is_exact(values: NDArray[np.float32], kind: TensorType) -> bool:
 
 def _values(piece: _Piece) -> Iterator[NDArray[np.float32]]:
     """The values, flat, some rows at a time. Raises FormatError for one that is no finite number."""
-    tensor, order = piece.tensor, piece.order
+    tensor, order = piece.tensor.stored(), piece.order
     rows = tensor.rows()
     step = max(1, _CHUNK_ELEMENTS // tensor.shape[-1])
     for start in range(0, len(rows), step):
         part = rows[start : start + step] if order is None else rows[order[start : start + step]]
         values = _finite(tensor, part)
-        yield _centred(tensor, values) if piece.is_centred_norm else values
-    tensor.release()
+        yield values if piece.change is None else piece.change(tensor, values)
+    piece.tensor.release()
 
 
 def _centred(tensor: StoredTensor, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -159,15 +185,15 @@ def _finite(tensor: StoredTensor, rows: NDArray[np.uint8]) -> NDArray[np.float32
 
 
 def _chunks(piece: _Piece, kind: TensorType) -> Iterator[bytes]:
-    tensor = piece.tensor
-    if tensor.type == kind and not piece.is_centred_norm:  # bytes as they are
+    if piece.tensor.type == kind and piece.change is None:  # bytes as they are
+        tensor = piece.tensor.stored()
         rows = tensor.rows()
         step = max(1, _CHUNK_ELEMENTS // tensor.shape[-1])
         for start in range(0, len(rows), step):
             part = rows[start : start + step] if piece.order is None else rows[piece.order[start : start + step]]
             _finite(tensor, part)
             yield part.tobytes()
-        tensor.release()
+        piece.tensor.release()
         return
     for values in _values(piece):
         if kind == F32:

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.convert.differences import differences
+from samovar.convert.differences import differences, left_out
 from samovar.convert.importance import Importance
 from samovar.convert.metadata import file_metadata
 from samovar.convert.source import SourceTensor, read_source
@@ -33,7 +33,7 @@ from samovar.tensors import dtypes
 from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor
 
-_VERSION: Final = 2  # counts the changes of what is written for the same source and choices
+_VERSION: Final = 3  # counts the changes of what is written for the same source and choices
 Progress = Callable[[int, int, str], None]
 
 
@@ -111,6 +111,7 @@ def quantise_model(
     notes = write_gguf_part(target, metadata, [w.plan() for w in works], job=job, replace=replace, progress=progress)
     results = tuple(w.result(note) for w, note in zip(works, notes, strict=True))
     warnings = [] if is_int4 else [*differences(config)]  # other programs refuse samovar-int4 by its name
+    warnings += left_out(model.n_left_out)
     warnings += _gains_nothing(tensors, mix, checkpoint.size_bytes, target.stat().st_size)
     return QuantiseResult(path=target, tensors=results, warnings=tuple(warnings))
 

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from samovar.models.config import DecoderConfig
+from samovar.models.config import DecoderConfig, DeltaNetConfig
 from samovar.models.long_context import LongContext
 from samovar.models.rope import Rope
 
@@ -26,6 +26,9 @@ def difference(wanted: DecoderConfig, found: DecoderConfig) -> str | None:
 
 def _in_words(value: object, name: str) -> str:
     """What a config says, for a message."""
+    if isinstance(value, DeltaNetConfig):
+        layers = ", ".join(str(index) for index in sorted(value.layers))
+        return f"layers {layers} of linear_attention, the others of full_attention"
     if name != "windows" or not isinstance(value, tuple):
         return str(value)[:200]
     sliding = [window for window in value if window is not None]

@@ -4,21 +4,22 @@ Shape letters: N rows, K values of a row, E experts.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from samovar.convert.delta_net import minus_rates
 from samovar.convert.text_scoring import TextScoring, classifier_rows, text_scoring
-from samovar.errors import UnsupportedModel
 from samovar.formats import Checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.kernels import F32, Ops
 from samovar.models.config import DecoderConfig
-from samovar.models.gguf_config import gguf_architecture, gguf_tensor_name
-from samovar.models.loader import INTERLEAVED, LONG_ROPE_FACTORS, is_recomputed
+from samovar.models.gguf_config import file_shape, gguf_architecture, gguf_tensor_name, is_centred_norm
+from samovar.models.loader import INTERLEAVED, LONG_ROPE_FACTORS, is_predicting, is_recomputed
+from samovar.models.qwen3_next import mixed_rows
 from samovar.models.rope import read_rope
 from samovar.models.tensor_check import check_tensors
 from samovar.models.weights import half_split_order
@@ -27,21 +28,27 @@ from samovar.tensors.stored import StoredTensor, Tensor
 
 _SLAB_VALUES: Final = 1 << 22
 _EXPERTS: Final = ".mlp.experts."
-NOT_CONVERTED: Final = frozenset({"qwen3_next"})  # the two forms join and order its matrices differently
+_JOINED: Final = ".in_proj_qkvz.weight"
+
+
+def one_more(values: F32) -> F32:
+    """The weights of norms, of which a folder holds how far they are from 1."""
+    return values + np.float32(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTensor:
     """A tensor of the file to be written. `parts` are tensors of the source, or views of them, whose rows follow each other.
 
-    `order` is that of its rows, where it is another one than the source's. `added` is added to each value of the source.
+    `order` is that of its rows, where it is another one than the source's, or some of those. `change` makes its values of the
+    source's, where they are others.
     """
 
     name: str
     shape: tuple[int, ...]
     parts: tuple[Tensor, ...]
     order: NDArray[np.int64] | None = None
-    added: float = 0.0
+    change: Callable[[F32], F32] | None = None
 
     @property
     def n_elements(self) -> int:
@@ -56,7 +63,9 @@ class SourceTensor:
     def blocks(self) -> Iterator[NDArray[np.uint8]] | None:
         """Its bytes as they are stored, where the order of values is the source's and all parts are of one type, else None."""
         first = self.parts[0]
-        if self.order is not None or self.added or any(part.type != first.type or part.has_input_order for part in self.parts):
+        if self.order is not None or self.change is not None:
+            return None
+        if any(part.type != first.type or part.has_input_order for part in self.parts):
             return None
         return _bytes_of(self.parts)
 
@@ -69,7 +78,7 @@ class SourceTensor:
             stored = part.stored()
             for member in [stored] if len(stored.shape) < 3 else [stored.entry(e) for e in range(stored.shape[0])]:
                 for x_MK in self._rows(member, ops, n_values):
-                    yield x_MK + np.float32(self.added) if self.added else x_MK
+                    yield x_MK if self.change is None else self.change(x_MK)
                 stored.release()
                 part.release()
 
@@ -103,57 +112,71 @@ def _bytes_of(parts: tuple[Tensor, ...]) -> Iterator[NDArray[np.uint8]]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceModel:
     """A model to be written as GGUF: all tensors that the file has, in the order of the layers. `scoring` is what a folder says
-    of vectors and scores; None for a GGUF file, whose keys are copied."""
+    of vectors and scores; None for a GGUF file, whose keys are copied. `n_left_out` counts a folder's tensors that only predict
+    several tokens at once."""
 
     config: DecoderConfig
     tensors: list[SourceTensor]
     scoring: TextScoring | None
+    n_left_out: int = 0
 
 
 def read_source(checkpoint: Checkpoint) -> SourceModel:
     """What there is to write.
 
-    Raises what loading the model raises: UnsupportedModel for an architecture that is not implemented, or whose folders are not
-    converted, FormatError for tensors that are missing, left over, or of another shape than the config says.
+    Raises what loading the model raises: UnsupportedModel for an architecture that is not implemented, FormatError for tensors
+    that are missing, left over, or of another shape than the config says.
     """
     config = check_tensors(checkpoint)
     if isinstance(checkpoint, GgufCheckpoint):
         copied = [SourceTensor(name=t.name, shape=t.shape, parts=(t,)) for t in checkpoint.tensors.values()]
         return SourceModel(config=config, tensors=copied, scoring=None)
-    if config.architecture in NOT_CONVERTED:
-        raise UnsupportedModel(
-            f"{checkpoint.path}: folders of {config.architecture} are not written as GGUF; "
-            "take a GGUF file of the model as the source"
-        )
     scoring = text_scoring(checkpoint, config)
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not is_recomputed(name)}
+    n_tensors = len(tensors)
+    tensors = {name: tensor for name, tensor in tensors.items() if not is_predicting(name, config.architecture)}
+    n_left_out = n_tensors - len(tensors)
     if config.outputs.is_bare:
         tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
     head = tensors.get("lm_head.weight", tensors["model.embed_tokens.weight"])
     if config.is_tied:
         tensors.pop("lm_head.weight", None)
     experts = {name: tensors.pop(name) for name in list(tensors) if _EXPERTS in name}
-    found = [_plain(name, tensor, config) for name, tensor in tensors.items()]
+    found = [made for name, tensor in tensors.items() for made in _plain(name, tensor, config)]
     found += _stacks(experts, config)
     found += _rope_factors(checkpoint.config, config)
     if rows := classifier_rows(scoring, head):
         found.append(SourceTensor(name=gguf_tensor_name("score.weight"), shape=(len(rows), config.d_model), parts=rows))
-    return SourceModel(config=config, tensors=sorted(found, key=lambda tensor: _place(tensor.name)), scoring=scoring)
+    found.sort(key=lambda tensor: _place(tensor.name))
+    return SourceModel(config=config, tensors=found, scoring=scoring, n_left_out=n_left_out)
 
 
-def _plain(name: str, tensor: Tensor, config: DecoderConfig) -> SourceTensor:
-    """A tensor that is no expert's.
+def _plain(name: str, tensor: Tensor, config: DecoderConfig) -> list[SourceTensor]:
+    """A tensor that is no expert's, or those that the file has in its place.
 
     The `llama` architecture has rows of q and k as pairs that are rotated together, and GGUF the sum where a folder has how far
-    a norm's weights are from 1.
+    a norm's weights are from 1. For delta nets see `delta_net`.
     """
+    if name.endswith(_JOINED) and config.delta_net is not None:
+        named = {name.replace("qkvz", part): rows for part, rows in mixed_rows(config.delta_net).items()}
+        return [
+            SourceTensor(
+                name=gguf_tensor_name(part, config.architecture), shape=(len(rows), config.d_model), parts=(tensor,), order=rows
+            )
+            for part, rows in named.items()
+        ]
     heads = {"q_proj": config.n_heads, "k_proj": config.n_kv_heads}
     is_interleaved = gguf_architecture(config.architecture) in INTERLEAVED
     n_heads = next((n for part, n in heads.items() if part in name and is_interleaved), None)
     order = None if n_heads is None else np.argsort(half_split_order(tensor.shape[0], n_heads))
-    added = 1.0 if config.has_centred_norms and name.endswith("norm.weight") else 0.0
+    change: Callable[[F32], F32] | None = None
+    if name.endswith(".A_log"):
+        change = minus_rates
+    elif config.has_centred_norms and is_centred_norm(name):
+        change = one_more
     target = gguf_tensor_name(name, config.architecture)
-    return SourceTensor(name=target, shape=tensor.shape, parts=(tensor,), order=order, added=added)
+    tensor = replace(tensor, shape=file_shape(target, tensor.shape))
+    return [SourceTensor(name=target, shape=tensor.shape, parts=(tensor,), order=order, change=change)]
 
 
 def _stacks(experts: dict[str, Tensor], config: DecoderConfig) -> list[SourceTensor]:

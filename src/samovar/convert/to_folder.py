@@ -1,4 +1,5 @@
-"""A GGUF file to a Hugging Face folder: safetensors, config, tokenizer and template. No value changes.
+"""A GGUF file to a Hugging Face folder: safetensors, config, tokenizer and template. No value changes, but for rates whose
+logarithms a folder holds (`delta_net`).
 
 The folder is made beside its place, under the name with `.part`, and gets its name when all is there. What an interrupted run
 left is gone on from, shard by shard, where it is of the same source. A folder of that name that no run made is left alone.
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from samovar.convert.card import CARD, card_of
+from samovar.convert.delta_net import other_rates
+from samovar.convert.differences import left_out
 from samovar.convert.folder_config import folder_config, generation_config
-from samovar.convert.folder_tensors import folder_tensors
-from samovar.convert.source import NOT_CONVERTED
+from samovar.convert.folder_tensors import folder_tensors, is_predicting_layer
 from samovar.convert.text_scoring import TextScoring, text_scoring
 from samovar.errors import BadRequest, FormatError, StoreError, UnsupportedModel
 from samovar.formats.gguf import GgufCheckpoint
@@ -30,6 +32,7 @@ from samovar.models.blocks import rounded_scale
 from samovar.models.config import DecoderConfig
 from samovar.models.loader import read_config
 from samovar.models.outputs import VOCABULARY
+from samovar.models.tensor_check import check_tensors
 from samovar.tensors.dtypes import F32, TensorType
 from samovar.text.tokenizer import Tokenizer
 from samovar.text.tokenizer_export import tokenizer_files
@@ -55,11 +58,7 @@ def write_folder(
             f"{target}: is there already, and folders are never replaced; give a name that is not there, or remove it"
         )
     config = read_config(checkpoint)
-    if config.architecture in NOT_CONVERTED:
-        raise UnsupportedModel(
-            f"{checkpoint.path}: GGUF files of {config.architecture} are not converted to a folder; "
-            "take the folder of the release"
-        )
+    check_tensors(checkpoint)
     scoring = text_scoring(checkpoint, config)
     if scoring.score_ids is not None:
         config = replace(config, outputs=VOCABULARY)  # the classifier repeats two rows of the head
@@ -74,7 +73,7 @@ def write_folder(
             _start(part, checkpoint.identity)
             try:
                 _write_shards(part, _shards(plans, max_shard_bytes), total, progress)
-            except FormatError:
+            except (FormatError, UnsupportedModel):
                 shutil.rmtree(part)
                 raise
             for name, text in files.items():
@@ -85,6 +84,8 @@ def write_folder(
     except OSError as error:
         raise StoreError(f"{error.filename or part}: cannot be written: {disk_reason(error, target.parent)}") from None
     lines = _rounded_scale(checkpoint, config)
+    lines += left_out(sum(is_predicting_layer(name, config) for name in checkpoint.tensors))
+    lines += other_rates(tensor.stored() for name, tensor in checkpoint.tensors.items() if name.endswith(".ssm_a"))
     if config.outputs.keeps_head:
         lines += ("the output head, which the classifier stands in for, is left out: a classifier of transformers has none",)
     return lines

@@ -1,4 +1,5 @@
-"""A Hugging Face folder to a GGUF file. No value changes.
+"""A Hugging Face folder to a GGUF file. No value changes, but for what GGUF holds in another form (norms that are centred, and
+A_log, see `delta_net`): there the model is the same.
 
 Matrices stay in their float type; vectors and the routers of experts become F32, as llama.cpp has them. Quantised matrices
 become F32, since GGUF has no type of theirs. One slab of rows is in memory at a time. The file shows when it is whole, and a
@@ -14,10 +15,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.convert.differences import differences
+from samovar.convert.delta_net import minus_rates, other_logarithms
+from samovar.convert.differences import differences, left_out
 from samovar.convert.metadata import file_metadata
 from samovar.convert.quantise import encode_floats
-from samovar.convert.source import SourceTensor, read_source
+from samovar.convert.source import SourceTensor, one_more, read_source
 from samovar.convert.type_mix import stays_f32
 from samovar.errors import FormatError
 from samovar.formats.gguf_writer import TensorPlan, write_gguf_part
@@ -48,7 +50,9 @@ def write_gguf_file(
     metadata = file_metadata(checkpoint, source, file_type)
     job = f"convert {_VERSION} {checkpoint.identity}"
     write_gguf_part(target, metadata, [work.plan() for work in works], job=job, replace=replace, progress=progress)
-    return differences(source.config) + _rounded_norms(source.tensors)
+    logarithms = [tensor.parts[0].stored() for tensor in source.tensors if tensor.change is minus_rates]
+    lines = differences(source.config) + left_out(source.n_left_out)
+    return lines + _rounded_norms(source.tensors) + other_logarithms(logarithms)
 
 
 def _type_of(tensor: SourceTensor) -> TensorType:
@@ -60,12 +64,11 @@ def _rounded_norms(tensors: list[SourceTensor]) -> tuple[str, ...]:
     """A line where 1 + a norm's weight takes more bits than float32 has: the model computes the rounded sum in any case."""
     n_values = n_rounded = 0
     for tensor in tensors:
-        if tensor.added:
+        if tensor.change is one_more:
             held = tensor.parts[0].stored()
             values = dequantise(held.type, held.data)
-            added = np.float32(tensor.added)
             n_values += len(values)
-            n_rounded += int(np.count_nonzero((values + added) - added != values))
+            n_rounded += int(np.count_nonzero(one_more(values) - np.float32(1) != values))
     if not n_rounded:
         return ()
     return (

@@ -99,7 +99,7 @@ class TypeRules:
         is_better = self.mix.has_better and uses_more_bits(layer, config.n_layers)
         is_first_eighth = layer < config.n_layers // 8
         has_8_experts = config.experts is not None and config.experts.n_experts == 8
-        if part in ("attn_k", "attn_v") and has_8_experts:
+        if part in ("attn_k", "attn_v", "attn_qkv") and has_8_experts:
             return Q8_0
         if part in ("attn_v", "attn_qkv"):
             if plain is Q4_K and not is_better and config.n_layers == _MANY_LAYERS:

@@ -154,7 +154,7 @@ def _delta_net(figures: Figures, *, is_gguf: bool) -> Iterator[tuple[str, tuple[
     yield "linear_attn.conv1d.weight", (n_channels, 1, _size(figures, "linear_conv_kernel_dim"))
     yield "linear_attn.norm.weight", (d_value,)
     yield "linear_attn.out_proj.weight", (width, d_values)
-    for part in ("dt_bias", "minus_rate" if is_gguf else "A_log"):
+    for part in ("dt_bias", "A_log"):
         yield f"linear_attn.{part}", (n_heads,)
 
 

@@ -403,12 +403,14 @@ class LLM:
     def save_prefixes(self, folder: str | Path) -> int:
         """Keep what was computed for prompts in a file in `folder`, for this model and its settings; the tokens that it holds.
 
-        The file holds the prompts' tokens, readable by the file's owner alone. Raises StoreError where the disk refuses.
+        The file holds the prompts' tokens, readable by the file's owner alone. Raises StoreError where the disk refuses,
+        UnsupportedModel for a model with recurrent states (`qwen3_next`), whose cache lasts as long as the process.
         """
         return self._opened.save_prefixes(as_path(folder, "folder"))
 
     def load_prefixes(self, folder: str | Path) -> int:
-        """Take up what `save_prefixes` kept, as far as pages are free; the tokens. Raises StoreError or FormatError."""
+        """Take up what `save_prefixes` kept, as far as pages are free; the tokens. Raises StoreError, FormatError or
+        UnsupportedModel."""
         return self._opened.load_prefixes(as_path(folder, "folder"))
 
     def stats(self, timeout_s: float | None = None) -> "EngineStats":

@@ -79,8 +79,9 @@ _OWN_LAYER_NAMES = {
         "linear_attn.in_proj_z": "attn_gate",
     },
 }
-# Names without a kind. A folder has the logarithm of the rates.
-_WHOLE_NAMES = {"linear_attn.dt_bias": "ssm_dt.bias", "linear_attn.minus_rate": "ssm_a"}
+# Names without a kind. A folder has the logarithms of what a file has a minus before.
+_WHOLE_NAMES = {"linear_attn.dt_bias": "ssm_dt.bias", "linear_attn.A_log": "ssm_a"}
+_WITHOUT_ONES = (".ssm_conv1d.weight", ".ffn_gate_inp_shexp.weight")  # where a folder has axes of length 1
 _27B_LAYERS = 62  # the one Gemma 3 whose queries have another scale, and which GGUF files do not say (llama.cpp, `gemma3.cpp`)
 _OUTER_NAMES = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -109,11 +110,21 @@ def folder_tensor_name(name: str, model_type: str = "") -> str:
     if name in outer:
         return outer[name]
     parts = name.split(".")
-    if len(parts) != 4 or parts[0] != "blk" or not parts[1].isdecimal():
+    if len(parts) not in (3, 4) or parts[0] != "blk" or not parts[1].isdecimal():
+        raise KeyError(name)
+    whole = {of_file: of_folder for of_folder, of_file in _WHOLE_NAMES.items()}
+    if (rest := ".".join(parts[2:])) in whole:
+        return f"model.layers.{parts[1]}.{whole[rest]}"
+    if len(parts) != 4:
         raise KeyError(name)
     own = _OWN_LAYER_NAMES.get(_MODEL_TYPES.get(model_type, model_type), {})
     modules = {of_file: of_folder for of_folder, of_file in (_LAYER_NAMES | own).items()}
     return f"model.layers.{parts[1]}.{modules[parts[2]]}.{parts[3]}"
+
+
+def is_centred_norm(name: str) -> bool:
+    """Whether a tensor of this Hugging Face name is a norm that is centred, in architectures that have such."""
+    return name.endswith("norm.weight") and not name.endswith("linear_attn.norm.weight")
 
 
 def model_type_of(architecture: object) -> object:
@@ -196,6 +207,11 @@ def _add_gemma3(raw: dict[str, object], rest: dict[str, object], where: str) -> 
     assert isinstance(d_model, int)
     assert isinstance(n_heads, int)
     raw["query_pre_attn_scalar"] = d_model // n_heads if raw.get("num_hidden_layers") == _27B_LAYERS else d_head
+
+
+def file_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a tensor, by its GGUF name, has in files, given that in folders."""
+    return tuple(size for size in shape if size > 1) if name.endswith(_WITHOUT_ONES) else shape
 
 
 def folder_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ INTERLEAVED = frozenset({"llama", "mistral"})  # architectures whose GGUF files 
 ROPE_FACTORS = "rope_freqs.weight"
 # LongRoPE's: their keys in a config.json, and their tensors in GGUF files
 LONG_ROPE_FACTORS = {"short_factor": "rope_factors_short.weight", "long_factor": "rope_factors_long.weight"}
-_LEFT_OUT = {"qwen3_next": ("mtp.",)}  # what predicts several tokens at once, which `transformers` leaves out too
+_PREDICTING = {"qwen3_next": ("mtp.",)}  # what predicts several tokens at once, which `transformers` leaves out too
 _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
 
 
@@ -89,7 +89,7 @@ def open_source(
         of_folder = {
             name: tensor
             for name, tensor in checkpoint.tensors.items()
-            if not is_recomputed(name) and not name.startswith(_LEFT_OUT.get(config.architecture, ()))
+            if not is_recomputed(name) and not is_predicting(name, config.architecture)
         }
         source = WeightSource(
             of_folder, ops, where=where, file_name=_without_prefix if config.outputs.is_bare else str, packer=packer, form=form,
@@ -117,6 +117,11 @@ def open_source(
 def is_recomputed(name: str) -> bool:
     """Whether a folder's tensor of this name says nothing that its config does not."""
     return name.endswith(_RECOMPUTED)
+
+
+def is_predicting(name: str, architecture: str) -> bool:
+    """Whether a folder's tensor of this name belongs to heads that predict several tokens at once, which are left out."""
+    return name.startswith(_PREDICTING.get(architecture, ()))
 
 
 def _read(checkpoint: Checkpoint) -> tuple[Architecture, DecoderConfig, str]:

@@ -213,13 +213,10 @@ def _load_delta_net(source: WeightSource, name: str, place: int, d_model: int, n
         mixed = source.projection(f"{name}.in_proj_qkv", net.n_channels, d_model, has_bias=False)
         z = source.projection(f"{name}.in_proj_z", d_values, d_model, has_bias=False)
     else:
-        mixed, z = source.mixed_projection(f"{name}.in_proj_qkvz", _mixed_rows(net), d_model)
+        mixed, z = source.mixed_projection(f"{name}.in_proj_qkvz", mixed_rows(net), d_model)
     rows = np.arange(2 * n_value_heads).reshape(n_groups, 2, -1).swapaxes(0, 1).reshape(-1)
     (gates,) = source.mixed_projection(f"{name}.in_proj_ba", {"gates": rows}, d_model)
-    if source.stacks_experts:
-        rate_H = -source.vector(f"{name}.minus_rate", n_value_heads)
-    else:
-        rate_H = np.exp(source.vector(f"{name}.A_log", n_value_heads))
+    held_H = source.vector(f"{name}.A_log", n_value_heads)
     taps_MJ = source.array(f"{name}.conv1d.weight", (net.n_channels, 1, net.n_taps)).reshape(net.n_channels, net.n_taps)
     return GatedDeltaNet(
         place=place,
@@ -228,7 +225,7 @@ def _load_delta_net(source: WeightSource, name: str, place: int, d_model: int, n
         gates=gates,
         net=DeltaNet(
             taps_JM=np.ascontiguousarray(taps_MJ.T),
-            rate_H=rate_H,
+            rate_H=-held_H if source.stacks_experts else rates(held_H),
             bias_H=source.vector(f"{name}.dt_bias", n_value_heads),
         ),
         norm_U=source.vector(f"{name}.norm.weight", net.d_value),
@@ -236,7 +233,13 @@ def _load_delta_net(source: WeightSource, name: str, place: int, d_model: int, n
     )
 
 
-def _mixed_rows(net: DeltaNetConfig) -> dict[str, NDArray[np.int64]]:
+def rates(log_H: F32) -> F32:
+    """What A_log is the logarithm of, rounded once. GGUF files hold it, with a minus."""
+    with np.errstate(over="ignore"):
+        return np.exp(log_H.astype(np.float64)).astype(np.float32)
+
+
+def mixed_rows(net: DeltaNetConfig) -> dict[str, NDArray[np.int64]]:
     """Which rows of the joined matrix are queries, keys and values, in this order, and which are z."""
     d_key, d_group = net.d_key, net.d_values // net.n_key_heads
     rows = np.arange(net.n_channels + net.d_values).reshape(net.n_key_heads, -1)
