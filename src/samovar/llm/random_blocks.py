@@ -1,6 +1,8 @@
 """Random weights in the storage types, for measuring speed: any bytes would do as codes, only the scales must be sane.
 
-Values have a mean near 0 and the standard deviation asked for, so that activations stay finite through any number of layers.
+Values have a mean of 0 and the standard deviation asked for, so that activations stay finite through any number of layers, and
+depend on the prompt. Codes of symmetric types run from -8 to 7 and the like; half of their scales are negative, as those of
+quantised models are, or all rows would have a direction in common, and all prompts the same answer and the same experts.
 """
 
 from dataclasses import dataclass
@@ -98,6 +100,8 @@ def random_blocks(type_: TensorType, n_elements: int, deviation: float, seed: in
     blocks = random.integers(0, 1 << 64, n_words, np.uint64).view(np.uint8)[: n * type_.block_bytes].reshape(n, -1)
     scales = random.uniform(0.75, 1.25, n) * (deviation / layout.unit_deviation)
     _no_twos(type_, blocks)
+    if layout.offset_at is None and type_ in _LAYOUTS:
+        scales *= random.choice((-1.0, 1.0), n)
     _put_scales(type_, blocks, layout.scale_at, scales)
     if layout.offset_at is not None:
         _put_halves(blocks, layout.offset_at, scales * layout.offset)
