@@ -12,6 +12,10 @@ from tests.real_models import QWEN_CODER, SMOLLM2, real_model
 
 _LOOPBACK = ("127.", "::1", "localhost")
 
+# Witnesses compute models of a few kB, and two runs of tests share the machine: a team of threads would spend four times as long
+# waiting for its members as computing. PyTorch reads this when it is imported, which conftest.py files further down do.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
 
 class NetworkBlocked(RuntimeError):
     """A test reached for a machine other than this one."""
