@@ -102,6 +102,7 @@ def test_a_row_never_meets_a_key_before_its_window_even_one_that_is_no_number(is
     assert np.array_equal(after[1:], before[1:])
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
 def test_keys_before_the_window_cost_nothing() -> None:

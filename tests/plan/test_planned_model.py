@@ -121,6 +121,7 @@ def test_experts_chosen_by_lot_are_as_many_as_counted() -> None:
     assert expected_distinct(6, 6, 1) == 6
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_rate_that_is_measured_is_near_the_one_foretold(tmp_path: Path) -> None:
     # `benchmarks.plan_check` holds the band of 25 %; here other tests may have the cores
