@@ -1,5 +1,5 @@
-"""Rules that hold for every test: no network beyond loopback, nothing read from the user's own settings, and a machine to itself
-for a test that is marked `alone`, whatever other workers do."""
+"""Rules that hold for every test: no network beyond loopback, nothing read from the user's own settings, and the machine to
+itself for one that is marked `alone`, whatever other workers do."""
 
 import fcntl
 import gc
@@ -19,8 +19,8 @@ _LOOPBACK = ("127.", "::1", "localhost")
 
 _DOOR, _ROOM = Path(__file__), Path(__file__).with_name("__init__.py")  # files of the checkout that workers lock
 
-# Witnesses compute models of a few kB, and two runs of tests share the machine: a team of threads would spend four times as long
-# waiting for its members as computing. PyTorch reads this when it is imported, which conftest.py files further down do.
+# Witnesses compute models of a few kB while workers share the machine: a team of threads would take four times as long for
+# waiting as for computing. PyTorch reads this when it is imported, which conftest.py files further down do.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 

@@ -12,6 +12,7 @@ from samovar.kernels.native import available_isas
 from samovar.llm.random_model import SHAPES
 from samovar.plan.costs import Machine
 from tests.cli.fakes import Ended, streams
+from tests.matrices import slow_but
 
 pytestmark = pytest.mark.skipif(not available_isas(), reason="native kernels are not built")
 
@@ -57,7 +58,7 @@ def test_a_busy_machine_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "while they run, expect less" in said
 
 
-@pytest.mark.parametrize("users", ["1", "4"])
+@pytest.mark.parametrize("users", slow_but(["4"], ["1", "4"]))
 def test_at_80_columns_every_cell_is_whole_and_into_a_pipe_there_are_all(users: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")

@@ -32,6 +32,7 @@ from tests.llm.recipe_models import (
     write_reranker_gguf,
     write_sentence_files,
 )
+from tests.matrices import slow_but
 
 TOLERANCE = 2e-5
 PAIRS = [(query, document) for query in QUERIES for document in DOCUMENTS]
@@ -79,11 +80,6 @@ EMBEDDERS = {
 }
 
 
-def quickly(forms, quick):
-    """All forms, of which one is in the quick set: each takes seconds to write with a vocabulary of its true size."""
-    return [form if form == quick else pytest.param(form, marks=pytest.mark.slow) for form in forms]
-
-
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory):
     llm = opened(published(tmp_path_factory.mktemp("embedder")))
@@ -91,7 +87,8 @@ def embedder(tmp_path_factory):
     llm.close()
 
 
-@pytest.mark.parametrize("form", quickly(EMBEDDERS, "as published"))
+# Each form takes seconds to write with a vocabulary of its true size.
+@pytest.mark.parametrize("form", slow_but(["as published"], EMBEDDERS))
 def test_vectors_are_those_of_the_model_card(form, tmp_path):
     llm = opened(EMBEDDERS[form](tmp_path))
     queries, documents = llm.embed(QUERIES, kind="query"), llm.embed(DOCUMENTS, kind="document")
@@ -317,7 +314,7 @@ def named_rerankers():
 RERANKERS = named_rerankers()
 
 
-@pytest.mark.parametrize("form", quickly(RERANKERS, "GGUF"))
+@pytest.mark.parametrize("form", slow_but(["GGUF"], RERANKERS))
 def test_scores_are_those_of_the_model_card(form, tmp_path):
     llm = opened(RERANKERS[form](tmp_path))
     witness = CardReranker(is_tied=form != "untied")
