@@ -23,6 +23,7 @@ from samovar.llm.random_model import SHAPES, Shape, write_random_model
 from samovar.tensors.dtypes import F32
 from tests.convert.variants import quickly
 from tests.formats import gguf_bytes as raw
+from tests.matrices import slow_but
 from tests.models.tiny_checkpoints import CHAT_TEMPLATE, VARIANTS, random_ids, random_model, witness_logits, write_folder
 from tests.models.tiny_gguf import write_gguf
 from tests.packages import has_llama_cpp, needs_llama_cpp
@@ -114,7 +115,7 @@ def test_the_metadata_of_a_folder_are_those_of_llama_cpps_converter(tmp_path: Pa
     assert fields["general.sampling.top_k"].types == [gguf.GGUFValueType.INT32]
 
 
-@pytest.mark.parametrize("type_name", sorted(MIXES.keys() - {"samovar-int4"}))
+@pytest.mark.parametrize("type_name", slow_but(["q4_k"], sorted(MIXES.keys() - {"samovar-int4"})))
 def test_every_type_loads_in_llama_cpp_and_gives_our_logits(type_name: str, tmp_path: Path) -> None:
     source, target = tmp_path / "f32.gguf", tmp_path / "small.gguf"
     write_random_model(source, TINY, "f32")

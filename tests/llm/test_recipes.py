@@ -314,7 +314,8 @@ def named_rerankers():
 RERANKERS = named_rerankers()
 
 
-@pytest.mark.parametrize("form", slow_but(["GGUF"], RERANKERS))
+@pytest.mark.slow
+@pytest.mark.parametrize("form", RERANKERS)
 def test_scores_are_those_of_the_model_card(form, tmp_path):
     llm = opened(RERANKERS[form](tmp_path))
     witness = CardReranker(is_tied=form != "untied")
