@@ -150,7 +150,9 @@ def broken(backup, /, **entries):
         (lambda b: broken(b, files=lambda _: b"\xff\xfe"), "damaged backup: chat"),
         (lambda b: broken(b, presets=lambda _: b"{"), "damaged backup"),
         (lambda b: broken(b, preferences=lambda _: b"[]"), "preferences"),
-        (lambda b: broken(b, chats=lambda d: d + b" " * (65 << 20)), "more than 64 MB"),
+        pytest.param(
+            lambda b: broken(b, chats=lambda d: d + b" " * (65 << 20)), "more than 64 MB", marks=pytest.mark.slow
+        ),
     ],
 )  # fmt: skip
 def test_a_bad_backup_changes_nothing(sound, empty, change, what):

@@ -228,5 +228,6 @@ def test_word_documents_that_lie_are_refused_with_the_reason(data, what):
     assert what in refusal("a.docx", data)
 
 
+@pytest.mark.slow
 def test_a_word_document_that_unpacks_to_more_than_is_read_is_refused():
     assert "unpacks to more than 64 MB" in refusal("a.docx", raw_docx("<w:p>" + " " * (70 << 20) + "</w:p>"))

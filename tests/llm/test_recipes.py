@@ -32,7 +32,6 @@ from tests.llm.recipe_models import (
     write_reranker_gguf,
     write_sentence_files,
 )
-from tests.matrices import slow_but
 
 TOLERANCE = 2e-5
 PAIRS = [(query, document) for query in QUERIES for document in DOCUMENTS]
@@ -88,7 +87,8 @@ def embedder(tmp_path_factory):
 
 
 # Each form takes seconds to write with a vocabulary of its true size.
-@pytest.mark.parametrize("form", slow_but(["as published"], EMBEDDERS))
+@pytest.mark.slow
+@pytest.mark.parametrize("form", EMBEDDERS)
 def test_vectors_are_those_of_the_model_card(form, tmp_path):
     llm = opened(EMBEDDERS[form](tmp_path))
     queries, documents = llm.embed(QUERIES, kind="query"), llm.embed(DOCUMENTS, kind="document")
@@ -178,6 +178,7 @@ def test_an_embedding_model_writes_no_text(embedder, ask):
     assert caught.value.param == "model"
 
 
+@pytest.mark.slow
 def test_an_embedding_model_is_no_reranker_and_no_draft(embedder, tiny_folder):
     for any_model in (False, True):
         with pytest.raises(BadRequest, match=r"is an embedding model.*use a reranker"):
@@ -332,6 +333,7 @@ def test_scores_are_those_of_the_model_card(form, tmp_path):
     llm.close()
 
 
+@pytest.mark.slow
 def test_a_classifier_writes_no_text(tmp_path):
     llm = opened(RERANKERS["GGUF"](tmp_path))
     with pytest.raises(BadRequest, match=r"is a classifier, which scores texts \(rerank\) and writes no text"):
