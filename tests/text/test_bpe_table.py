@@ -161,6 +161,7 @@ def same(a: Tokenizer, b: Tokenizer) -> bool:
     return known(a) == known(b) and [a.encode(t) for t in texts] == [b.encode(t) for t in texts]
 
 
+@pytest.mark.slow
 def test_a_tokenizer_from_the_cache_is_the_one_that_was_put_there(tmp_path):
     cache = CacheStore(tmp_path)
     config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_token": None}
@@ -196,6 +197,7 @@ def test_the_package_tokenizers_is_not_imported_with_a_table_in_the_cache(tmp_pa
     subprocess.run([sys.executable, "-c", code, str(qwen3_json()), str(tmp_path)], check=True)
 
 
+@pytest.mark.slow
 def test_without_native_code_the_package_encodes(monkeypatch):
     monkeypatch.setattr("samovar.text.gguf_vocabulary.native_missing_reason", lambda: "no compiler")
     slow = Tokenizer.from_gguf(qwen3_as_gguf())
