@@ -9,6 +9,8 @@ PEERS_VENV := .venv-peers
 CLIENTS_VENV := .venv-clients
 LLAMA_SERVER := build/llama-server
 LLAMA_SOURCE := llama-cpp-python==0.3.36
+# Workers of the tests. Each keeps to its part of the order until it runs out of tests, so that it shares what modules set up.
+WORKERS := --numprocesses auto --dist worksteal
 BENCH_MODELS := $(TEST_MODELS) qwen3-0.6b:q4_0
 
 # A change in one of these makes the installed package stale. The Python sources are installed in place and are not listed.
@@ -36,6 +38,9 @@ install_extras = $(BIN)/python -c '$(LIST_EXTRAS)' $(1) > $(VENV)/extras.txt && 
 plain_path = site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))') && \
   echo "$(CURDIR)/src" > "$$site/_samovar_editable.pth" && \
   { [ ! -d "$$site/samovar" ] || find "$$site/samovar" -name '_native*.so' -exec ln -sf {} src/samovar/ \; ; }
+
+# Tests start many processes, each of which would compile the sources again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run app build web test check check-web bench bench-peers bench-server clean
 .DELETE_ON_ERROR:
@@ -131,7 +136,7 @@ $(CLIENTS_VENV)/.installed:
 test: $(VENV)/.witnesses $(CLIENTS_VENV)/.installed
 	@for model in $(TEST_MODELS); do $(BIN)/samovar pull $$model >&2 < /dev/null || exit 1; done
 	@$(call with_node,web check-web)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(WORKERS) --maxprocesses 2
 
 check: $(VENV)/.checks
 	$(BIN)/ruff format --check .
@@ -139,7 +144,7 @@ check: $(VENV)/.checks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(call with_node,check-web)
-	$(BIN)/python -m pytest -q -m "not slow" --numprocesses auto --maxprocesses 4
+	$(BIN)/python -m pytest -q -m "not slow" $(WORKERS) --maxprocesses 4
 
 # Nothing where web/ is as it was when this last went well.
 check-web: web/node_modules/.checked

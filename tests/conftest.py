@@ -1,9 +1,14 @@
-"""Rules that hold for every test: no network beyond loopback, and nothing read from the user's own settings."""
+"""Rules that hold for every test: no network beyond loopback, nothing read from the user's own settings, and the machine to
+itself for one that is marked `alone`, whatever other workers do."""
 
+import fcntl
+import gc
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +16,12 @@ from tests.packages import missing
 from tests.real_models import QWEN_CODER, SMOLLM2, real_model
 
 _LOOPBACK = ("127.", "::1", "localhost")
+
+_DOOR, _ROOM = Path(__file__), Path(__file__).with_name("__init__.py")  # files of the checkout that workers lock
+
+# Witnesses compute models of a few kB while workers share the machine: a team of threads would take four times as long for
+# waiting as for computing. PyTorch reads this when it is imported, which conftest.py files further down do.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 
 class NetworkBlocked(RuntimeError):
@@ -36,6 +47,38 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", PIP_NO_INDEX="1", HF_HUB_DISABLE_TELEMETRY="1")
     os.environ.pop("SAMOVAR_ISA", None)
     sys.addaudithook(_refuse_other_machines)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported here stays to the end: no time is spent on looking for garbage in it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+@contextmanager
+def _locked(path: Path, how: int) -> Iterator[None]:
+    with path.open() as file:
+        fcntl.flock(file, how)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Tests share the room, one that is marked `alone` has it to itself. Who waits for it holds the door, so that nobody else
+    comes in; the time limit of a test starts inside."""
+    alone = item.get_closest_marker("alone") is not None
+    with ExitStack() as room:
+        with _locked(_DOOR, fcntl.LOCK_EX):
+            room.enter_context(_locked(_ROOM, fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

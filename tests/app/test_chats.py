@@ -149,6 +149,7 @@ def long_chat(app, chat):
     return app.write(write)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_chat_of_ten_thousand_messages_is_quick_and_can_be_deleted(fresh):
     chat = fresh.new_chat()

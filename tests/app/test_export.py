@@ -74,6 +74,7 @@ def test_the_curl_call_runs_and_asks_what_the_chat_asked(app, chat, hybrid, tmp_
     assert reply["usage"]["prompt_tokens"] == message["stats"]["n_prompt"]
 
 
+@pytest.mark.slow
 def test_the_python_call_runs_with_openais_client(app, chat, hybrid, tmp_path):
     (tmp_path / "call.py").write_text(export(app, chat, "python"))
     assert run(hybrid, [sys.executable, "call.py"], tmp_path) == "Third.\n"

@@ -19,6 +19,7 @@ from tests.cli.fakes import samovar
 QUICK = ("--rounds", "2", "--prompt-tokens", "20", "--tokens", "3", "--streams", "1", "2")
 
 
+@pytest.mark.slow
 def test_json_holds_every_figure_of_a_model(tiny_model: Path) -> None:
     ended = samovar("bench", str(tiny_model), *QUICK, "--threads", "1", "--kv-type", "bf16", "--json")
     assert ended.code == 0, ended.err
@@ -32,6 +33,7 @@ def test_json_holds_every_figure_of_a_model(tiny_model: Path) -> None:
     assert len(report["rounds"]["prefill_tokens_per_s"]) == 2
 
 
+@pytest.mark.slow
 def test_native_kernels_are_held_against_the_machine(tiny_model: Path) -> None:
     steps: list[str] = []
     settings = Settings(
@@ -46,6 +48,7 @@ def test_native_kernels_are_held_against_the_machine(tiny_model: Path) -> None:
         assert 0 < share < 1
 
 
+@pytest.mark.slow
 def test_the_limits_of_a_round_are_the_larger_ones_of_before_and_after(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,7 @@ def rewritten(source: Path, target: Path, **changes: object) -> Path:
         return data
 
     plans = [
-        TensorPlan(name=name, type=t.type, shape=t.shape, fill=lambda name=name: bytes_of(name))
+        TensorPlan(name=name, type=t.type, shape=t.shape, fill=lambda name=name: [bytes_of(name)])
         for name, t in checkpoint.tensors.items()
     ]
     write_gguf(target, metadata, plans)

@@ -57,6 +57,7 @@ def test_a_busy_machine_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "while they run, expect less" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("users", ["1", "4"])
 def test_at_80_columns_every_cell_is_whole_and_into_a_pipe_there_are_all(users: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -119,6 +120,7 @@ def test_another_machine_is_planned_for() -> None:
         assert fast["memory_bytes"] == slow["memory_bytes"]
 
 
+@pytest.mark.slow
 def test_users_and_contexts_take_memory_and_have_a_column() -> None:
     one, four = as_json("qwen3-4b", "--context", "8192"), as_json("qwen3-4b", "--context", "8192", "--users", "4")
     grown = four["candidates"][0]["memory_bytes"] - one["candidates"][0]["memory_bytes"]  # type: ignore[index]

@@ -94,6 +94,7 @@ def test_the_client_libraries_follow_their_own_environment(hub: HubStub, store: 
     assert any(asked.path.startswith("/api/v1/models/Qwen/Qwen3-0.6B/repo") for asked in hub.asked)
 
 
+@pytest.mark.slow
 def test_the_hub_s_offline_mode_is_honoured(hub: HubStub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, _, err = ended(child("pull", "qwen3:0.6b"))
@@ -109,7 +110,8 @@ def test_an_absent_modelscope_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     assert "pip install 'samovar[modelscope]'" in result.err
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_pull_that_is_ended_goes_on_and_is_right(hub: HubStub, store: Path, how: signal.Signals) -> None:
     data = hub.repos[REPO].files[FILE]
     hub.wrong.cuts, hub.wrong.retry_after = [len(data) // 2], "30"

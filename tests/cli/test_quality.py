@@ -9,6 +9,7 @@ import pytest
 
 from samovar.cli import quality
 from tests.cli.fakes import samovar
+from tests.matrices import slow_but
 
 WORDS = "The water in the samovar is hot, and the tea that they carried home for us one evening is hotter. " * 20
 QUICK = ("--window", "64", "--skip", "8")
@@ -85,7 +86,7 @@ def test_text_comes_from_a_pipe_and_a_default_is_there(tiny_model: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])
-@pytest.mark.parametrize("reference", [(), ("--exact",)])
+@pytest.mark.parametrize("reference", slow_but([()], [(), ("--exact",)]))
 def test_a_chart_shows_the_models(kind: str, reference: tuple[str, ...], tiny_model: Path, text: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     chart = tmp_path / f"chart.{kind}"

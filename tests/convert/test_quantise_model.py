@@ -116,6 +116,7 @@ def test_the_metadata_of_a_folder_are_those_of_llama_cpps_converter(tmp_path: Pa
     assert fields["general.sampling.top_k"].types == [gguf.GGUFValueType.INT32]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type_name", sorted(MIXES.keys() - {"samovar-int4"}))
 def test_every_type_loads_in_llama_cpp_and_gives_our_logits(type_name: str, tmp_path: Path) -> None:
     source, target = tmp_path / "f32.gguf", tmp_path / "small.gguf"
@@ -185,6 +186,7 @@ def test_an_architecture_that_is_not_known_is_refused(tmp_path: Path) -> None:
         quantise_model(path, tmp_path / "out.gguf", MIXES["q8_0"], native_ops())
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_gone_on_with(tmp_path: Path) -> None:
     source, target, whole = tmp_path / "source.gguf", tmp_path / "out.gguf", tmp_path / "whole.gguf"
     write_random_model(source, TINY, "f32")

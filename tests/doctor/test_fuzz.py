@@ -61,6 +61,7 @@ def test_flipped_bytes_of_a_file_end_in_a_report(tmp_path):
         assert examine(path, open_model=no_model).findings
 
 
+@pytest.mark.slow
 def test_folders_with_strange_files_end_in_a_report(tmp_path):
     folder = write_folder(random_model(VARIANTS["qwen3-untied"]), tmp_path / "Qwen3-0.6B")
     contents = (b"", b"{", b"[]", b"null", b"\xff", json.dumps({"a": [1] * 50}).encode(), b"[" * 100_000)

@@ -145,6 +145,7 @@ def test_a_folder_in_a_hubs_cache_bears_the_name_of_its_repository(tmp_path):
     assert _folder_names(Path("Qwen3-8B"), {"_name_or_path": "Qwen/Qwen3-8B"})[0] == ("_name_or_path", "Qwen/Qwen3-8B")
 
 
+@pytest.mark.slow
 def test_what_is_not_known_for_certain_settles_nothing():
     made = folder_model("Qwen3-0.6B")
     base = renamed(made, "Qwen3-0.6B-Base")

@@ -37,6 +37,7 @@ def test_the_digest_sees_the_order_of_pieces_and_merges():
     assert len(digests) == 9
 
 
+@pytest.mark.slow
 def test_200_hard_texts_have_the_ids_that_the_package_tokenizers_gives():
     rows = hard_strings()
     assert [row["text"] for row in rows] == list(TEXTS)

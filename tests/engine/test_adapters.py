@@ -17,6 +17,7 @@ from tests.engine.fakes import tiny_engine
 from tests.engine.random_adapters import CASES, random_adapter
 from tests.engine.random_decoders import NAMES, VOCAB, random_decoder, random_pool
 from tests.kernels.native_cases import ISAS, ops_on
+from tests.matrices import slow_but
 
 ADAPTABLE = tuple(name for name in NAMES if name != "qwen3_next")  # whose files mix matrices row by row
 WHO = (None, "wide", "odd", None, "one", "wide", "ends", "first", None, "odd")
@@ -81,7 +82,7 @@ def alone(runner):
 
 
 @pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", slow_but(ISAS[-1:], ISAS))
 @pytest.mark.parametrize("name", ADAPTABLE)
 def test_a_row_has_the_same_bits_alone_and_among_rows_with_other_adapters(name: str, isa: str) -> None:
     wanted = alone(runner_on(name, ops_on(isa, 1), is_replayed=False))

@@ -18,6 +18,7 @@ from samovar.models.blocks import Decoder
 from tests.engine.fakes import FixedCost, request, run
 from tests.engine.random_decoders import NAMES, random_decoder
 from tests.kernels.native_cases import ISAS, ops_on
+from tests.matrices import slow_but
 
 WAYS = ("in company", "chunked", "cached", "preempted", "speculated", "two threads")
 PAIRS = list(itertools.combinations(WAYS, 2))
@@ -142,7 +143,7 @@ def test_an_answer_is_the_same_to_the_last_bit_however_it_is_computed(kv_type, w
 
 
 @native
-@pytest.mark.parametrize("kv_type", ["f32", "bf16", "f16", "int8"])
+@pytest.mark.parametrize("kv_type", slow_but(["bf16", "int8"], ["f32", "bf16", "f16", "int8"]))
 @pytest.mark.parametrize("name", NAMES)
 def test_every_architecture_and_type_of_keys_gives_the_same_answers_in_all_ways_at_once(name, kv_type):
     asked, plain = plain_answers(name, kv_type)

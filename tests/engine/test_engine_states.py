@@ -199,5 +199,5 @@ class Requests(RuleBasedStateMachine):
         assert self.engine.pool.n_free == N_PAGES
 
 
-TestRequests = Requests.TestCase
+TestRequests = pytest.mark.slow(Requests.TestCase)
 TestRequests.settings = settings(max_examples=40, stateful_step_count=30, deadline=None, derandomize=True)

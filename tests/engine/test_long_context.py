@@ -20,6 +20,7 @@ from samovar.kernels.reference import ReferenceOps
 from tests.engine.fakes import FixedCost, generate, ids_of, request, run
 from tests.engine.random_decoders import VOCAB, random_decoder, random_pool
 from tests.kernels.native_cases import ISAS, ops_on
+from tests.matrices import slow_but
 
 NATIVE = 64
 FACTORS = (1, 4, 2, 1, 2, 4, 4, 1)
@@ -84,10 +85,10 @@ def requests_of_all_factors():
     ]
 
 
-@pytest.mark.parametrize("ways", [
+@pytest.mark.parametrize("ways", slow_but([{"max_step_tokens": 23}, {"n_pages": 9}], [
     {"max_step_tokens": 23}, {"n_pages": 9}, {"start_drafters": "n-gram"}, {"start_drafters": "draft"},
     {"keeps_prefixes": False},
-], ids=str)  # fmt: skip
+]), ids=str)  # fmt: skip
 def test_a_request_gets_the_same_tokens_alone_and_among_others_with_other_factors(ways) -> None:
     ways = dict(ways)
     kind = ways.pop("start_drafters", None)

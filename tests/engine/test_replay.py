@@ -13,6 +13,7 @@ from samovar.kernels.slabs import Slabs
 from tests.engine.fakes import generate, request
 from tests.engine.random_decoders import NAMES, VOCAB, random_decoder, random_engine, random_pool
 from tests.kernels.native_cases import ISAS, ops_on
+from tests.matrices import slow_but
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
 # Tokens that each sequence of a step brings: together 1, 2, 7, 16 and 33 rows, and the most that are recorded.
@@ -65,7 +66,7 @@ class Steps:
         return results + [self.run(self.sequences[::-1], counts) for counts in STEPS]
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", slow_but(ISAS[-1:], ISAS))
 @pytest.mark.parametrize("name", NAMES)
 def test_a_replayed_step_has_the_bits_of_its_calls_made_one_by_one(name: str, isa: str) -> None:
     one, two = ops_on(isa, 1), ops_on(isa, 2)

@@ -20,7 +20,7 @@ F32 = next(kind for kind in TENSOR_TYPES if kind.name == "F32")
 def gguf_bytes(folder: Path, n_values: int = 16_000, **metadata: str) -> bytes:
     """A GGUF file with one tensor of random values."""
     values = np.random.default_rng(n_values).standard_normal(n_values).astype(np.float32)
-    plan = TensorPlan(name="token_embd.weight", type=F32, shape=(n_values,), fill=lambda: values.view(np.uint8))
+    plan = TensorPlan(name="token_embd.weight", type=F32, shape=(n_values,), fill=lambda: [values.view(np.uint8)])
     write_gguf(folder / "made.gguf", {"general.architecture": "qwen3", **metadata}, [plan])
     return (folder / "made.gguf").read_bytes()
 

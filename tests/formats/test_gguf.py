@@ -104,6 +104,7 @@ def test_the_alignment_of_the_file_is_honoured(write) -> None:
     assert read_gguf(write(data)).tensors["w"].data.tobytes() == F32_DATA
 
 
+@pytest.mark.alone
 def test_a_vocabulary_of_qwens_size_is_read_within_a_second(write) -> None:
     strings = b"".join(raw.text(f"token{i}") for i in range(300_000))
     path = write(raw.assemble((raw.metadata("tokens", 9, raw.array(8, 300_000, strings)),)))

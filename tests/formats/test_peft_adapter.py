@@ -172,6 +172,7 @@ def test_layer_numbers_beside_a_pattern_are_refused_as_in_peft(tmp_path):
     refuse(folder, FormatError, r"adapter_config\.json", "layers_to_transform", "list of target_modules")
 
 
+@pytest.mark.slow
 def test_many_names_in_rank_pattern_pass_and_many_patterns_do_not(tmp_path):
     names = {f"model.layers.{i}.mlp.up_proj": 2 for i in range(5000)}
     assert len(ranks_and_scales(write_adapter(tmp_path / "a", rank_pattern=names))) == 4
@@ -273,6 +274,7 @@ _VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.dictionaries(st.sampled_from([*CONFIG, "exclude_modules", "x"]), _VALUES, min_size=1, max_size=3))
 def test_whatever_stands_in_the_config_the_adapter_is_read_or_refused(tmp_path, changes):

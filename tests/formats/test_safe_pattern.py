@@ -72,6 +72,7 @@ patterns = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(patterns, st.text("ab.", max_size=6))
 @example("(?:a|)*", "aa")

@@ -8,6 +8,7 @@ from samovar.kernels import PAGE_TOKENS, KvType
 from samovar.kernels.reference import ReferenceOps
 from tests.kernels.kv_cases import KV_TYPES, cache_of, cleaned, garbage_pages, randn, slots_of, spans_of
 from tests.kernels.native_cases import ISAS, ops_on
+from tests.matrices import slow_but
 
 on_each_isa = pytest.mark.parametrize("isa", ISAS)
 of_each_type = pytest.mark.parametrize("kind", KV_TYPES)
@@ -89,7 +90,7 @@ def test_attention_matches_the_reference(isa: str, kind: KvType, n_heads: int, n
     assert np.array_equal(ops_on(isa).attention(q, pages, spans, d_head**-0.5), out)
 
 
-@on_each_isa
+@pytest.mark.parametrize("isa", slow_but(ISAS[-1:], ISAS))
 @of_each_type
 @pytest.mark.parametrize(("n_heads", "d_head"), [(6, 64), (10, 20)])
 def test_attention_in_chunks_alone_or_in_company_has_the_bits_of_the_whole(

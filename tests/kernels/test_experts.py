@@ -14,6 +14,7 @@ from samovar.kernels.slabs import Slabs
 from samovar.tensors.dtypes import BF16, F16, F32, GROUPED_TYPES, IQ4_NL, Q4_0, Q4_K, Q6_K, Q8_0, TENSOR_TYPES, TensorType
 from samovar.tensors.stored import StoredTensor
 from tests.kernels.native_cases import ISAS, ops_on, random_weight
+from tests.matrices import slow_but
 
 pytestmark = pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
 N_EXPERTS = 7
@@ -137,7 +138,7 @@ def test_adopted_stacks_bring_the_order_of_each_expert_and_a_wrong_one_is_refuse
         ops.empty_stack(part).adopt(held)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", slow_but(ISAS[-1:], ISAS))
 @pytest.mark.parametrize("types", [(Q4_0, Q4_0, Q6_K), (Q4_K, IQ4_NL, Q8_0), (F32, BF16, F16)], ids=str)
 def test_a_row_has_the_same_bits_in_any_company_and_on_any_threads(types, isa: str) -> None:
     alone, pair = ops_on(isa), ops_on(isa, 2)

@@ -8,6 +8,7 @@ from samovar.kernels.reference import ReferenceOps
 from samovar.kernels.reference_sample import kept, uniform, weigh
 from samovar.kernels.sample_batch import SampleBatch
 from tests.kernels.native_cases import ISAS, ops_on
+from tests.matrices import slow_but
 
 needs_native = pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
 BACKENDS = ["numpy", *ISAS]
@@ -99,7 +100,7 @@ def one_row(batch, row):
 
 @needs_native
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("n_vocabulary", SIZES)
+@pytest.mark.parametrize("n_vocabulary", slow_but([n for n in SIZES if n < 10_000], SIZES))
 def test_the_native_kernel_chooses_the_ids_of_the_definition(isa, n_vocabulary):
     for seed in range(4 if n_vocabulary > 2000 else 12):
         logits, batch = random_rows(n_vocabulary, 40, seed)

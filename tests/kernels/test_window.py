@@ -10,6 +10,7 @@ from samovar.kernels import KvType
 from samovar.kernels.reference import ReferenceOps
 from tests.kernels.kv_cases import KV_TYPES, cache_of, cleaned, garbage_pages, randn, slots_of, spans_of
 from tests.kernels.native_cases import ISAS, ops_on
+from tests.matrices import slow_but
 
 on_each_isa = pytest.mark.parametrize("isa", ISAS)
 of_each_type = pytest.mark.parametrize("kind", KV_TYPES)
@@ -59,7 +60,7 @@ def test_a_window_that_holds_all_changes_no_bit(kind: KvType) -> None:
         assert not np.array_equal(ops.attention(q, cleaned(pages), spans, 0.1, 299), whole)
 
 
-@on_each_isa
+@pytest.mark.parametrize("isa", slow_but(ISAS[-1:], ISAS))
 @of_each_type
 @pytest.mark.parametrize("window", [20, 100, 300])
 def test_windows_in_chunks_alone_or_in_company_have_the_bits_of_the_whole(isa: str, kind: KvType, window: int) -> None:
@@ -102,6 +103,7 @@ def test_a_row_never_meets_a_key_before_its_window_even_one_that_is_no_number(is
     assert np.array_equal(after[1:], before[1:])
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
 def test_keys_before_the_window_cost_nothing() -> None:

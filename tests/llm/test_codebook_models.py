@@ -69,7 +69,7 @@ def requantise(source: Path, path: Path, type_: TensorType, *suffixes: str) -> N
         kind, data = tensor.type, tensor.data
         if tensor.name.endswith(suffixes) and len(tensor.shape) == 2:
             kind, data = type_, ggml.quantise(type_, dequantise(kind, data).reshape(tensor.shape))
-        plans.append(TensorPlan(name=tensor.name, type=kind, shape=tensor.shape, fill=lambda data=data: data))
+        plans.append(TensorPlan(name=tensor.name, type=kind, shape=tensor.shape, fill=lambda data=data: [data]))
     write_gguf(path, dict(checkpoint.metadata), plans)
 
 

@@ -66,6 +66,7 @@ def test_a_model_that_is_not_made_for_it_refuses_as_ever(tmp_path: Path, tiny_ch
         llm.prepare_generate(tuple(random_ids(300))).run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", [False, True])
 def test_keys_of_each_factor_come_back_from_disk_apart(tiny_folder: Path, tmp_path: Path, process: bool) -> None:
     first = LLM(tiny_folder, kv_type="int8", process=process, memory=ROOM)

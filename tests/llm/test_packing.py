@@ -273,6 +273,7 @@ def test_a_process_killed_while_packing_leaves_nothing_that_hurts(tiny_folder, e
     weights_file()
 
 
+@pytest.mark.slow
 def test_processes_that_pack_at_the_same_time_compute_the_same(tiny_folder, expected):
     command = [sys.executable, "-c", PROGRAM, str(tiny_folder), "go"]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]

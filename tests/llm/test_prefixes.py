@@ -9,6 +9,7 @@ import pytest
 from samovar.errors import SamovarError, StoreError
 from samovar.llm import LLM
 from samovar.llm.random_model import Shape, write_random_model
+from tests.matrices import slow_but
 
 SYSTEM = "The water in the samovar is hot, and the tea that we pour for the others is hotter. "
 QUESTIONS = ["Whose samovar was it?", "Who pours?"]
@@ -45,7 +46,7 @@ def test_a_restart_keeps_the_prompt_warm_and_the_answers(saved, tiny_folder, pro
 
 
 @pytest.mark.parametrize("process", [False, True])
-@pytest.mark.parametrize("kv_type", ["f16", "bf16", "int8"])
+@pytest.mark.parametrize("kv_type", slow_but(["int8"], ["f16", "bf16", "int8"]))
 def test_keys_and_values_of_each_type_come_back(tiny_folder, tmp_path, kv_type, process):
     first = LLM(tiny_folder, kv_type=kv_type, process=process)
     before = ask(first, QUESTIONS[0])

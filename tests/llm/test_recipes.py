@@ -79,11 +79,6 @@ EMBEDDERS = {
 }
 
 
-def quickly(forms, quick):
-    """All forms, of which one is in the quick set: each takes seconds to write with a vocabulary of its true size."""
-    return [form if form == quick else pytest.param(form, marks=pytest.mark.slow) for form in forms]
-
-
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory):
     llm = opened(published(tmp_path_factory.mktemp("embedder")))
@@ -91,7 +86,9 @@ def embedder(tmp_path_factory):
     llm.close()
 
 
-@pytest.mark.parametrize("form", quickly(EMBEDDERS, "as published"))
+# Each form takes seconds to write with a vocabulary of its true size.
+@pytest.mark.slow
+@pytest.mark.parametrize("form", EMBEDDERS)
 def test_vectors_are_those_of_the_model_card(form, tmp_path):
     llm = opened(EMBEDDERS[form](tmp_path))
     queries, documents = llm.embed(QUERIES, kind="query"), llm.embed(DOCUMENTS, kind="document")
@@ -181,6 +178,7 @@ def test_an_embedding_model_writes_no_text(embedder, ask):
     assert caught.value.param == "model"
 
 
+@pytest.mark.slow
 def test_an_embedding_model_is_no_reranker_and_no_draft(embedder, tiny_folder):
     for any_model in (False, True):
         with pytest.raises(BadRequest, match=r"is an embedding model.*use a reranker"):
@@ -317,7 +315,8 @@ def named_rerankers():
 RERANKERS = named_rerankers()
 
 
-@pytest.mark.parametrize("form", quickly(RERANKERS, "GGUF"))
+@pytest.mark.slow
+@pytest.mark.parametrize("form", RERANKERS)
 def test_scores_are_those_of_the_model_card(form, tmp_path):
     llm = opened(RERANKERS[form](tmp_path))
     witness = CardReranker(is_tied=form != "untied")
@@ -334,6 +333,7 @@ def test_scores_are_those_of_the_model_card(form, tmp_path):
     llm.close()
 
 
+@pytest.mark.slow
 def test_a_classifier_writes_no_text(tmp_path):
     llm = opened(RERANKERS["GGUF"](tmp_path))
     with pytest.raises(BadRequest, match=r"is a classifier, which scores texts \(rerank\) and writes no text"):

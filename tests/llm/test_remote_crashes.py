@@ -110,6 +110,7 @@ def test_adapters_are_there_again(remote, tiny_llm, tmp_path):
         remote.generate(PROMPT, adapter="two")
 
 
+@pytest.mark.slow
 def test_crashes_in_a_row_end_in_a_clear_error_and_no_hang(remote):
     for _ in range(_MAX_CRASHES):
         crash(remote)
@@ -273,6 +274,7 @@ def _parent(folder, then="time.sleep(60)"):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
 
 
+@pytest.mark.slow
 def test_the_process_ends_with_its_parent_however_that_ends(tiny_folder):
     for then, how in (("time.sleep(60)", signal.SIGKILL), ("time.sleep(60)", signal.SIGTERM), ("sys.exit()", None)):
         with _parent(tiny_folder, then) as parent:
@@ -285,6 +287,7 @@ def test_the_process_ends_with_its_parent_however_that_ends(tiny_folder):
             assert errors == ""  # of neither
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_for_the_parent_alone(tiny_folder):
     with _parent(tiny_folder) as parent:
         child = parent.stdout.readline().strip()

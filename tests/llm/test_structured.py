@@ -229,6 +229,8 @@ def talking(request, tmp_path_factory) -> Iterator[LLM]:
     llm.close()
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["multiples of four primes", "rules in a chain"])
 def test_a_hostile_grammar_is_refused_while_a_stream_goes_on(talking, name):
     spec = CASES[name]()

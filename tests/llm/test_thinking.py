@@ -9,6 +9,7 @@ from samovar.llm.model_text import RenderSettings
 from samovar.llm.thinking_tokens import STOP_TEXT, thinking_tokens
 from tests.engine.scripted import by_position, thinker
 from tests.llm.scripted import scripted
+from tests.matrices import slow_but
 
 QUESTION = [{"role": "user", "content": "Whose samovar was it?"}]
 ANSWER = "It was my **grandmother's**. She said: “water first”."
@@ -41,7 +42,7 @@ def folded(stream):
     return texts, stream.result
 
 
-@pytest.mark.parametrize("budget", [0, 1, 5, 24, 25, 33, 40, 100, 1000])
+@pytest.mark.parametrize("budget", slow_but([0, 1, 24, 25], [0, 1, 5, 24, 25, 33, 40, 100, 1000]))
 @pytest.mark.parametrize("thoughts", [LONG, SHORT_SENTENCES], ids=["long", "sentences"])
 def test_a_budget_is_kept_and_the_answer_is_right(llm, always_llm, budget, thoughts):
     with scripted(llm, says(llm, thoughts)):
@@ -246,6 +247,7 @@ def test_sampling_defaults_follow_the_mode(hybrid_llm):
     assert temperature(thinking=False) == temperature(thinking_budget=0) == (0.7, 0.8, 20)
 
 
+@pytest.mark.slow
 def test_speculation_changes_no_thought(models, hybrid_llm):
     plain = models.load("hybrid", speculation="off")
     n_drafted = 0

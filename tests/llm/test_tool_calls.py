@@ -218,7 +218,7 @@ def checked(result, schema=CHOOSE):
     return found
 
 
-@pytest.mark.parametrize("choice", [NAMED, "required"], ids=["named", "required"])
+@pytest.mark.parametrize("choice", [pytest.param(NAMED, marks=pytest.mark.slow), "required"], ids=["named", "required"])
 def test_a_call_that_has_to_be_made_is_made_whatever_the_model_wants(llm, choice):
     with scripted(llm, will_not(llm)):
         result = llm.chat(

@@ -40,6 +40,7 @@ from samovar.llm.wire import (
 )
 from samovar.text.grammar_spec import GrammarSpec
 from tests.llm.remote_processes import LONG, PROMPT, pid, until
+from tests.matrices import slow_but
 
 SPECIAL = {
     BadRequest: BadRequest("no good", param="prompt"),
@@ -208,7 +209,7 @@ def test_a_process_that_gets_no_message_ends_quietly(name):
     assert (process.returncode, errors) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["no msgpack", "an error without a kind", "too many bytes"])
+@pytest.mark.parametrize("name", slow_but(["no msgpack"], ["no msgpack", "an error without a kind", "too many bytes"]))
 def test_neither_side_hangs_at_what_is_no_message(tiny_folder, name):
     llm = LLM(tiny_folder, process=True)
     wanted = llm.generate(PROMPT, **LONG).token_ids

@@ -100,7 +100,7 @@ def test_inspect_names_the_type(name: str, tmp_path: Path) -> None:
 def test_rows_that_hold_no_whole_blocks_and_files_cut_short_are_refused(name: str, tmp_path: Path) -> None:
     type_, path = TYPE_BY_NAME[name], tmp_path / "model.gguf"
     data = np.zeros(type_.block_bytes, np.uint8)
-    plan = TensorPlan(name="w", type=type_, shape=(1, type_.block_elements), fill=lambda: data)
+    plan = TensorPlan(name="w", type=type_, shape=(1, type_.block_elements), fill=lambda: [data])
     write_gguf(path, {"general.architecture": "qwen3"}, [plan])
     whole = path.read_bytes()
     assert read_gguf(path).tensors["w"].type is type_
@@ -117,7 +117,7 @@ def test_rows_that_hold_no_whole_blocks_and_files_cut_short_are_refused(name: st
 def test_types_that_are_no_weights_are_refused_by_name(ggml_id: int, name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     type_ = replace(TYPE_BY_NAME["F32"], ggml_id=ggml_id)
-    plan = TensorPlan(name="w", type=type_, shape=(1, 8), fill=lambda: np.zeros(32, np.uint8))
+    plan = TensorPlan(name="w", type=type_, shape=(1, 8), fill=lambda: [np.zeros(32, np.uint8)])
     write_gguf(path, {"general.architecture": "qwen3"}, [plan])
     with pytest.raises(UnsupportedModel, match=rf"type {ggml_id} \({name}\), which is not read; readable: .*IQ2_XS"):
         read_gguf(path)

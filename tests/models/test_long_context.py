@@ -12,6 +12,7 @@ from transformers.utils import logging
 from samovar.llm import LLM
 from samovar.models.config import DecoderConfig, read_decoder_config
 from tests.kernels.native_cases import ISAS
+from tests.matrices import slow_but
 from tests.models.tiny_checkpoints import VARIANTS, random_ids, random_model, witness_greedy, witness_logits, write_folder
 from tests.models.tiny_gguf import write_gguf
 
@@ -27,7 +28,7 @@ def witness(name: str, factor: int) -> PreTrainedModel:
     return random_model(VARIANTS[name], max_position_embeddings=NATIVE, rope_parameters=rope)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=slow_but(NAMES[:1], NAMES))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from samovar.kernels.native import native_missing_reason
 from samovar.llm import LLM
+from tests.matrices import slow_but
 from tests.models.conftest import TinyCheckpoints
 from tests.models.tiny_checkpoints import (
     ORIGINAL_CONTEXT,
@@ -133,7 +134,7 @@ def test_greedy_decoding_gives_the_tokens_of_transformers(
     assert list(result.token_ids) == witness_greedy(model, list(prompt_ids), 40)
 
 
-@pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("type_name", slow_but(["F16"], ["F32", "F16", "BF16"]))
 @pytest.mark.parametrize(
     "name",
     [

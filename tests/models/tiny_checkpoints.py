@@ -8,6 +8,7 @@ swapped pair of matrices, a forgotten bias or a wrong head mapping shows in the 
 import copy
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -328,6 +329,7 @@ def rewrite_config_as_transformers_4(folder: Path) -> None:
     path.write_text(json.dumps(config))
 
 
+@cache
 def tiny_tokenizer() -> Tokenizer:
     """Byte-level BPE with `VOCAB_SIZE` tokens, split as Qwen2 does."""
     tokenizer = Tokenizer(models.BPE())

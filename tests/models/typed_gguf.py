@@ -49,7 +49,7 @@ def _blocks(tensor: StoredTensor, type_: TensorType, seed: int) -> tuple[TensorT
 
 
 def _plan(tensor: StoredTensor, type_: TensorType, data: NDArray[np.uint8]) -> TensorPlan:
-    return TensorPlan(name=tensor.name, type=type_, shape=tensor.shape, fill=lambda: data)
+    return TensorPlan(name=tensor.name, type=type_, shape=tensor.shape, fill=lambda: [data])
 
 
 def _values(tensor: StoredTensor) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from samovar.llm.random_model import QUANTS, SHAPES, Shape, random_checkpoint, w
 from samovar.llm.speed import bench_engine, random_prompts, timed_run
 from samovar.plan.costs import Machine, expected_distinct
 from samovar.plan.planned_model import PlannedModel
+from tests.matrices import slow_but
 from tests.models.tiny_checkpoints import VARIANTS, random_model, write_folder
 
 pytestmark = pytest.mark.skipif(not available_isas(), reason="native kernels are not built")
@@ -31,7 +32,7 @@ def planned(name: str, quant: str = "q4_0", **settings: object) -> PlannedModel:
     return PlannedModel.of(random_checkpoint(name, SHAPES[name], quant), name=name, quant=quant, **settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("shape", [DENSE, SPARSE], ids=["dense", "experts"])
+@pytest.mark.parametrize("shape", slow_but([SPARSE], [DENSE, SPARSE]), ids=["dense", "experts"])
 @pytest.mark.parametrize(("quant", "form"), [(quant, "stored") for quant in QUANTS] + [("q8_0", "int4")])
 def test_bytes_are_those_of_the_loaded_model(shape: Shape, quant: str, form: str, tmp_path: Path) -> None:
     write_random_model(tmp_path / "random.gguf", shape, quant)
@@ -121,6 +122,7 @@ def test_experts_chosen_by_lot_are_as_many_as_counted() -> None:
     assert expected_distinct(6, 6, 1) == 6
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_rate_that_is_measured_is_near_the_one_foretold(tmp_path: Path) -> None:
     # `benchmarks.plan_check` holds the band of 25 %; here other tests may have the cores

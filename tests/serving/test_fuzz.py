@@ -72,6 +72,7 @@ def test_the_routes_are_there():
     assert ("POST", "/v1/chat/completions") in ROUTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path"), ROUTES, ids=[f"{method} {path}" for method, path in ROUTES])
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(body=BODIES, kind=TYPES, part=st.text(min_size=1, max_size=12))

@@ -8,6 +8,7 @@ import pytest
 from samovar.serving.ollama_options import UNSUPPORTED_OPTIONS, OptionFields
 from tests.engine.scripted import by_position
 from tests.llm.scripted import is_idle, scripted
+from tests.matrices import slow_but
 
 MODEL = "hybrid"
 QUESTION = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -291,7 +292,7 @@ ODD = (
 )
 
 
-@pytest.mark.parametrize("path", ["chat", "generate", "embed", "embeddings", "show", "pull"])
+@pytest.mark.parametrize("path", slow_but(["chat"], ["chat", "generate", "embed", "embeddings", "show", "pull"]))
 def test_no_value_of_any_field_is_an_error_of_ours(server, hybrid, path):
     with scripted(hybrid, said(hybrid, "Yes.")):
         for field in (

@@ -98,6 +98,7 @@ def test_capabilities_follow_the_template(models, require):
     llm.close()
 
 
+@pytest.mark.slow
 def test_a_model_can_be_looked_at_without_being_opened(lazy):
     running, client = lazy
     running.server.registry.models["seen"].adapters["tuned"] = "/nowhere"
@@ -227,6 +228,7 @@ def fetching(lazy, models):
     return running, made, go_on, ended
 
 
+@pytest.mark.slow
 def test_a_model_is_fetched_where_the_server_allows_it_and_offered_from_then_on(fetching):
     _, made, go_on, _ = fetching
     seen = []

@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from tests.llm.scripted import is_idle, scripted
+from tests.matrices import slow_but
 from tests.serving.test_anthropic_tools import Script, written
 
 SCHEMA = {"type": "object", "properties": {"path": {"type": "string"}, "n": {"type": "integer"}, "deep": {"type": "object"}}}
@@ -141,7 +142,7 @@ class Ollama:
             self.history.append({"role": "tool", "tool_name": call.function.name, "content": result})
 
 
-@pytest.mark.parametrize("dialect", [Chat, Responses, Messages, Ollama])
+@pytest.mark.parametrize("dialect", slow_but([Chat], [Chat, Responses, Messages, Ollama]))
 def test_twelve_turns_of_tools_are_one_thread(keeper, hybrid, dialect):
     agent, script = dialect(keeper.url), Script(hybrid.tokenizer)
     with scripted(hybrid, script):

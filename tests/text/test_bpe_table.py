@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from samovar.text.gguf_vocabulary import LLAMA_3, QWEN_2
 from samovar.text.tokenizer import Tokenizer
 from samovar.text.unicode_classes import character_classes, compose
 from samovar.text.vocabulary import PieceKind
+from tests.matrices import slow_but
 from tests.text.random_text import random_texts
 from tests.text.witnesses import declarations, first_difference, qwen3, qwen3_as_gguf, qwen3_json
 
@@ -38,6 +40,7 @@ TRICKY = [
 ]  # fmt: skip
 
 
+@cache
 def encoders(words: str) -> tuple[TableEncoder, tokenizers.Tokenizer]:
     """Qwen3's pieces and merges under one of the rules for words: ours, and the witness."""
     gguf = qwen3_as_gguf()
@@ -62,6 +65,7 @@ def members(pattern: str) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pattern", "bit"), [(r"\p{L}", classes.LETTER), (r"\p{N}", classes.NUMBER), (r"\s", classes.SPACE)])
 def test_every_code_point_is_of_the_class_that_the_witness_gives_it(pattern, bit):
     assert set(np.flatnonzero(character_classes() & bit)) ^ members(pattern) == set()
@@ -84,7 +88,7 @@ def test_every_code_point_is_composed_as_the_witness_composes_it(form):
     assert [t for t in texts if compose(t) != nfc.normalize_str(t)] == []
 
 
-@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("words", slow_but(["qwen2"], WORDS))
 def test_ids_equal_the_witness_on_random_texts_of_every_rule_for_words(words):
     ours, theirs = encoders(words)
     texts = TRICKY + random_texts(5_000, seed=len(words))
@@ -112,34 +116,25 @@ def test_ids_equal_the_witness_with_every_code_point_in_several_places(words):
 @pytest.mark.parametrize("text", ["a", " ", "\n", "1", "ab", "aaaaab", "Ā", "!", "é ", "\U0001f468"])
 def test_a_long_row_of_one_kind_gives_the_ids_of_the_witness(text):
     for words in ("gpt-2", "qwen2"):
-        ours, theirs = encoders_of(words)
+        ours, theirs = encoders(words)
         assert ours.encode(text * 3000) == theirs.encode(text * 3000).ids
 
 
 def test_a_million_equal_letters_are_encoded_at_once():
-    ours, _ = encoders_of("qwen2")
+    ours, _ = encoders("qwen2")
     ids = ours.encode("a" * 1_000_000)
     assert b"".join(map(ours.piece_bytes, ids)) == b"a" * 1_000_000
 
 
-_MADE: dict[str, tuple[TableEncoder, tokenizers.Tokenizer]] = {}
-
-
-def encoders_of(words: str) -> tuple[TableEncoder, tokenizers.Tokenizer]:
-    if words not in _MADE:
-        _MADE[words] = encoders(words)
-    return _MADE[words]
-
-
 def test_every_piece_has_the_bytes_of_the_other_encoder():
-    ours, theirs = encoders_of("qwen2")
+    ours, theirs = encoders("qwen2")
     other = PackageEncoder(theirs, PieceKind.BYTE_LEVEL)
     assert [i for i in range(151_643) if ours.piece_bytes(i) != other.piece_bytes(i)] == []
     assert ours.piece_bytes(151_643) == b""
 
 
 def test_a_damaged_table_is_refused_or_gives_wrong_ids_and_never_more():
-    ours, _ = encoders_of("llama-bpe")
+    ours, _ = encoders("llama-bpe")
     sound, draw = ours.table.copy(), np.random.default_rng(5)
     text = "Every damaged table 123 is tried, été comprise.\n" * 3
     for size in (0, 1, 31, 32, 4096, len(sound) - 16, len(sound) - 1):
@@ -166,6 +161,7 @@ def same(a: Tokenizer, b: Tokenizer) -> bool:
     return known(a) == known(b) and [a.encode(t) for t in texts] == [b.encode(t) for t in texts]
 
 
+@pytest.mark.slow
 def test_a_tokenizer_from_the_cache_is_the_one_that_was_put_there(tmp_path):
     cache = CacheStore(tmp_path)
     config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_token": None}
@@ -201,6 +197,7 @@ def test_the_package_tokenizers_is_not_imported_with_a_table_in_the_cache(tmp_pa
     subprocess.run([sys.executable, "-c", code, str(qwen3_json()), str(tmp_path)], check=True)
 
 
+@pytest.mark.slow
 def test_without_native_code_the_package_encodes(monkeypatch):
     monkeypatch.setattr("samovar.text.gguf_vocabulary.native_missing_reason", lambda: "no compiler")
     slow = Tokenizer.from_gguf(qwen3_as_gguf())

@@ -188,6 +188,7 @@ def hostile_outcomes() -> dict[str, list]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("name", hostile_grammars.CASES)
 def test_a_hostile_grammar_is_refused_or_followed_within_bounds(name):

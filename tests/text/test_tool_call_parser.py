@@ -311,6 +311,7 @@ def cut_texts(draw):
     return text, [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(cut_texts(), st.booleans(), st.sampled_from([{}, {"finds_bare": False}, {"max_calls": 1}]))
 @example(("<function=f{<function=f>", ["<function=f{<function=f>"]), False, {})

@@ -76,6 +76,7 @@ def takes(spec, text, has_tokens=True):
     return matcher.is_accepting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["hermes", "coder"])
 @pytest.mark.parametrize("has_tokens", [True, False])
 def test_random_answers_are_calls_that_match_their_schemas(style, has_tokens):

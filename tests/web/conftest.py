@@ -26,10 +26,11 @@ FLAGS = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of these take a browser, and seconds."""
+    """All of these take a browser, and seconds; what they wait for is soon there on a machine that does nothing else."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.fixture(scope="package")

@@ -39,8 +39,12 @@ _COMBINING_SINCE_9: Final = (
 )
 
 
+@cache
 def character_classes() -> NDArray[np.uint8]:
-    """Bits of LETTER, NUMBER, SPACE and DIGIT for each code point [0x110000]. Takes some ten milliseconds."""
+    """Bits of LETTER, NUMBER, SPACE and DIGIT for each code point [0x110000], which nobody may write to.
+
+    Takes some ten milliseconds the first time.
+    """
     classes = np.zeros(0x110000, np.uint8)
     bits = np.zeros(128, np.uint8)
     bits[[ord("L"), ord("N"), ord("Z")]] = LETTER, NUMBER | DIGIT, SPACE
@@ -51,6 +55,7 @@ def character_classes() -> NDArray[np.uint8]:
     for spelled, bit in ((_LETTERS_SINCE_14, LETTER), (_NUMBERS_SINCE_14, NUMBER | DIGIT), (_DIGITS_SINCE_16, DIGIT)):
         for first, last in _ranges(spelled):
             classes[first : last + 1] = bit
+    classes.flags.writeable = False
     return classes
 
 
