@@ -282,7 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n0\r\n\r\n")
             else:
                 self.wfile.write(data if cut is None else data[:cut])
-        if cut is not None:
+        if cut is not None and cut < len(data):  # else the client rightly counts on the connection for what it asks next
             self.close_connection = True
 
     def _json(self, value: object) -> None:
