@@ -135,8 +135,8 @@ def _marked_by_look(checkpoint: GgufCheckpoint, tokenizer: Tokenizer) -> tuple[s
         return ()
     shown = ", ".join(marked[:3]) + (f" and {len(marked) - 3} more" if len(marked) > 3 else "")
     return (
-        f"special in the folder, as in the GGUF file: {shown}; converters to GGUF flag all that looks like markup, and the file "
-        "does not tell which of these the release's own tokenizer.json shows in answers",
+        f"special in the folder, as in the GGUF file: {shown}; converters to GGUF flag all that looks like markup, and the "
+        "file does not tell which of these the release's own tokenizer.json shows in answers",
     )
 
 

@@ -16,7 +16,7 @@ _END_OF_TEXT: Final = 151_643
 _AGAIN: Final = "convert the model again with the release's own tokenizer files"
 _CONVERTED: Final = (
     "converters to GGUF flag all that looks like <|markup|>, so a folder that is made from GGUF has it special too: programs "
-    "that leave out special tokens do not show these in answers; the release's own tokenizer files do"
+    "that leave out special tokens do not show these in answers; with the release's own tokenizer files they do"
 )
 
 
@@ -75,7 +75,7 @@ def _flags(subject: Subject, raw: RawVocabulary, table: TokenTable) -> Finding:
 
 
 def _marked_by_look(raw: RawVocabulary, table: TokenTable) -> frozenset[int]:
-    """The ids that are special for their look alone: any in a GGUF file; all or none in a folder, which was made from one."""
+    """The ids that are special for their look alone: any in a GGUF file; in a folder all or none, as in one made from GGUF."""
     alike = frozenset(i for i, text in table.control.items() if i not in table.special and looks_like_markup(text))
     marked = frozenset(i for i in alike if raw.role(i) is Role.SPECIAL)
     return marked if raw.marks_by_name or marked == alike else frozenset()
@@ -106,7 +106,7 @@ def _stops(subject: Subject, raw: RawVocabulary, table: TokenTable, release: Rel
     if not subject.is_gguf:  # one that was made from GGUF has all ids whose names are known to end texts
         is_right = set(expected) <= set(found) and all(raw.pieces.get(i) in END_NAMES for i in others)
     if is_right:
-        more = f"; and {', '.join(_name(raw, i) for i in others)}, which ends texts too" if others else ""
+        more = f"; also {', '.join(_name(raw, i) for i in others)}, known to end texts" if others else ""
         return passed(SECTION, STOP_IDS, wanted + more)
     if STOP_IDS in release.unverified:
         return unknown(SECTION, STOP_IDS, shown, expected=wanted, advice="not known for certain for this release")

@@ -21,7 +21,9 @@ def head_distance(subject: Subject) -> float | None:
     None where one of the two is not there, cannot be read as blocks, or holds what is no number.
     """
     head, embedding = (next((subject.tensors[n] for n in names if n in subject.tensors), None) for names in (HEADS, EMBEDDINGS))
-    if not isinstance(head, StoredTensor) or not isinstance(embedding, StoredTensor) or head.shape != embedding.shape:
+    if not isinstance(head, StoredTensor) or not isinstance(embedding, StoredTensor):
+        return None
+    if head.shape != embedding.shape or len(head.shape) != 2:  # the line on tensors says so
         return None
     index = np.linspace(0, head.shape[0] - 1, min(_N_ROWS, head.shape[0])).astype(np.int64)
     try:
