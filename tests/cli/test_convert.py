@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import gguf
 import pytest
 
 from tests.cli.fakes import samovar
-from tests.models.tiny_checkpoints import VARIANTS, random_model, write_folder
+from tests.models.tiny_checkpoints import CHAT_TEMPLATE, CONTROL_TOKENS, VARIANTS, VOCAB_SIZE, random_model, write_folder
+from tests.models.tiny_gguf import add_tokenizer, write_gguf
 
 
 def test_what_other_programs_ignore_is_told_on_stderr(tmp_path: Path) -> None:
@@ -13,6 +15,30 @@ def test_what_other_programs_ignore_is_told_on_stderr(tmp_path: Path) -> None:
     ended = samovar("convert", str(folder), str(tmp_path / "m.gguf"))
     assert (ended.code, ended.out) == (0, f"{tmp_path / 'm.gguf'}\n")
     assert "warning: llama.cpp and programs built on it ignore llama.attention.sliding_window" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("template", "end_kind", "is_told"),
+    [
+        ("{{ messages }}", gguf.TokenType.CONTROL, True),
+        (CHAT_TEMPLATE, gguf.TokenType.CONTROL, False),  # what a template has is markup
+        ("{{ messages }}", gguf.TokenType.USER_DEFINED, False),  # a writer that tells one such token apart, tells all
+    ],
+)
+def test_tokens_that_a_gguf_file_cannot_tell_from_text_are_named(
+    template: str, end_kind: gguf.TokenType, is_told: bool, tmp_path: Path
+) -> None:
+    def describe(writer: gguf.GGUFWriter) -> None:
+        add_tokenizer(writer)
+        writer.add_chat_template(template)
+        kinds = [gguf.TokenType.CONTROL if i < len(CONTROL_TOKENS) else gguf.TokenType.NORMAL for i in range(VOCAB_SIZE)]
+        writer.add_token_types([end_kind, *kinds[1:]])
+
+    path = write_gguf(random_model(VARIANTS["qwen3-untied"]), tmp_path / "m.gguf", "F32", describe=describe)
+    ended = samovar("convert", str(path), str(tmp_path / "folder"))
+    assert ended.code == 0
+    assert ("special in the folder, as in the GGUF file: <|im_start|>;" in ended.err) is is_told
+    assert ended.err.count("\n") == int(is_told)
 
 
 def test_a_folder_is_not_replaced_with_force_either(tiny_model: Path, tmp_path: Path) -> None:

@@ -240,6 +240,18 @@ def test_the_real_files_pass_every_line(fixture: str, request: pytest.FixtureReq
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fixture", "name"), [("smollm2", "SmolLM2-135M-Instruct"), ("qwen_coder", "Qwen2.5-Coder-0.5B-Instruct")]
+)
+def test_a_folder_that_a_real_file_was_converted_to_has_no_fault(
+    fixture: str, name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    assert samovar("convert", str(request.getfixturevalue(fixture)), str(tmp_path / name)).code == 0
+    code, found = report(str(tmp_path / name))
+    assert (code, lines(found, "fail")) == (0, set())
+
+
+@pytest.mark.slow
 def test_the_larger_real_file_passes_with_a_word_on_the_fault_of_its_template() -> None:
     path = STORE / "models" / CATALOGUE["qwen2.5-coder:1.5b"].file_name
     if not path.exists():

@@ -87,6 +87,12 @@ def flag_fim(source):
     next(t for t in source["added_tokens"] if t["content"] == "<|fim_pad|>")["special"] = True
 
 
+def flag_by_look(source):
+    """As converters to GGUF do, and folders that are made from GGUF have it."""
+    for token in source["added_tokens"]:
+        token["special"] = token["special"] or token["content"].startswith("<|")
+
+
 def group_digits(source):
     pattern = source["pre_tokenizer"]["pretokenizers"][0]["pattern"]
     pattern["Regex"] = pattern["Regex"].replace(r"|\p{N}|", r"|\p{N}{1,3}|")
@@ -99,11 +105,23 @@ def group_digits(source):
         (lose_nfc, {"tokenizer: normaliser", "tokenizer: hard texts"}),
         (flag_think, {"tokens: special flags"}),
         (flag_fim, {"tokens: special flags"}),
+        (flag_by_look, set()),
         (group_digits, {"tokenizer: rule for words"}),  # no merge of the vocabulary joins digits, so ids stay
     ],
 )
 def test_an_edited_tokenizer_json_is_caught_by_the_right_lines(tmp_path, change, expected):
     assert lines(report_on(changed_tokenizer(tmp_path, change)), Status.FAIL) == expected
+
+
+@pytest.mark.slow
+def test_a_folder_whose_tokens_are_special_as_in_gguf_passes_with_a_word_on_them(tmp_path):
+    made = changed_tokenizer(tmp_path, flag_by_look)
+    fim = {"151659": {"content": "<|fim_prefix|>", "special": True}}  # as transformers saves it again
+    made = replace(made, tokenizer_config={**made.tokenizer_config, "added_tokens_decoder": fim})
+    (flags,) = [f for f in report_on(made).findings if f.what == "special flags"]
+    assert flags.status is Status.PASS
+    assert "6 that are special as in GGUF files: <|fim_prefix|>" in flags.found
+    assert "made from GGUF" in flags.advice
 
 
 @pytest.mark.slow

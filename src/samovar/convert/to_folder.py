@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from samovar.convert.card import CARD, card_of
 from samovar.convert.delta_net import other_rates
@@ -34,6 +34,8 @@ from samovar.models.loader import read_config
 from samovar.models.outputs import VOCABULARY
 from samovar.models.tensor_check import check_tensors
 from samovar.tensors.dtypes import F32, TensorType
+from samovar.text.control_tokens import looks_like_markup
+from samovar.text.gguf_vocabulary import TokenKind
 from samovar.text.tokenizer import Tokenizer
 from samovar.text.tokenizer_export import tokenizer_files
 
@@ -63,7 +65,8 @@ def write_folder(
     if scoring.score_ids is not None:
         config = replace(config, outputs=VOCABULARY)  # the classifier repeats two rows of the head
     plans, main = folder_tensors(checkpoint, config)
-    files = _texts(checkpoint, config, main, scoring)
+    tokenizer = Tokenizer.from_gguf(checkpoint.metadata, origin=str(checkpoint.path))
+    files = _texts(checkpoint, config, tokenizer, main, scoring)
     total = sum(plan.size_bytes for plan in plans)
     part = _part_of(target)
     try:
@@ -83,7 +86,7 @@ def write_folder(
             part.rename(target)
     except OSError as error:
         raise StoreError(f"{error.filename or part}: cannot be written: {disk_reason(error, target.parent)}") from None
-    lines = _rounded_scale(checkpoint, config)
+    lines = _rounded_scale(checkpoint, config) + _marked_by_look(checkpoint, tokenizer)
     lines += left_out(sum(is_predicting_layer(name, config) for name in checkpoint.tensors))
     lines += other_rates(tensor.stored() for name, tensor in checkpoint.tensors.items() if name.endswith(".ssm_a"))
     if config.outputs.keeps_head:
@@ -91,9 +94,10 @@ def write_folder(
     return lines
 
 
-def _texts(checkpoint: GgufCheckpoint, config: DecoderConfig, main: TensorType, scoring: TextScoring) -> dict[str, str]:
+def _texts(
+    checkpoint: GgufCheckpoint, config: DecoderConfig, tokenizer: Tokenizer, main: TensorType, scoring: TextScoring
+) -> dict[str, str]:
     """The texts of all files beside the tensors, by their paths in the folder."""
-    tokenizer = Tokenizer.from_gguf(checkpoint.metadata, origin=str(checkpoint.path))
     files = {
         CONFIG: _json(folder_config(checkpoint, config, tokenizer, main, scoring)),
         "generation_config.json": _json(generation_config(checkpoint, tokenizer)),
@@ -115,6 +119,24 @@ def _rounded_scale(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[s
     return (
         f"embeddings are multiplied by {before:.6g} with these weights, and by {after:.6g} with the folder's: transformers "
         "rounds the factor to the type of the weights",
+    )
+
+
+def _marked_by_look(checkpoint: GgufCheckpoint, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """A line where tokens are special of which the file does not tell whether the release has them so. Those that end or begin
+    texts, and those of the template, are markup in any case; a file with others of that look as text does tell."""
+    kinds = cast(list[int], checkpoint.metadata["tokenizer.ggml.token_type"])  # the tokenizer has checked it
+    alike = {text: i for text, i in tokenizer.control_tokens.items() if looks_like_markup(text)}
+    if any(kinds[i] != TokenKind.CONTROL for i in alike.values()):
+        return ()
+    used = (*tokenizer.special_tokens.values(), str(checkpoint.metadata.get("tokenizer.chat_template", "")))
+    marked = [text for text, i in alike.items() if i not in tokenizer.eos_ids and not any(text in known for known in used)]
+    if not marked:
+        return ()
+    shown = ", ".join(marked[:3]) + (f" and {len(marked) - 3} more" if len(marked) > 3 else "")
+    return (
+        f"special in the folder, as in the GGUF file: {shown}; converters to GGUF flag all that looks like markup, and the "
+        "file does not tell which of these the release's own tokenizer.json shows in answers",
     )
 
 

@@ -11,16 +11,15 @@ from samovar.doctor.quantisation_names import (
     PUBLISHED_SETTINGS,
     QUANTISATIONS,
     Quantisation,
-    quantisation_in,
+    named_quantisation,
     stated_quantisation,
 )
 from samovar.doctor.releases import Release
 from samovar.doctor.subject import Listed, Subject
+from samovar.doctor.tied_head import EMBEDDINGS, HEADS, MOST_APART, head_distance
 from samovar.models.gguf_config import folder_shape, gguf_tensor_name
 
 SECTION: Final = "weights"
-_HEAD: Final = ("output.weight", "lm_head.weight")
-_EMBEDDING: Final = ("token_embd.weight", "model.embed_tokens.weight")
 _FLOATS: Final = frozenset({"F32", "F16", "BF16"})
 _AGAIN: Final = "quantise the model again, or get the file from its publisher"
 _OPTIONAL: Final = frozenset({"rope_freqs.weight", "cls.output.weight", "cls.weight"})
@@ -31,14 +30,14 @@ _LEFT_OUT: Final = "mtp."  # heads of Qwen3-Next that predict several tokens
 
 
 def check_layout(subject: Subject, release: Release) -> list[Finding]:
-    """The lines on tensors, output head, types of the file, routers and norms. Values are not read."""
+    """The lines on tensors, output head, types of the file, routers and norms. Values are read of heads alone."""
     listed = subject.listed
     if not listed:
         return [unknown(SECTION, "tensors", "none could be listed; see the lines on the file")]
     lines = [_tensors(subject), _head(subject, release), _types(subject)]
     if subject.quantisation:
         lines.append(_settings(subject))
-        heads = [n for n in _HEAD if n in listed]
+        heads = [n for n in HEADS if n in listed]
         lines.append(_floats(listed, "head in floats", heads, "each token would be chosen less exactly"))
     routers = [n for n in listed if n.endswith(("ffn_gate_inp.weight", "mlp.gate.weight"))]
     if routers or release.figures.get("num_experts"):
@@ -57,7 +56,7 @@ def _tensors(subject: Subject) -> Finding:
     found = {_plain(name): folder_shape(name, shape) for name, shape in listed.items()}
     missing = [n for n in expected if n not in found]
     shaped = [n for n in expected if n in found and found[n] != expected[n]]
-    allowed = {*_OPTIONAL, *_HEAD, *expected}
+    allowed = {*_OPTIONAL, *HEADS, *expected}
     others = [n for n in found if n not in allowed]
     if not missing and not shaped and not others:
         return passed(SECTION, what, f"all {len(found):,}, in the shapes of the config")
@@ -181,14 +180,27 @@ def _feed_forward(prefix: str, before: tuple[int, ...], width: int, d_ffn: int) 
 
 def _head(subject: Subject, release: Release) -> Finding:
     what = "output head"
-    head = next((subject.listed[name] for name in _HEAD if name in subject.listed), None)
+    head = next((subject.listed[name] for name in HEADS if name in subject.listed), None)
     is_tied = bool(release.figures["tie_word_embeddings"])
+    if head is not None and is_tied:
+        distance = None if "tie_word_embeddings" in release.unverified else head_distance(subject)
+        return _copied_head(distance, f"stored apart as {head.type}")
     if head is not None:
-        return passed(SECTION, what, f"stored apart as {head.type}, as copies of tied heads may be" if is_tied else head.type)
+        return passed(SECTION, what, head.type)
     if is_tied or release.kind in ("embedding", "reranker"):
         return passed(SECTION, what, "that of the embedding" if is_tied else "none, and none is needed")
     advice = f"the embedding would stand in for it, and answers be nonsense: {_AGAIN}"
     return failed(SECTION, what, "missing", "a head of its own", advice)
+
+
+def _copied_head(distance: float | None, found: str) -> Finding:
+    """A head that is stored beside the embedding that it is tied to; `distance` is None where that is not known."""
+    if distance is None:
+        return passed(SECTION, "output head", f"{found}, as copies of tied heads may be")
+    if distance <= MOST_APART:
+        return passed(SECTION, "output head", f"{found}, a copy of the embedding ({distance:.1%} apart)")
+    found = f"{found}, and no copy of the embedding ({distance:.0%} apart)"
+    return failed(SECTION, "output head", found, "a copy: the release's head is tied", "these are not the release's weights")
 
 
 def _floats(listed: Mapping[str, Listed], what: str, names: list[str], harm: str) -> Finding:
@@ -204,7 +216,7 @@ def _types(subject: Subject) -> Finding:
     """What the quantisation is called, against the types of the matrices."""
     what = "quantisation"
     stated, where = stated_quantisation(subject)
-    named = quantisation_in([name for _, name in subject.names])
+    named = named_quantisation(subject, is_stated=bool(stated))
     matrices = {n: t for n, t in subject.listed.items() if len(t.shape) > 1 and t.type not in ("I32", "I64")}
     shares = _shares(matrices)
     mix = ", ".join(f"{kind} {share:.0%}" for kind, share in list(shares.items())[:4])
@@ -247,7 +259,7 @@ def _shares(matrices: Mapping[str, Listed]) -> dict[str, float]:
     """How much of the layers' values each type holds, from 0 to 1; the largest first."""
     counts: Counter[str] = Counter()
     for name, entry in matrices.items():
-        if name not in _HEAD + _EMBEDDING:
+        if name not in HEADS + EMBEDDINGS:
             counts[entry.type] += math.prod(entry.shape)
     total = counts.total() or 1
     return {kind: count / total for kind, count in counts.most_common()}

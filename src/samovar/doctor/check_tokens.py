@@ -8,10 +8,16 @@ from samovar.doctor.raw_vocabulary import RawVocabulary, Role
 from samovar.doctor.releases import STOP_IDS, Release
 from samovar.doctor.subject import Subject
 from samovar.doctor.token_tables import TOKEN_TABLES, TokenTable
+from samovar.text.control_tokens import looks_like_markup
+from samovar.text.gguf_vocabulary import END_NAMES
 
 SECTION: Final = "tokens"
 _END_OF_TEXT: Final = 151_643
 _AGAIN: Final = "convert the model again with the release's own tokenizer files"
+_CONVERTED: Final = (
+    "converters to GGUF flag all that looks like <|markup|>, so a folder that is made from GGUF has it special too: programs "
+    "that leave out special tokens do not show these in answers; with the release's own tokenizer files they do"
+)
 
 
 def check_tokens(subject: Subject, opened: OpenTokenizer, release: Release) -> list[Finding]:
@@ -46,18 +52,21 @@ def _texts(raw: RawVocabulary, table: TokenTable) -> Finding:
 
 def _flags(subject: Subject, raw: RawVocabulary, table: TokenTable) -> Finding:
     """What is markup is special; what answers are made of (<think>, <tool_call>) is matched as a whole, and shown."""
-    what = "special flags"
+    what, marked = "special flags", _marked_by_look(raw, table)
     wrong = []
     for i, text in table.control.items():
         expected = Role.SPECIAL if i in table.special else Role.TEXTUAL
         role = raw.role(i)
-        looks_special = raw.marks_by_name and text.startswith("<|") and role is Role.SPECIAL
         is_there = raw.pieces.get(i) == text  # else the line on control tokens speaks of it
-        if is_there and role is not expected and not looks_special:
+        if is_there and role is not expected and i not in marked:
             wrong.append(f"{_name(raw, i)}: {role.value}, expected {expected.value}")
-    wrong += _other_flags(subject, table)
+    wrong += _other_flags(subject, table, marked)
     if not any(raw.pieces.get(i) == text for i, text in table.control.items()):
         return unknown(SECTION, what, "none of the tokens is there")
+    if not wrong and marked and not subject.is_gguf:
+        texts = ", ".join(table.control[i] for i in sorted(marked))
+        found = f"as published, but for {len(marked)} that are special as in GGUF files: {texts}"
+        return passed(SECTION, what, found, advice=_CONVERTED)
     if not wrong:
         return passed(SECTION, what, "as published")
     advice = "tags that are special vanish from answers, and ordinary ones are cut into pieces: " + _AGAIN
@@ -65,8 +74,15 @@ def _flags(subject: Subject, raw: RawVocabulary, table: TokenTable) -> Finding:
     return failed(SECTION, what, f"{len(wrong)} tokens are flagged in another way", "the release's flags", advice, shown)
 
 
-def _other_flags(subject: Subject, table: TokenTable) -> list[str]:
-    """What tokenizer_config.json, which some libraries go by, flags in another way."""
+def _marked_by_look(raw: RawVocabulary, table: TokenTable) -> frozenset[int]:
+    """The ids that are special for their look alone: any in a GGUF file; in a folder all or none, as in one made from GGUF."""
+    alike = frozenset(i for i, text in table.control.items() if i not in table.special and looks_like_markup(text))
+    marked = frozenset(i for i in alike if raw.role(i) is Role.SPECIAL)
+    return marked if raw.marks_by_name or marked == alike else frozenset()
+
+
+def _other_flags(subject: Subject, table: TokenTable, marked: frozenset[int]) -> list[str]:
+    """What tokenizer_config.json, which some libraries go by, flags in another way; those of `marked` may be special."""
     listed = subject.tokenizer_config.get("added_tokens_decoder")
     where = "in tokenizer_config.json"
     return [
@@ -75,6 +91,7 @@ def _other_flags(subject: Subject, table: TokenTable) -> list[str]:
         if isinstance(entry, dict)
         and (text := table.control.get(int(key) if key.isdecimal() and len(key) < 10 else -1))
         and (found := entry.get("special")) is not (int(key) in table.special)
+        and not (found is True and int(key) in marked)
     ]
 
 
@@ -85,10 +102,13 @@ def _stops(subject: Subject, raw: RawVocabulary, table: TokenTable, release: Rel
     shown = ", ".join(_name(raw, i) for i in found) or "none stated"
     # GGUF names one id; engines find the others by their names, if they are special.
     is_right = found == expected[:1] and all(raw.role(i) is Role.SPECIAL for i in expected[1:])
-    if not subject.is_gguf:
-        is_right = set(found) == set(expected)
+    others = [i for i in found if i not in expected]
+    if not subject.is_gguf:  # one that was made from GGUF has all ids whose names are known to end texts
+        may_be_more = STOP_IDS not in release.unverified and all(raw.pieces.get(i) in END_NAMES for i in others)
+        is_right = set(expected) <= set(found) and (may_be_more or not others)
     if is_right:
-        return passed(SECTION, STOP_IDS, wanted)
+        more = f"; also {', '.join(_name(raw, i) for i in others)}, known to end texts" if others else ""
+        return passed(SECTION, STOP_IDS, wanted + more)
     if STOP_IDS in release.unverified:
         return unknown(SECTION, STOP_IDS, shown, expected=wanted, advice="not known for certain for this release")
     if not subject.is_gguf and not subject.generation_config and set(found) <= set(expected) and found:

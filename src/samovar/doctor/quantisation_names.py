@@ -5,7 +5,7 @@ of 256 cannot take a K type, and get the next one of blocks of 32.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,7 +79,9 @@ PUBLISHED_SETTINGS: Final[Mapping[str, Mapping[str, object]]] = {
     "awq": {"bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"},
     "gptq": {"group_size": 128, "sym": True, "desc_act": False},
 }
-_METHODS: Final = (("fp8", "fp8"), ("awq", "awq"), ("gptq", "gptq"))
+_METHODS: Final = ("fp8", "awq", "gptq")  # of folders
+_FLOATS: Final = ("BF16", "F16", "F32")
+_OF_ORIGIN: Final = frozenset({"general.name", "general.basename", "_name_or_path"})
 
 
 def stated_quantisation(subject: Subject) -> tuple[str, str]:
@@ -92,17 +94,20 @@ def stated_quantisation(subject: Subject) -> tuple[str, str]:
     return _FILE_TYPES.get(number, "") if isinstance(number, int) else "", "general.file_type"
 
 
-def quantisation_in(names: Iterable[str]) -> str:
+def named_quantisation(subject: Subject, *, is_stated: bool) -> str:
     """What the names of a model say that it is called; empty where they say nothing.
 
-    The name of a file counts before that of the model in it, which tells what it was made from.
+    Each format has words of its own: `awq` says nothing of a GGUF file, nor `Q4_K_M` of a folder. Where the file itself states
+    its quantisation, the names inside it do not count: quantising and converting copy them, so they tell what it was made from.
     """
-    for name in reversed([*names]):
+    for where, name in reversed(subject.names):
+        if is_stated and where in _OF_ORIGIN:
+            continue
         words = re.sub(r"\.gguf$", "", name.lower())
-        methods = [method for word, method in _METHODS if re.search(rf"(^|[^a-z]){word}([^a-z]|$)", words)]
-        for known in sorted(QUANTISATIONS, key=len, reverse=True):
+        for known in sorted(QUANTISATIONS, key=len, reverse=True) if subject.is_gguf else _FLOATS:
             if re.search(rf"(^|[^a-z0-9]){known.lower()}($|[^a-z0-9])", words):
                 return known
-        if methods:
-            return methods[0]
+        for method in () if subject.is_gguf else _METHODS:
+            if re.search(rf"(^|[^a-z]){method}([^a-z]|$)", words):
+                return method
     return ""

@@ -17,6 +17,7 @@ _SPACES: Final = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
 _JOINERS: Final = "\u200c\u200d"
+_MARKUP: Final = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,11 @@ class ControlToken:
     takes_right_space: bool = False
     is_whole_word: bool = False
     is_normalized: bool = False
+
+
+def looks_like_markup(text: str) -> bool:
+    """Whether llama.cpp's converter writes a token of this text as control, special or not: a GGUF file does not tell then."""
+    return _MARKUP.fullmatch(text) is not None
 
 
 def token_pattern(texts: Iterable[str]) -> re.Pattern[str]:

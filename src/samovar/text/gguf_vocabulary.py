@@ -45,7 +45,7 @@ _BY_PACKAGE: Final = {"tekken": TEKKEN, "gpt-4o": GPT_4O}  # words that the pack
 _LOOKED_UP: Final = frozenset({"llama-bpe", "tekken"})  # whose words are tokens wherever they can be, as in tiktoken
 
 # Tokens that end an answer, by their names in published vocabularies; a file names only one or two of them by id.
-_END_NAMES: Final = frozenset({
+END_NAMES: Final = frozenset({
     "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "</s>", "<｜end▁of▁sentence｜>",
     "<end_of_turn>", "<|end|>",
 })  # fmt: skip
@@ -265,7 +265,7 @@ def _kinds(metadata: Mapping[str, object], tokens: list[str]) -> list[int]:
 
 def _end_ids(tokens: list[str], kinds: list[int], named: tuple[int | None, ...]) -> tuple[int, ...]:
     """The ids that end an answer: those the file names, then those with a name that is known for it."""
-    known = [i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=True)) if t in _END_NAMES and kind == TokenKind.CONTROL]
+    known = [i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=True)) if t in END_NAMES and kind == TokenKind.CONTROL]
     return tuple(dict.fromkeys([*(i for i in named if i is not None), *known]))
 
 
