@@ -56,8 +56,7 @@ def test_a_text_calibrates(tiny_model: Path, tmp_path: Path) -> None:
         (("--type", "q4_0", "--calibrate", "absent.txt"), "absent.txt: no such file"),
         (("--type", "q4_0", "--imatrix", "absent.dat"), "absent.dat: no such file"),
         (("--type", "q4_0", "--calibrate", "a", "--imatrix", "b"), "not allowed with"),
-        (("--type", "q4_0", "--calibrate-tokens", "0"), "expected 1 or more"),
-        (("--type", "q4_0", "--threads", "0"), "expected a whole number from 1"),
+        (("--type", "q4_0", "--calibrate-tokens", "0"), "expected 1 to"),
     ],
 )
 def test_wrong_options_are_refused_in_a_line(options: tuple[str, ...], words: str, tiny_model: Path, tmp_path: Path) -> None:
@@ -83,6 +82,21 @@ def test_types_are_taken_in_any_case_and_a_target_ends_in_gguf(tiny_model: Path,
     assert ended.code == 1
     assert "expected a file with a name that ends in .gguf" in ended.err
     assert not list(tmp_path.glob("small.bin*"))
+
+
+@pytest.mark.parametrize("option", [("--threads", "0"), ("--threads", "513"), ("--calibrate-tokens", "-5")])
+def test_numbers_out_of_range_are_wrong_usage(option: tuple[str, str], tiny_model: Path, tmp_path: Path) -> None:
+    ended = samovar("quantize", str(tiny_model), str(tmp_path / "small.gguf"), "--type", "q4_0", *option)
+    assert ended.code == 2
+    assert f"{option[0]} is {option[1]}; expected 1 to " in ended.err
+
+
+def test_a_text_that_is_too_short_to_calibrate_on_is_named_with_its_folder(tiny_model: Path, tmp_path: Path) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("tea")
+    ended = samovar("quantize", str(tiny_model), str(tmp_path / "a.gguf"), "--type", "q4_0", "--calibrate", str(text))
+    assert ended.code == 1
+    assert f"{text}: a text of " in ended.err
 
 
 def test_what_is_no_text_does_not_calibrate(tiny_model: Path, tmp_path: Path) -> None:

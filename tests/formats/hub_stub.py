@@ -56,6 +56,7 @@ class Misbehaviour:
     is_chunked: bool = False  # the size is not said
     corrupts: set[str] = field(default_factory=set)
     told_sizes: dict[str, int] = field(default_factory=dict)  # in the listing
+    sticks_to_sizes: bool = False  # says the same with the bytes
     sent: dict[str, bytes] = field(default_factory=dict)  # instead of the file
     lists_names_only: bool = False
     redirects_to: str | None = None
@@ -255,11 +256,11 @@ class _Handler(BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if self.headers.get("If-Range") not in (None, etag):
             asked = None
-        total = len(data)
+        total = wrong.told_sizes.get(path, len(data)) if wrong.sticks_to_sizes else len(data)
         if asked and not wrong.ignores_ranges:
-            start, end = int(asked[1]), min(total, int(asked[2]) + 1 if asked[2] else total)
-            if start >= total:
-                self._refuse(416)
+            start, end = int(asked[1]), min(len(data), int(asked[2]) + 1 if asked[2] else len(data))
+            if start >= len(data):
+                self._refuse(416, {"Content-Range": f"bytes */{len(data)}", **wrong.headers})
                 return
             data = data[start:end]
             self.send_response(206)

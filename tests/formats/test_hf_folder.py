@@ -128,6 +128,23 @@ def test_single_and_sharded_weights_side_by_side_are_refused(folder: Path) -> No
     assert "holds both model.safetensors and" in refusal(folder, FormatError)
 
 
+def test_a_shard_of_another_set_is_refused(folder: Path) -> None:
+    save_file({"x": torch.zeros(2)}, folder / "model-00003-of-00003.safetensors")
+    said = refusal(folder, FormatError)
+    assert "holds model-00003-of-00003.safetensors, which is no part of model.safetensors.index.json: remove the one" in said
+    (folder / INDEX).unlink()
+    save_file({"a": torch.ones(2, 3)}, folder / "model.safetensors")
+    assert "model-00001-of-00002.safetensors, which is no part of model.safetensors: remove" in refusal(folder, FormatError)
+
+
+@pytest.mark.parametrize(
+    "name", ["consolidated-00001-of-00002.safetensors", "consolidated.safetensors", "model.fp16-00001-of-00002.safetensors"]
+)
+def test_weights_of_the_same_model_in_another_form_do_not_matter(folder: Path, name: str) -> None:
+    save_file({"x": torch.zeros(2)}, folder / name)
+    assert sorted(read_hf_folder(folder).tensors) == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt", "last.ckpt"])
 def test_a_folder_of_pickles_is_refused_and_nothing_in_it_runs(tmp_path: Path, name: str) -> None:
     write_json(tmp_path / "config.json", {"model_type": "qwen3"})

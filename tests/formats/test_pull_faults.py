@@ -92,6 +92,20 @@ def test_a_hub_that_lies_about_a_size_is_not_believed(
     assert nothing_looks_whole(store)
 
 
+@pytest.mark.parametrize("name", ["qwen3:0.6b", f"ms:{REPO}"])
+def test_a_size_beyond_the_file_s_end_is_said_to_be_wrong_when_the_end_is_met(
+    hub: HubStub, options: PullOptions, store: Path, name: str
+) -> None:
+    size = len(hub.repos[REPO].files[FILE])
+    hub.wrong.told_sizes, hub.wrong.sticks_to_sizes = {FILE: size + 1_000}, True
+    with pytest.raises(DownloadError, match=f"{size + 1_000} bytes were promised, and the server has {size}; do not trust it"):
+        pull(name, store, silent, options=options)
+    hub.wrong.headers = {"Content-Range": "bytes */*"}  # it does not say where its end is
+    with pytest.raises(DownloadError, match=rf"there are no bytes from {size} on, though {size + 1_000} bytes were promised;"):
+        pull(name, store, silent, options=options)
+    assert nothing_looks_whole(store)
+
+
 def test_more_bytes_than_promised_are_refused_where_the_server_hides_the_size(
     hub: HubStub, options: PullOptions, store: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 from samovar.errors import DownloadError
 from samovar.formats.growing_file import GrowingFile
+from samovar.formats.http_fetch import Body
 from samovar.formats.remote import RemoteFile
 from samovar.formats.transfer import Transfer, TransferSettings
 from tests.formats.hub_stub import HubStub, hub_stub, sha256
@@ -204,3 +206,21 @@ def test_a_source_that_says_nothing_of_the_content_leaves_no_note(tmp_path: Path
 )
 def test_waits_double_and_follow_the_server_within_reason(n_failed: int, asked: float, expected: float) -> None:
     assert TransferSettings().wait_s(n_failed, asked) == expected
+
+
+def test_what_an_earlier_pull_left_of_a_longer_file_does_not_stay_behind_a_shorter_one(server: HubStub, tmp_path: Path) -> None:
+    part = tmp_path / "files" / "sub" / "x.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"?" * (len(DATA) + 1_000))
+    assert run(server, tmp_path) == DATA
+
+
+def test_bytes_that_somebody_adds_are_named_by_their_number_and_not_by_a_hash(server: HubStub, tmp_path: Path) -> None:
+    file = GrowingFile(remote(server), tmp_path / "files", tmp_path / "notes", len(DATA))
+    body = Body(start=0, total_bytes=len(DATA), validator=None, is_partial=False, chunks=iter([DATA]))
+    file.write(file.first_open, body, threading.Event())
+    with file.part.open("ab") as part:
+        part.write(b"more")
+    with pytest.raises(DownloadError, match="x: 30005 bytes came, and 30001 were promised; they were thrown away"):
+        file.check_and_finish(threading.Event())
+    assert not file.part.exists()

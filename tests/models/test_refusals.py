@@ -1,5 +1,6 @@
 """What a checkpoint asks for and we do not compute, or what does not fit its config, is refused by name."""
 
+import copy
 import json
 import re
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.llm import LLM
 from tests.models.conftest import TinyCheckpoints
-from tests.models.tiny_checkpoints import MAX_CONTEXT, write_folder
+from tests.models.tiny_checkpoints import MAX_CONTEXT, VOCAB_SIZE, write_folder
 
 Weights = dict[str, torch.Tensor]
 
@@ -23,8 +24,8 @@ def folder_of(tmp_path: Path, tiny_checkpoints: TinyCheckpoints) -> Callable[[st
     return lambda name: write_folder(tiny_checkpoints.get(name)[1], tmp_path / "spoilt")
 
 
-def change_config(folder: Path, **changes: object) -> None:
-    path = folder / "config.json"
+def change_config(folder: Path, file: str = "config.json", **changes: object) -> None:
+    path = folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -247,3 +248,50 @@ def test_experts_where_the_config_wants_a_dense_layer_are_named(folder_of: Calla
     folder = folder_of("qwen3-moe")
     change_config(folder, mlp_only_layers=[1])
     assert_refused(folder, FormatError, re.escape("model.layers.1.mlp.gate_proj.weight"), "missing")
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("ids", [VOCAB_SIZE, [1, 9999], -1, "1", [True]])
+def test_an_end_of_text_outside_of_the_vocabulary_is_refused(file: str, ids: object, folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("qwen3-untied")
+    change_config(folder, file, eos_token_id=ids)
+    shown = re.escape(repr(ids))
+    assert_refused(
+        folder, FormatError, f"{file}: eos_token_id is {shown}; expected an id from 0 to {VOCAB_SIZE - 1}, or a list"
+    )
+
+
+def test_ends_of_text_in_the_padding_of_a_vocabulary_are_accepted(tmp_path: Path, tiny_checkpoints: TinyCheckpoints) -> None:
+    model = copy.deepcopy(tiny_checkpoints.get("qwen3-untied")[1])
+    model.resize_token_embeddings(VOCAB_SIZE + 64)
+    folder = write_folder(model, tmp_path / "padded")
+    for file in ("config.json", "generation_config.json"):
+        change_config(folder, file, eos_token_id=[1, VOCAB_SIZE + 63], pad_token_id=9999)
+    assert LLM(folder, isa="numpy").config.vocab_size == VOCAB_SIZE + 64
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("qwen3-untied", ["LlamaForCausalLM"]),
+        ("qwen3-untied", ["Qwen3MoeForCausalLM"]),
+        ("qwen3-untied", ["SomebodysOwn", "Qwen2Model"]),
+        ("llama2", ["MistralForSequenceClassification"]),
+        ("gemma3", ["Qwen3ForCausalLM"]),
+    ],
+)
+def test_classes_of_another_architecture_than_the_model_type_are_refused(
+    name: str, names: list[str], folder_of: Callable[[str], Path]
+) -> None:
+    folder = folder_of(name)
+    change_config(folder, architectures=names)
+    assert_refused(folder, FormatError, "config.json: architectures has", names[-1], "model_type")
+
+
+@pytest.mark.parametrize(
+    "names", [None, [], "Qwen3", ["Qwen3Model"], ["Qwen3ForRanking"], ["SomebodysOwn"], ["LlamaForCausalLM", "Qwen3Model"]]
+)
+def test_classes_of_the_model_type_and_unknown_ones_are_accepted(names: object, folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("qwen3-untied")
+    change_config(folder, architectures=names)
+    LLM(folder, isa="numpy")

@@ -7,6 +7,7 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeAlias, cast, get_args
@@ -134,8 +135,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
 
 def read_model_arguments(args: argparse.Namespace) -> ModelArguments:
     """The options of `add_model_options`. Ends the program with code 2 where one is out of range."""
-    if args.threads is not None and not 1 <= args.threads <= MAX_THREADS:
-        args.parser.error(f"--threads is {args.threads}; expected 1 to {MAX_THREADS}")
+    check_ranges(args, {"threads": (1, MAX_THREADS)})
     if args.ctx_size is not None and args.ctx_size < 1:
         args.parser.error(f"--ctx-size is {args.ctx_size}; expected 1 or more")
     try:
@@ -154,6 +154,15 @@ def read_model_arguments(args: argparse.Namespace) -> ModelArguments:
         memory=args.memory,
         long_context=args.long_context,
     )
+
+
+def check_ranges(args: argparse.Namespace, ranges: Mapping[str, tuple[int, int]]) -> None:
+    """Hold options, by their names in `args`, against the lowest and the highest value of each. Ends the program with code 2
+    where one is out of range."""
+    for option, (low, high) in ranges.items():
+        value = getattr(args, option)
+        if value is not None and not low <= value <= high:
+            args.parser.error(f"--{option.replace('_', '-')} is {value}; expected {low} to {high}")
 
 
 def read_sampling_options(args: argparse.Namespace) -> Options:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from samovar import __version__
-from samovar.cli.arguments import MODEL_HELP, Subparsers, add_weights_option
+from samovar.cli.arguments import MODEL_HELP, Subparsers, add_weights_option, check_ranges
 from samovar.cli.bench_run import N_SHORT, Report, Settings, n_steps, run_bench, temporary_folder
 from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams
@@ -103,10 +103,7 @@ def _read_settings(args: argparse.Namespace, streams: Streams) -> Settings:
         args.parser.error("--quant and --layers belong to random weights; add --shape")
     ranges = {"rounds": (1, 1000), "prompt_tokens": (1, 1 << 20), "tokens": (2, 1 << 20), "threads": (1, MAX_THREADS)}
     ranges |= {"layers": (1, SHAPES[args.shape].n_layers)} if args.shape else {}
-    for option, (low, high) in ranges.items():
-        value = getattr(args, option)
-        if value is not None and not low <= value <= high:
-            args.parser.error(f"--{option.replace('_', '-')} is {value}; expected {low} to {high}")
+    check_ranges(args, ranges)
     if not all(1 <= n <= 1024 for n in args.streams):
         args.parser.error(f"--streams is {' '.join(map(str, args.streams))}; expected numbers from 1 to 1024")
     needed = max(args.prompt_tokens + 1, N_SHORT + args.tokens)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from samovar import __version__
-from samovar.cli.arguments import Subparsers, add_weights_option, option_message
+from samovar.cli.arguments import Subparsers, add_weights_option, check_ranges, option_message
 from samovar.cli.table import table
 from samovar.cli.terminal import Streams, one_line
 from samovar.errors import BadRequest
@@ -106,10 +106,7 @@ def _print(found: Sequence[Quality], settings: Settings, streams: Streams) -> No
 def _read_settings(args: argparse.Namespace, streams: Streams) -> Settings:
     """Ends the program with code 2 where options are out of range."""
     ranges = {"window": (2, 1 << 20), "skip": (1, args.window - 1), "tokens": (1, 1 << 30), "threads": (1, MAX_THREADS)}
-    for option, (low, high) in ranges.items():
-        value = getattr(args, option)
-        if value is not None and not low <= value <= high:
-            args.parser.error(f"--{option} is {value}; expected {low} to {high}")
+    check_ranges(args, ranges)
     if args.text is None:
         text, name = default_text(), _DEFAULT_TEXT
     elif args.text == "-":

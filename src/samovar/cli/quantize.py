@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from samovar.cli.arguments import Subparsers
+from samovar.cli.arguments import Subparsers, check_ranges
 from samovar.cli.progress import ProgressBar
 from samovar.cli.terminal import Streams, one_line
 from samovar.convert.calibrate import calibrate
@@ -19,7 +19,7 @@ from samovar.formats.hub import default_store, resolve
 from samovar.formats.mapped_file import unreadable
 from samovar.formats.part_file import is_begun
 from samovar.kernels import Ops
-from samovar.llm.setup import choose_ops
+from samovar.llm.setup import MAX_THREADS, choose_ops
 from samovar.tensors.dtypes import F32
 
 _EXAMPLES = """examples:
@@ -71,6 +71,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace, streams: Streams) -> int:
     """Write the file, and print what became of the tensors."""
+    check_ranges(args, {"threads": (1, MAX_THREADS), "calibrate_tokens": (1, 1 << 30)})
     if args.target.suffix != ".gguf":
         raise BadRequest(f"{args.target}: expected a file with a name that ends in .gguf", param="target")
     source = resolve(args.source, default_store())
@@ -100,15 +101,13 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
 
 
 def _importance(args: argparse.Namespace, source: Path, ops: Ops, streams: Streams) -> Importance | None:
-    if args.calibrate_tokens < 1:
-        raise BadRequest(f"--calibrate-tokens is {args.calibrate_tokens}; expected 1 or more", param="calibrate_tokens")
     if args.imatrix is not None:
         return read_imatrix(args.imatrix)
     if args.calibrate is None:
         return None
     text = _read_text(args.calibrate)
     with ProgressBar(streams, "calibrating") as progress:
-        return calibrate(source, text, ops, origin=args.calibrate.name, max_tokens=args.calibrate_tokens, progress=progress)
+        return calibrate(source, text, ops, origin=str(args.calibrate), max_tokens=args.calibrate_tokens, progress=progress)
 
 
 def _read_text(path: Path) -> str:

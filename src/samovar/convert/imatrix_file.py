@@ -37,7 +37,7 @@ def read_imatrix(path: Path) -> Importance:
             found = _read_dat(path, file, path.stat().st_size) if not is_gguf else {}
     except OSError as error:
         raise unreadable(path, error) from None
-    return Importance(mean_squares=_read_gguf(path) if is_gguf else found, origin=path.name)
+    return Importance(mean_squares=_read_gguf(path) if is_gguf else found, origin=str(path))
 
 
 def _read_gguf(path: Path) -> dict[str, F32]:

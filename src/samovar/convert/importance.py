@@ -19,7 +19,7 @@ _LEAST: Final = np.float32(1e-4)  # of the mean: columns that the text never use
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """Mean squares [E, K] by the GGUF names of tensors. `origin` names the text or file they come from."""
+    """Mean squares [E, K] by the GGUF names of tensors. `origin` is the text or file they come from."""
 
     mean_squares: Mapping[str, F32]
     origin: str

@@ -1,5 +1,6 @@
 """The metadata of a GGUF file that is written from a model: that of its source, where that is GGUF too, to the byte."""
 
+from pathlib import Path
 from typing import Final
 
 from samovar.convert.card import keys_of_card
@@ -40,7 +41,7 @@ def file_metadata(
     keys["general.quantization_version"] = encode_as("u32", _BLOCK_LAYOUTS)
     keys["general.file_type"] = encode_as("u32", file_type)
     if importance is not None:
-        keys["quantize.imatrix.dataset"] = encode_as("string", importance.origin)
+        keys["quantize.imatrix.dataset"] = encode_as("string", Path(importance.origin).name)  # other folders say nothing here
         keys["quantize.imatrix.entries_count"] = encode_as("i32", len(importance.mean_squares))
     return keys
 

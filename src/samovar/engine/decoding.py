@@ -18,6 +18,7 @@ from samovar.engine.speculate import MAX_DRAFTS
 from samovar.engine.step_cost import StepCost
 from samovar.errors import NoTokenLeft, SamovarError
 from samovar.kernels import PAGE_TOKENS
+from samovar.kernels.finite import check_computed
 
 F32 = NDArray[np.float32]
 _READING = ("embed", "classify")  # tasks that write no token
@@ -73,12 +74,22 @@ class Decoding:
             sequence.n_computed = piece.end
             if sequence.n_behind:
                 continue
-            if sequence.request.task == "classify":
-                sequence.logits = tuple(map(float, self.runner.labels(hidden_D[None])[0]))
-            else:
-                wide_D = hidden_D.astype(np.float64)
-                sequence.vector = (wide_D / max(np.sqrt(np.sum(wide_D * wide_D)), 1e-12)).astype(np.float32)
             sequence.finish_reason = "stop"
+            try:
+                self._take_state(sequence, hidden_D)
+            except SamovarError as error:
+                sequence.finish_reason, sequence.error = "error", error
+
+    def _take_state(self, sequence: Sequence, hidden_D: F32) -> None:
+        """Make a vector or labels' logits of the state after a text. Raises SamovarError for what is no numbers."""
+        if sequence.request.task == "classify":
+            logits_L = self.runner.labels(hidden_D[None])[0]
+            check_computed(logits_L, "a label's logit")
+            sequence.logits = tuple(map(float, logits_L))
+        else:
+            check_computed(hidden_D, "a value of the text's vector")
+            wide_D = hidden_D.astype(np.float64)
+            sequence.vector = (wide_D / max(np.sqrt(np.sum(wide_D * wide_D)), 1e-12)).astype(np.float32)
 
     def _add_drafts(self, slices: list[Slice]) -> list[Slice]:
         """The slices of a decoding step, each with what its sequence's drafters guess.
@@ -112,7 +123,10 @@ class Decoding:
             sequence, request = piece.sequence, piece.sequence.request
             sequence.n_computed = piece.end - piece.n_drafts
             if request.prompt_logprobs is not None:
-                _score_prompt(piece, logits_SV[row : row + piece.n_logits])
+                try:
+                    _score_prompt(piece, logits_SV[row : row + piece.n_logits])
+                except SamovarError as error:
+                    sequence.finish_reason, sequence.error = "error", error
             if sequence.n_behind == 0 and not sequence.is_finished:  # forced tokens may have been all that it may have
                 if request.task == "prefill":
                     sequence.finish_reason = "stop"
@@ -217,10 +231,12 @@ def _logprob(sequence: Sequence, logits_V: F32, token_id: int) -> Logprob | None
 
 
 def _score_prompt(piece: Slice, logits_RV: F32) -> None:
-    """Take down the log-probabilities of the prompt's tokens that follow this slice's last R tokens."""
+    """Take down the log-probabilities of the prompt's tokens that follow this slice's last R tokens. Raises SamovarError for
+    logits that are no numbers."""
     sequence = piece.sequence
     request, done = sequence.request, sequence.prompt_logprobs
     assert request.prompt_logprobs is not None
+    check_computed(logits_RV.max(axis=1), "a logit")
     for row, position in enumerate(range(piece.end - piece.n_logits + 1, piece.end + 1)):
         if position == request.prompt_logprobs_from + len(done) and position < sequence.n_prompt:
             done.append(logprob(logits_RV[row], sequence.token_ids[position], request.prompt_logprobs))

@@ -28,6 +28,7 @@ from samovar.engine.thinking import Control, ThinkingTokens
 from samovar.engine.throughput import Throughput
 from samovar.errors import BadRequest, OutOfMemory, Overloaded, SamovarError
 from samovar.kernels import PAGE_TOKENS, Ops
+from samovar.kernels.finite import check_computed
 from samovar.models.long_context import LongContext
 from samovar.models.lora import LoraAdapter
 from samovar.text.grammar_spec import GrammarSpec
@@ -224,7 +225,8 @@ class Engine:
             self._retire(sequence)
 
     def logits(self, token_ids: tuple[int, ...]) -> F32:
-        """Logits [T, V] after every token. Raises as `submit` does, and OutOfMemory where running requests leave no room."""
+        """Logits [T, V] after every token. Raises as `submit` does, OutOfMemory where running requests leave no room, and
+        SamovarError for logits that are no numbers."""
         request = Request(prompt_ids=token_ids, sampling=SamplingParams())
         self.check(request, n_to_come=0)
         factor = self.factor_of(replace(request, task="prefill"))
@@ -237,7 +239,9 @@ class Engine:
                 part = tuple(token_ids[start : start + self.limits.max_step_tokens])
                 if not self.cache.grow(sequence.pages, start + len(part)):
                     raise OutOfMemory("the pages for keys and values are in use; wait until other requests have ended")
-                out_TV[start : start + len(part)] = self.decoding.compute([Slice(sequence, start, part, len(part))])
+                part_TV = out_TV[start : start + len(part)]
+                part_TV[:] = self.decoding.compute([Slice(sequence, start, part, len(part))])
+                check_computed(part_TV.max(axis=1), "a logit")
         finally:
             self.pool.shrink(sequence.pages, 0)
             if states is not None and sequence.state is not None:

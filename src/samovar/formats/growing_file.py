@@ -80,6 +80,8 @@ class GrowingFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         notes.mkdir(parents=True, exist_ok=True)
         resumed = self._resumed()
+        if resumed is None:  # what is there is of other content, and may be longer
+            self.part.unlink(missing_ok=True)
         self._segments = resumed or self._fresh()
         self.is_unchecked = resumed is not None
 
@@ -202,17 +204,18 @@ class GrowingFile:
         found, expected = sha256.hexdigest(), remote.sha256
         if expected is None and remote.git_sha1 is not None:
             found, expected = git.hexdigest(), remote.git_sha1
-        if self.part.stat().st_size != size or (expected is not None and found != expected):
+        n_bytes = self.part.stat().st_size
+        if n_bytes != size or (expected is not None and found != expected):
             if not self._was_mended and self._drop_damaged(stop):
                 self._was_mended, self._is_claimed, self._are_others_open = True, False, True
                 return [segment for segment in self._segments if not segment.is_done]
             self.part.unlink()
             self._note_path.unlink(missing_ok=True)
             self._segments = self._fresh()
-            raise DownloadError(
-                f"{remote.path}: what came has the hash {found}, and {expected or 'another size'} was promised; it was thrown "
-                "away: pull again, and distrust the source if it stays so"
-            )
+            what = f"what came has the hash {found}, and {expected} was promised; it was thrown away"
+            if n_bytes != size:
+                what = f"{n_bytes} bytes came, and {size} were promised; they were thrown away"
+            raise DownloadError(f"{remote.path}: {what}: pull again, and distrust the source if it stays so")
         with self.part.open("rb") as file:
             os.fsync(file.fileno())
         self.sha256, self.size_bytes = sha256.hexdigest(), size

@@ -5,6 +5,7 @@ Code in a checkpoint is never run: pickle files are refused, and `auto_map` in a
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,7 @@ CONFIG: Final = "config.json"
 _SINGLE: Final = "model.safetensors"
 _INDEX: Final = "model.safetensors.index.json"
 _SHARD_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
+_SHARD: Final = re.compile(r"model-\d+-of-\d+\.safetensors")  # as transformers names them; other names are other things
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _MAX_TEMPLATE_BYTES: Final = 1 << 20
 _MAX_README_BYTES: Final = 16 << 10
@@ -101,6 +103,20 @@ def read_hf_folder(path: Path) -> HfCheckpoint:
     )
 
 
+def end_ids(config: Mapping[str, object], where: str, vocab_size: int | None = None) -> list[int]:
+    """`eos_token_id` of a config.json or generation_config.json: none, one id or several.
+
+    Raises FormatError for what is no id, and for one outside of a vocabulary of `vocab_size`.
+    """
+    found = config.get("eos_token_id")
+    given: list[object] = found if isinstance(found, list) else [] if found is None else [found]
+    ids = [i for i in given if isinstance(i, int) and not isinstance(i, bool) and 0 <= i < (vocab_size or i + 1)]
+    if len(ids) != len(given):
+        span = "" if vocab_size is None else f" from 0 to {vocab_size - 1}"
+        raise FormatError(f"{where}: eos_token_id is {found!r}; expected an id{span}, or a list of ids")
+    return ids
+
+
 def has_safetensors(path: Path) -> bool:
     """Whether the folder holds weights under the names that are read."""
     return (path / _SINGLE).exists() or (path / _INDEX).exists()
@@ -154,6 +170,7 @@ def _read_tensors(path: Path, *, with_parts: bool) -> tuple[dict[str, StoredTens
     if (path / _INDEX).exists():
         return _read_shards(path, with_parts=with_parts)
     if (path / _SINGLE).exists():
+        _check_no_others(path, [], _SINGLE)
         file = MappedFile(path / _SINGLE)
         return tensors_of(file, with_parts=with_parts), (file,)
     if pickles := pickle_files(path):
@@ -175,6 +192,7 @@ def _read_shards(path: Path, *, with_parts: bool) -> tuple[dict[str, StoredTenso
         raise FormatError(
             f"{path}: holds both {_SINGLE} and {_INDEX}, which does not name it: remove the one that is out of date"
         )
+    _check_no_others(path, shards, _INDEX)
     tensors: dict[str, StoredTensor] = {}
     files = tuple(MappedFile(path / shard) for shard in shards)
     for shard, file in zip(shards, files, strict=True):
@@ -189,6 +207,15 @@ def _read_shards(path: Path, *, with_parts: bool) -> tuple[dict[str, StoredTenso
             f"({len(absent)} are lacking in all){_MIXED}"
         )
     return tensors, files
+
+
+def _check_no_others(path: Path, shards: list[str], beside: str) -> None:
+    """Refuse shards that nothing names: they are what is left of another set, or `beside` is."""
+    others = sorted(p.name for p in path.glob("*.safetensors") if _SHARD.fullmatch(p.name) and p.name not in shards)
+    if others:
+        raise FormatError(
+            f"{path}: holds {others[0]}, which is no part of {beside}: remove the one that is out of date{_AGAIN}"
+        )
 
 
 def _weight_map(path: Path) -> dict[str, str]:

@@ -19,6 +19,7 @@ _TIMEOUT_S: Final = 30.0
 _CONNECT_TIMEOUT_S: Final = 15.0
 _TEMPORARY: Final = (408, 425, 429, 500, 502, 503, 504)
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_NO_RANGE: Final = re.compile(r"bytes \*/(\d+)")
 
 
 class TemporaryFailure(Exception):
@@ -79,7 +80,7 @@ class HttpFetcher:
         try:
             with self._client.stream("GET", url, headers=asked) as response:
                 if response.status_code not in (200, 206):
-                    raise _refusal(response, url)
+                    raise _refusal(response, url, start)
                 yield _body(response, url, start)
         except httpx2.TooManyRedirects:
             raise DownloadError(f"{_shown(url)}: the server redirects in a circle") from None
@@ -113,7 +114,7 @@ def _body(response: "httpx2.Response", url: str, start: int) -> Body:
     return Body(start=start, total_bytes=total, validator=validator, is_partial=True, chunks=response.iter_raw())
 
 
-def _refusal(response: "httpx2.Response", url: str) -> Exception:
+def _refusal(response: "httpx2.Response", url: str, start: int) -> Exception:
     status, where = response.status_code, _shown(url)
     if status in _TEMPORARY:
         after = response.headers.get("Retry-After", "")
@@ -122,11 +123,22 @@ def _refusal(response: "httpx2.Response", url: str) -> Exception:
         return AccessDenied(f"{where}: the server answers {status}, access denied")
     if status in (404, 410):
         return DownloadError(f"{where}: the server answers {status}, there is no such file")
+    if status == 416:
+        found = _NO_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        return PastEnd(f"{where}: the server answers 416, there are no bytes from {start} on", int(found[1]) if found else None)
     return DownloadError(f"{where}: the server answers {status}; the file is expected")
 
 
 class AccessDenied(DownloadError):
     """The server wants a token, or one that is allowed more."""
+
+
+class PastEnd(DownloadError):
+    """The bytes that were asked for lie past the file's end. `total_bytes` is its size where the server says it."""
+
+    def __init__(self, message: str, total_bytes: int | None) -> None:
+        super().__init__(message)
+        self.total_bytes = total_bytes
 
 
 def _refuse_downgrade(response: "httpx2.Response") -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from samovar.errors import DownloadError
 from samovar.formats.growing_file import GrowingFile, Segment
-from samovar.formats.http_fetch import AccessDenied, Body, HttpFetcher, TemporaryFailure
+from samovar.formats.http_fetch import AccessDenied, HttpFetcher, PastEnd, TemporaryFailure
 from samovar.formats.remote import RemoteFile
 
 _NOTE_EVERY_S: Final = 5.0
@@ -22,6 +22,7 @@ _REPORT_EVERY_S: Final = 0.1
 _STOP_WAIT_S: Final = 1.0
 _MAX_WAIT_S: Final = 60.0
 _MAX_SMALL_BYTES: Final = 64 << 20
+_DISTRUST: Final = "; do not trust it: try again later, or another source"
 
 Report = Callable[[int, int, str], None]
 
@@ -159,6 +160,9 @@ class Transfer:
                 reason = error
             except AccessDenied as error:
                 raise DownloadError(f"{error}; {self._denied}" if self._denied else str(error)) from None
+            except PastEnd as error:
+                _check_size(file, error.total_bytes)
+                raise DownloadError(f"{error}, though {file.size_bytes} bytes were promised{_DISTRUST}") from None
             n_failed = n_failed + 1 if segment.n_done <= before else 1
             if n_failed >= self._settings.n_tries:
                 raise DownloadError(f"{reason}; tried {n_failed} times; what has come is kept: pull again to go on")
@@ -172,7 +176,7 @@ class Transfer:
         whole = segment.end is None or (segment.position == 0 and segment.end == file.size_bytes)
         end = None if whole else segment.end
         with fetcher.get(remote.url, remote.headers, start=segment.position, end=end, validator=remote.validator) as body:
-            _check_size(file, body)
+            _check_size(file, body.total_bytes)
             if not body.is_partial and not whole:
                 file.start_over(segment)  # the server does not do ranges: all of it comes, from the start
             elif body.is_partial:
@@ -188,12 +192,12 @@ def _join(threads: Sequence[threading.Thread], wait_s: float) -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _check_size(file: GrowingFile, body: Body) -> None:
+def _check_size(file: GrowingFile, total_bytes: int | None) -> None:
     """Hold the size that a server states against what was promised."""
-    if body.total_bytes is not None and file.size_bytes is not None and body.total_bytes != file.size_bytes:
+    if total_bytes is not None and file.size_bytes is not None and total_bytes != file.size_bytes:
         raise DownloadError(
             f"{file.remote.url.partition('?')[0]}: {file.size_bytes} bytes were promised, and the server has "
-            f"{body.total_bytes}; do not trust it: try again later, or another source"
+            f"{total_bytes}{_DISTRUST}"
         )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samovar.errors import NoTokenLeft
+from samovar.kernels.finite import NUMBER_EXPECTED
 
 _F32 = NDArray[np.float32]
 _F64 = NDArray[np.float64]
@@ -52,10 +53,7 @@ def refuse_failed(ids_S: _I64, logits_SV: _F32) -> None:
         if ids_S[row] == NOTHING_ALLOWED:
             what = "every token is forbidden by the grammar or has a logit of minus infinity: loosen the grammar"
         elif (odd := np.flatnonzero(np.isnan(logits_SV[row]) | np.isposinf(logits_SV[row]))).size:
-            what = (
-                f"the logit of token {odd[0]} is {logits_SV[row, odd[0]]}, expected a number: the model's file is damaged, "
-                "or its values overflow"
-            )
+            what = f"the logit of token {odd[0]} is {logits_SV[row, odd[0]]}, {NUMBER_EXPECTED}"
         else:
             what = "a penalty makes a logit infinite: choose penalties nearer to 1 (repetition) or 0 (the others)"
         raise NoTokenLeft(f"no token can be chosen for row {row} of the batch: {what}", row=row)

@@ -10,6 +10,7 @@ from samovar.formats import Checkpoint
 from samovar.formats.cache import CacheStore
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.gguf_header_cache import facts_of
+from samovar.formats.hf_folder import end_ids
 from samovar.text.rendered_prompt import RenderedPrompt
 from samovar.text.tokenizer import Tokenizer
 
@@ -149,7 +150,7 @@ def read_model_text(checkpoint: Checkpoint, cache: CacheStore | None = None) -> 
         source, generation_config, metadata = checkpoint.chat_template, checkpoint.generation_config, {}
     if source is not None and not isinstance(source, str):
         raise FormatError(f"{origin}: the chat template is {type(source).__name__}; expected text")
-    eos_ids = dict.fromkeys([*_eos_ids(generation_config, origin), *tokenizer.eos_ids])
+    eos_ids = dict.fromkeys([*end_ids(generation_config, f"{origin}/generation_config.json"), *tokenizer.eos_ids])
     return ModelText(
         tokenizer=tokenizer,
         template_source=source,
@@ -168,13 +169,3 @@ def with_template(text: ModelText, source: str | None) -> ModelText:
     own = replace(text, template_source=source, origin="the chat template that was given")
     assert own.template is not None  # which compiles it
     return own
-
-
-def _eos_ids(generation_config: Mapping[str, object], origin: str) -> list[int]:
-    """`eos_token_id` of a generation_config.json: one id or several."""
-    found = generation_config.get("eos_token_id")
-    given: list[object] = found if isinstance(found, list) else [] if found is None else [found]
-    ids = [i for i in given if isinstance(i, int) and not isinstance(i, bool) and i >= 0]
-    if len(ids) != len(given):
-        raise FormatError(f"{origin}/generation_config.json: eos_token_id is {found!r}; expected an id or a list of ids")
-    return ids

@@ -1,5 +1,6 @@
 """A checkpoint of either format to a decoder that computes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,6 +9,7 @@ from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats import Checkpoint
 from samovar.formats.cache import CacheStore
 from samovar.formats.gguf import GgufCheckpoint
+from samovar.formats.hf_folder import end_ids
 from samovar.kernels import Ops, WeightForm
 from samovar.kernels.dequantise import dequantise
 from samovar.kernels.native import NativeOps
@@ -32,6 +34,7 @@ ROPE_FACTORS = "rope_freqs.weight"
 # LongRoPE's: their keys in a config.json, and their tensors in GGUF files
 LONG_ROPE_FACTORS = {"short_factor": "rope_factors_short.weight", "long_factor": "rope_factors_long.weight"}
 _PREDICTING = {"qwen3_next": ("mtp.",)}  # what predicts several tokens at once, which `transformers` leaves out too
+_CLASS = re.compile(f"(?P<stem>{'|'.join({known.stem for known in ARCHITECTURES.values()})})(Text)?(Model|For[A-Za-z]+)")
 _RECOMPUTED = ".rotary_emb.inv_freq"  # old Llama folders store what their config already says
 
 
@@ -136,6 +139,8 @@ def _read(checkpoint: Checkpoint) -> tuple[Architecture, DecoderConfig, str]:
     else:
         is_embedder = checkpoint.vectors is not None and checkpoint.vectors.pooling is not None
         outputs = folder_outputs(raw, shapes, where, is_embedder=is_embedder)
+        end_ids(raw, where, config.vocab_size)
+        end_ids(checkpoint.generation_config, str(checkpoint.path / "generation_config.json"), config.vocab_size)
     return architecture, replace(config, outputs=outputs), where
 
 
@@ -156,9 +161,21 @@ def _find_architecture(checkpoint: Checkpoint) -> tuple[Architecture, dict[str, 
             f"{where}: architecture {name!r} is not implemented; this version runs {', '.join(sorted(ARCHITECTURES))}"
         )
     if not isinstance(checkpoint, GgufCheckpoint):
+        _check_classes(checkpoint.config, name, where)
         return ARCHITECTURES[name], dict(checkpoint.config), where
     raw = raw_config(checkpoint)
     return ARCHITECTURES[str(raw["model_type"])], raw, where
+
+
+def _check_classes(config: Mapping[str, object], model_type: str, where: str) -> None:
+    """Refuse a config whose `architectures` are of another `model_type`. Names that nobody knows say nothing."""
+    names = config.get("architectures")
+    known = [found for name in names if (found := _CLASS.fullmatch(str(name)))] if isinstance(names, list) else []
+    if known and all(found["stem"] != ARCHITECTURES[model_type].stem for found in known):
+        raise FormatError(
+            f"{where}: architectures has {known[0][0]}, and model_type is {model_type!r}, which is another architecture; "
+            "take the config.json that the weights came with"
+        )
 
 
 def raw_config(checkpoint: GgufCheckpoint) -> dict[str, object]:

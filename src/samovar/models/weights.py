@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.kernels import Linear, Ops, Stack, WeightForm
 from samovar.kernels.dequantise import dequantise
+from samovar.kernels.finite import finite_values
 from samovar.models.packing import EagerPacker, Packer, in_order
 from samovar.tensors.dtypes import F32 as F32_TYPE
 from samovar.tensors.dtypes import INT4_ROWS
@@ -81,14 +82,13 @@ class WeightSource:
         return tensor
 
     def array(self, name: str, shape: tuple[int, ...]) -> F32:
-        """A float32 copy of a tensor."""
-        tensor = self.stored(name, shape)
-        return dequantise(tensor.type, tensor.data).reshape(shape).copy()
+        """A float32 copy of a tensor that is small. Raises FormatError for values that are no numbers."""
+        return finite_values(self.stored(name, shape)).reshape(shape)
 
     def vector(self, name: str, width: int) -> F32:
-        """A float32 copy of a [width] tensor, in the order that is computed in."""
-        tensor = in_order(self.stored(name, (width,)), self._order(name, width))
-        return dequantise(tensor.type, tensor.data).copy()
+        """A float32 copy of a [width] tensor, in the order that is computed in. Raises FormatError for values that are no
+        numbers."""
+        return finite_values(in_order(self.stored(name, (width,)), self._order(name, width)))
 
     def norm(self, name: str, width: int) -> F32:
         """The float32 weight [width] of an RMS norm."""
