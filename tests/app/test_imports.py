@@ -78,6 +78,16 @@ def test_importing_twice_does_not_double(page):
     assert len(page.get("/chats").json()["chats"]) == 2
 
 
+def test_chats_without_ids_are_told_apart_by_their_first_messages(page):
+    roots = [gpt_node("client-created-root", None), gpt_node("client-created-root", None)]
+    chats = [
+        gpt_chat(root, gpt_node(f"u{i}", root["id"], "user", "Hi"), current=f"u{i}", chat_id=None)
+        for i, root in enumerate(roots)
+    ]
+    assert imported(page, chats)["n_chats"] == 2
+    assert imported(page, chats)["n_chats"] == 0
+
+
 def test_an_open_webui_chat_keeps_its_branches_and_thoughts(page):
     found = imported(page, [webui_branches()], "chat-export.json")
     assert found["skipped"] == [{"title": "Kettle", "why": "files are not in the export, and left out (1)"}]

@@ -59,15 +59,18 @@ class LeftOut:
         return tuple(f"{what} ({n})" for what, n in self.counts.items())
 
 
-def chat_of_nodes(nodes: Mapping[str, Node], leaf_id: str | None, left_out: LeftOut, chat: ChatCopy) -> Found:
-    """`chat`, which has no messages, with those of a tree, of which `leaf_id` was looked at last."""
+def chat_of_nodes(nodes: Mapping[str, Node], leaf_id: str | None, left_out: LeftOut, chat: ChatCopy, app: str) -> Found:
+    """`chat`, which has no messages, with those of a tree, of which `leaf_id` was looked at last.
+
+    Its id is the one that `app` gave it, or else that of its first message.
+    """
     try:
         messages, leaf_id = _messages_of_nodes(nodes, leaf_id)
     except BadRequest as error:
         return Found(title=chat.title, copy=None, why=(str(error),))
     if not messages:
         return Found(title=chat.title, copy=None, why=("it has no messages", *left_out.why()))
-    copy = msgspec.structs.replace(chat, messages=messages, leaf_id=leaf_id)
+    copy = msgspec.structs.replace(chat, id=f"{app} {chat.id or messages[0].id}", messages=messages, leaf_id=leaf_id)
     return Found(title=chat.title, copy=copy, why=left_out.why())
 
 

@@ -58,7 +58,7 @@ def read_conversation(raw: bytes | msgspec.Raw) -> Found:
         message = None if node.message is None else _read_message(node_id, node.message, created_ms, left_out)
         nodes[node_id] = Node(id=node_id, parent_id=parent_id, message=message)
     chat = ChatCopy(
-        id=f"chatgpt {given.conversation_id or given.id or next(iter(nodes), '')}",
+        id=given.conversation_id or given.id or "",
         title=title_of(given.title),
         created_ms=created_ms,
         updated_ms=milliseconds(given.update_time, created_ms),
@@ -66,7 +66,7 @@ def read_conversation(raw: bytes | msgspec.Raw) -> Found:
         is_pinned=bool(given.is_starred),
         is_archived=bool(given.is_archived),
     )
-    return chat_of_nodes(nodes, given.current_node, left_out, chat)
+    return chat_of_nodes(nodes, given.current_node, left_out, chat, "chatgpt")
 
 
 def _read_message(node_id: str, given: _Message, created_ms: int, left_out: LeftOut) -> MessageCopy | None:

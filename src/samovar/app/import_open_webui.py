@@ -65,7 +65,7 @@ def read_entry(raw: bytes | msgspec.Raw) -> Found:
         for node_id, one in history.items()
     }
     chat = ChatCopy(
-        id=f"open-webui {given.id or next(iter(nodes), '')}",
+        id=given.id or "",
         title=title_of(given.title or given.chat.title),
         created_ms=created_ms,
         updated_ms=milliseconds(given.updated_at, created_ms),
@@ -74,7 +74,7 @@ def read_entry(raw: bytes | msgspec.Raw) -> Found:
         is_archived=bool(given.archived),
         system=_system(given.chat, history),
     )
-    return chat_of_nodes(nodes, given.chat.history.current_id, left_out, chat)
+    return chat_of_nodes(nodes, given.chat.history.current_id, left_out, chat, "open-webui")
 
 
 def _read_message(node_id: str, given: _Message, created_ms: int, left_out: LeftOut) -> MessageCopy | None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from samovar.errors import BadRequest, FormatError
 from samovar.formats import Checkpoint
 from samovar.formats.cache import CacheStore
+from samovar.formats.end_ids import end_ids
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.gguf_header_cache import facts_of
-from samovar.formats.hf_folder import end_ids
 from samovar.text.rendered_prompt import RenderedPrompt
 from samovar.text.tokenizer import Tokenizer
 

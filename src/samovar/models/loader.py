@@ -8,8 +8,8 @@ from functools import partial
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats import Checkpoint
 from samovar.formats.cache import CacheStore
+from samovar.formats.end_ids import end_ids
 from samovar.formats.gguf import GgufCheckpoint
-from samovar.formats.hf_folder import end_ids
 from samovar.kernels import Ops, WeightForm
 from samovar.kernels.dequantise import dequantise
 from samovar.kernels.native import NativeOps
