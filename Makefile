@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= smollm2:135m
+EXAMPLE ?= What is the capital of France?
 TEST_MODELS := smollm2:135m qwen2.5-coder:0.5b
 PEERS_VENV := .venv-peers
 CLIENTS_VENV := .venv-clients
@@ -49,7 +50,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # stops an answer and does not reach make, which would end in an error. Ctrl-Z is off, since make could not resume the job.
 run: $(VENV)/.installed
 	@$(BIN)/samovar pull $(MODEL) >&2 < /dev/null
-	@if [ -t 0 ]; then trap '' TSTP; set -m; fi; $(BIN)/samovar chat $(MODEL); exit $$?
+	@if [ -t 0 ]; then trap '' TSTP; set -m; $(BIN)/samovar chat $(MODEL); exit $$?; fi; \
+	prompt=$$(cat); [ -n "$$prompt" ] || { prompt='$(EXAMPLE)'; echo "no prompt on standard input; asking: $$prompt" >&2; }; \
+	printf '%s\n' "$$prompt" | $(BIN)/samovar chat $(MODEL)
 
 app: $(VENV)/.installed web
 	@$(BIN)/samovar pull $(MODEL) >&2 < /dev/null
