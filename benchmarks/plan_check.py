@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
@@ -69,8 +69,11 @@ def check(name: str, options: argparse.Namespace, folder: Path) -> list[float]:
     llm = LLM(path, max_context=_SHORT, cache=False, speculation="off", weights=options.weights, n_threads=n_threads)
     vocab_size = shape.vocab_size
 
+    kernels = measure_machine(llm.ops.isa, llm.ops.n_threads, sorted(model.kernels)).kernels
+
     def limits() -> Machine:
-        return measure_machine(llm.ops.isa, 1) if options.cpu else of_clock(llm.ops)
+        here = measure_machine(llm.ops.isa, 1) if options.cpu else of_clock(llm.ops)
+        return replace(here, kernels=kernels)
 
     engine = bench_engine(llm, n_streams=options.streams, n_tokens=longest)
     assert llm.model.packed_bytes == model.decoder.packed_bytes, name
@@ -134,6 +137,7 @@ def _machine(one: Machine, other: Machine) -> Machine:
     return Machine(
         read_bytes_per_s=max(one.read_bytes_per_s, other.read_bytes_per_s),
         int8_ops_per_s=max(one.int8_ops_per_s, other.int8_ops_per_s),
+        kernels=one.kernels,
     )
 
 

@@ -10,15 +10,15 @@
 namespace samovar::SAMOVAR_ISA {
 
 // What a kernel must know of a group: how many scales for each 32 k, whether minima are added, how the integer zero point is
-// taken away (2^kZeroShift times the sum of the activations; none if negative), whether codes exceed 127, and whether each row has
-// a zero point of its own instead.
-template <int kScales_, bool kHasMinimum_, int kZeroShift_, bool kIsWide_, bool kHasZero_ = false>
+// taken away (2^kZeroShift times the sum of the activations; none if negative), the largest code, and whether each row has a zero
+// point of its own instead.
+template <int kScales_, bool kHasMinimum_, int kZeroShift_, int kMostCode_, bool kHasZero_ = false>
 struct Traits {
   static constexpr bool kHasZero = kHasZero_;
   static constexpr int kScales = kScales_;
   static constexpr bool kHasMinimum = kHasMinimum_;
   static constexpr int kZeroShift = kZeroShift_;
-  static constexpr bool kIsWide = kIsWide_;
+  static constexpr int kMostCode = kMostCode_;
 };
 
 template <class T>
@@ -75,7 +75,7 @@ inline U8x64 high_bits(U8x64 plane) {  // bits of step kStep, moved to bit kBit
 }
 
 template <class Function>
-inline void for_steps(Function f) {
+[[gnu::always_inline]] inline void for_steps(Function f) {
   f.template operator()<0>();
   f.template operator()<1>();
   f.template operator()<2>();
@@ -96,13 +96,14 @@ inline void read_codes_2(const uint8_t* p, U8x64* codes) {
     codes[kStep] = kStep < 4 ? high_bits<0, 0, 2, kStep % 4>(first) : high_bits<0, 0, 2, kStep % 4>(second);
   });
 }
-inline void read_codes_4(const uint8_t* p, U8x64* codes) {
+[[gnu::always_inline]] inline void read_nibbles(const uint8_t* p, U8x64* codes) {
   for (int j = 0; j < 4; ++j) {
     const U8x64 both = load_codes(p + 64 * j);
     codes[j] = take_bits<0>(both, 15);
     codes[j + 4] = take_bits<4>(both, 15);
   }
 }
+inline void read_codes_4(const uint8_t* p, U8x64* codes) { read_nibbles(p, codes); }
 template <int kBit>
 inline void or_bit_plane(const uint8_t* p, U8x64* codes) {
   const U8x64 plane = load_codes(p);
@@ -110,14 +111,15 @@ inline void or_bit_plane(const uint8_t* p, U8x64* codes) {
 }
 
 template <int kBits>
-inline void read_codes(const uint8_t* p, U8x64* codes) {
+[[gnu::always_inline]] inline void read_codes(const uint8_t* p, U8x64* codes) {
   if constexpr (kBits == 1) read_codes_1(p, codes);
   if constexpr (kBits == 2) read_codes_2(p, codes);
   if constexpr (kBits == 3) {
     read_codes_2(p, codes);
     or_bit_plane<2>(p + 128, codes);
   }
-  if constexpr (kBits >= 4 && kBits <= 6) read_codes_4(p, codes);
+  if constexpr (kBits == 4) read_nibbles(p, codes);
+  if constexpr (kBits == 5 || kBits == 6) read_codes_4(p, codes);  // a call on AVX2, which has no registers for all steps
   if constexpr (kBits == 5) or_bit_plane<4>(p + 256, codes);
   if constexpr (kBits == 6) {
     const U8x64 first = load_codes(p + 256), second = load_codes(p + 320);
@@ -131,7 +133,23 @@ inline void read_codes(const uint8_t* p, U8x64* codes) {
   }
 }
 
-// The codes of one step.
+// The codes of one step, read alone: for few registers.
+template <int kBits, int kStep>
+inline U8x64 read_step(const uint8_t* p) {
+  const auto plane = [&]<int kAt, int kPlaneBits>() {
+    constexpr int kBit = kStep * kPlaneBits;
+    return take_bits<kBit % 8>(load_codes(p + kAt + 64 * (kBit / 8)), static_cast<uint8_t>((1 << kPlaneBits) - 1));
+  };
+  if constexpr (kBits == 1) return high_bits<0, 1, 1, kStep>(load_codes(p));
+  if constexpr (kBits == 2) return plane.template operator()<0, 2>();
+  if constexpr (kBits == 3) return bit_or(plane.template operator()<0, 2>(), high_bits<0, 2, 1, kStep>(load_codes(p + 128)));
+  if constexpr (kBits == 8) return load_codes(p + 64 * kStep);
+  const U8x64 low = take_bits<kStep / 4 * 4>(load_codes(p + 64 * (kStep % 4)), 15);
+  if constexpr (kBits == 5) return bit_or(low, high_bits<0, 4, 1, kStep>(load_codes(p + 256)));
+  if constexpr (kBits == 6) return bit_or(low, high_bits<0, 4, 2, kStep % 4>(load_codes(p + 256 + 64 * (kStep / 4))));
+  return low;
+}
+// The same of a step that is no constant.
 template <int kBits>
 inline U8x64 read_step(const uint8_t* p, int step) {
   const auto plane = [&](int64_t at, int bits) {  // of the planes at `at`, 8 / bits steps in each run of 64 bytes
@@ -255,7 +273,7 @@ struct Codec {
   static constexpr bool kHasBlockScales = has_block_scales(kType);
   static constexpr int64_t kPayloadBytes = kBits * 64;
 
-  static inline void read(const uint8_t* payload, const uint8_t* head, const uint8_t* scales, Group<T>& group) {
+  [[gnu::always_inline]] static inline void read(const uint8_t* payload, const uint8_t* head, const uint8_t* scales, Group<T>& group) {
     read_codes<kBits>(payload, group.codes);
     if constexpr (kType == Type::kIQ1_M) {
       const U8x64 shifts = spread(scales + 16);
@@ -269,6 +287,12 @@ struct Codec {
     if constexpr (kType == Type::kIQ1_M) {
       return meaning(bit_or(codes, take_bits<-2>(take_bits_at(spread(scales + 16), step / 2, 1), 4)));
     }
+    return meaning(codes);
+  }
+  template <int kStep>
+  static inline U8x64 read_step(const uint8_t* payload, [[maybe_unused]] const uint8_t* scales) {
+    const U8x64 codes = SAMOVAR_ISA::read_step<kBits, kStep>(payload);
+    if constexpr (kType == Type::kIQ1_M) return meaning(bit_or(codes, take_bits<kStep / 2 - 2>(spread(scales + 16), 4)));
     return meaning(codes);
   }
   static inline void read_scales(const uint8_t* head, const uint8_t* scales, Group<T>& group) {
@@ -288,34 +312,36 @@ struct Codec {
   }
 };
 
-using WithMinimum = Traits<1, true, -1, false>;
-using Wide = Traits<1, false, kWideShift, true>;
-using CodecQ4_0 = Codec<Type::kQ4_0, 4, Traits<1, false, 3, false>>;
-using CodecQ4_1 = Codec<Type::kQ4_1, 4, WithMinimum>;
-using CodecQ5_0 = Codec<Type::kQ5_0, 5, Traits<1, false, 4, false>>;
-using CodecQ5_1 = Codec<Type::kQ5_1, 5, WithMinimum>;
+template <int kMostCode>
+using WithMinimum = Traits<1, true, -1, kMostCode>;
+using Wide = Traits<1, false, kWideShift, 255>;
+using CodecQ4_0 = Codec<Type::kQ4_0, 4, Traits<1, false, 3, 15>>;
+using CodecQ4_1 = Codec<Type::kQ4_1, 4, WithMinimum<15>>;
+using CodecQ5_0 = Codec<Type::kQ5_0, 5, Traits<1, false, 4, 31>>;
+using CodecQ5_1 = Codec<Type::kQ5_1, 5, WithMinimum<31>>;
 using CodecQ8_0 = Codec<Type::kQ8_0, 8, Wide>;
-using CodecQ2_K = Codec<Type::kQ2_K, 2, Traits<2, true, -1, false>>;
-using CodecQ3_K = Codec<Type::kQ3_K, 3, Traits<2, false, 2, false>>;
-using CodecQ4_K = Codec<Type::kQ4_K, 4, WithMinimum>;
-using CodecQ5_K = Codec<Type::kQ5_K, 5, WithMinimum>;
-using CodecQ6_K = Codec<Type::kQ6_K, 6, Traits<2, false, 5, false>>;
+using CodecQ2_K = Codec<Type::kQ2_K, 2, Traits<2, true, -1, 3>>;
+using CodecQ3_K = Codec<Type::kQ3_K, 3, Traits<2, false, 2, 7>>;
+using CodecQ4_K = Codec<Type::kQ4_K, 4, WithMinimum<15>>;
+using CodecQ5_K = Codec<Type::kQ5_K, 5, WithMinimum<31>>;
+using CodecQ6_K = Codec<Type::kQ6_K, 6, Traits<2, false, 5, 63>>;
 using CodecIQ4_NL = Codec<Type::kIQ4_NL, 4, Wide>;
 using CodecIQ4_XS = Codec<Type::kIQ4_XS, 4, Wide>;
-using OfSixBits = Traits<1, false, 6, false>;
-using OneBelow = Traits<1, false, 0, false>;
-using CodecIQ1_S = Codec<Type::kIQ1_S, 2, Traits<1, false, -1, false, true>>;
-using CodecIQ1_M = Codec<Type::kIQ1_M, 2, Traits<2, false, 4, false>>;
-using CodecIQ2_XXS = Codec<Type::kIQ2_XXS, 3, OfSixBits>;
-using CodecIQ2_S = Codec<Type::kIQ2_S, 3, Traits<2, false, 6, false>>;  // and IQ2_XS
-using CodecIQ3_XXS = Codec<Type::kIQ3_XXS, 4, OfSixBits>;
-using CodecIQ3_S = Codec<Type::kIQ3_S, 4, Traits<1, false, 4, false>>;
+template <int kMostCode>
+using OfSixBits = Traits<1, false, 6, kMostCode>;
+using OneBelow = Traits<1, false, 0, 3>;
+using CodecIQ1_S = Codec<Type::kIQ1_S, 2, Traits<1, false, -1, 24, true>>;
+using CodecIQ1_M = Codec<Type::kIQ1_M, 2, Traits<2, false, 4, 16 + 9>>;
+using CodecIQ2_XXS = Codec<Type::kIQ2_XXS, 3, OfSixBits<64 + 43>>;
+using CodecIQ2_S = Codec<Type::kIQ2_S, 3, Traits<2, false, 6, 64 + 43>>;  // and IQ2_XS
+using CodecIQ3_XXS = Codec<Type::kIQ3_XXS, 4, OfSixBits<64 + 62>>;
+using CodecIQ3_S = Codec<Type::kIQ3_S, 4, Traits<1, false, 4, 16 + 15>>;
 using CodecTQ = Codec<Type::kTQ2_0, 2, OneBelow>;  // both
 using CodecQ1_0 = Codec<Type::kQ1_0, 1, OneBelow>;
 using CodecQ2_0 = Codec<Type::kQ2_0, 2, OneBelow>;
-using CodecMXFP4 = Codec<Type::kMXFP4, 4, Traits<1, false, 4, false>>;
-using CodecU4 = Codec<Type::kU4_32, 4, Traits<1, false, -1, false, true>>;  // of all block sizes
-using CodecU8 = Codec<Type::kU8_32, 8, Traits<1, false, -1, true, true>>;
-using CodecNVFP4 = Codec<Type::kNVFP4, 4, Traits<2, false, 4, false>>;
+using CodecMXFP4 = Codec<Type::kMXFP4, 4, Traits<1, false, 4, 16 + 12>>;
+using CodecU4 = Codec<Type::kU4_32, 4, Traits<1, false, -1, 15, true>>;  // of all block sizes
+using CodecU8 = Codec<Type::kU8_32, 8, Traits<1, false, -1, 255, true>>;
+using CodecNVFP4 = Codec<Type::kNVFP4, 4, Traits<2, false, 4, 16 + 12>>;
 
 }  // namespace samovar::SAMOVAR_ISA

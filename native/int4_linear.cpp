@@ -11,7 +11,6 @@
 namespace samovar::SAMOVAR_ISA {
 namespace {
 
-constexpr int64_t kPrefetchBytes = 4096;
 constexpr int64_t kPayloadBytes = 4 * kGroup * kRowGroup / 8;
 
 struct Bytes64 {
@@ -97,7 +96,7 @@ void multiply(int width, const Weights& weights, const uint8_t* panel, const Who
         low = load_codes(panel + 64 * (8 * g + j));
         high = load_codes(panel + 64 * (8 * g + j + 4));
       } else {
-        prefetch(p + kPrefetchBytes + 64 * j);
+        if constexpr (kPrefetchBytes > 0) prefetch(p + kPrefetchBytes + 64 * j);
         const U8x64 both = load_codes(p + 64 * j);
         low = multiply_add(take_bits<0>(both, 15), multiplier, offset);
         high = multiply_add(take_bits<4>(both, 15), multiplier, offset);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "codecs.h"
 #include "isa_kernels.h"
@@ -13,16 +14,14 @@
 namespace samovar::SAMOVAR_ISA {
 namespace {
 
-constexpr int64_t kPrefetchBytes = 4096;  // ahead of the codes in use; 2 KiB and 8 KiB measured 3 to 24 % slower on most types
-
 constexpr int kVectorRows = kQuantRows < 8 ? kQuantRows : 8;  // of the largest tile that vectors work on
 // Up to so many input rows, weights are unpacked in registers for each run of tiles anew.
-constexpr int64_t kDirectRows = kQuantTiles > 1 ? INT64_MAX : 32;
-constexpr int64_t kPanelGroups = 16;  // groups of k unpacked at a time: the panel stays in the first-level cache
+constexpr int64_t kDirectRows = kQuantTiles > 1 ? INT64_MAX : kQuantRows;
+constexpr int64_t kPanelGroups = 32;  // groups of k unpacked at a time: the panel stays in the first-level cache
 
 template <class T>
 inline I32x16 dot_codes(I32x16 sum, U8x64 codes, const int8_t* q) {
-  return T::kIsWide ? dot_wide(sum, codes, q) : dot(sum, codes, q);
+  return T::kMostCode > 127 ? dot_wide(sum, codes, q) : dot(sum, codes, q);
 }
 
 // A row group read straight from its packed form.
@@ -44,7 +43,9 @@ struct PackedSource {
   inline const uint8_t* scales_of(int64_t g) const { return scales + (C::kHasBlockScales ? g >> scale_shift : g) * scale_bytes; }
   [[gnu::always_inline]] inline void read(int64_t g, Group<Meaning>& group) const {
     const uint8_t* p = payload + g * C::kPayloadBytes;
-    for (int64_t line = 0; line < C::kPayloadBytes; line += 64) prefetch(p + kPrefetchBytes + line);
+    if constexpr (kPrefetchBytes > 0) {
+      for (int64_t line = 0; line < C::kPayloadBytes; line += 64) prefetch(p + kPrefetchBytes + line);
+    }
     C::read(p, heads + g / kHeadGroups * head_bytes, scales_of(g), group);
   }
   // acc plus an outlier times the weights.
@@ -80,35 +81,60 @@ struct PanelSource {
 // sums[r] plus the sum over the steps [kFirst, kLast) of code * q, of kRows rows from `row` on: their chains of dots run side by side.
 template <class T, int kFirst, int kLast, int kRows, int kTileWidth>
 inline void dot_steps(I32x16* sums, const Group<T>& group, const TileGroup<kTileWidth>& x, int row) {
-  for (int j = kFirst; j < kLast; ++j) {
-    for (int r = 0; r < kRows; ++r) sums[r] = dot_codes<T>(sums[r], group.codes[j], x.q[row + r] + 4 * j);
+  constexpr int kRun = narrow_steps(T::kMostCode);
+  if constexpr (kRun > 1) {
+#pragma GCC unroll 4
+    for (int first = kFirst; first < kLast; first += kRun) {
+      PairSums pairs[kRows];
+      for (int r = 0; r < kRows; ++r) pairs[r] = pair_sums(group.codes[first], x.q[row + r] + 4 * first);
+      const int last = std::min(first + kRun, kLast);
+#pragma GCC unroll 8
+      for (int j = first + 1; j < last; ++j) {
+        for (int r = 0; r < kRows; ++r) pairs[r] = add(pairs[r], pair_sums(group.codes[j], x.q[row + r] + 4 * j));
+      }
+      for (int r = 0; r < kRows; ++r) sums[r] = add(sums[r], pairs[r]);
+    }
+  } else {
+    for (int j = kFirst; j < kLast; ++j) {
+      for (int r = 0; r < kRows; ++r) sums[r] = dot_codes<T>(sums[r], group.codes[j], x.q[row + r] + 4 * j);
+    }
   }
 }
 
-// Adds one group of k to the outputs of kRows rows of a tile, from `row` on.
-template <class T, int kRows, int kTileWidth>
-inline void add_group(F32x16* acc, const Group<T>& group, const TileGroup<kTileWidth>& x, int row) {
+// Adds one group of k to the outputs of kRows rows of a tile, from `row` on; dots.template operator()<kFirst, kLast>(sums) adds steps.
+template <class T, int kRows, int kTileWidth, class Dots>
+inline void add_dots(F32x16* acc, const Group<T>& group, const TileGroup<kTileWidth>& x, int row, Dots dots) {
+  I32x16 sums[kRows];
   if constexpr (T::kScales == 1) {
-    I32x16 sums[kRows];
     for (int r = 0; r < kRows; ++r) sums[r] = start(group, set1_i32(x.n_sum[row + r]));
-    dot_steps<T, 0, 8, kRows>(sums, group, x, row);
+    dots.template operator()<0, 8>(sums);
     for (int r = 0; r < kRows; ++r) {
       acc[r] = fma(to_f32(sums[r]), mul(group.scale[0], set1(x.d[row + r])), acc[r]);
       if constexpr (T::kHasMinimum) acc[r] = fma(group.minimum[0], set1(x.d_sum[row + r]), acc[r]);
     }
   } else {
-    for (int r = 0; r < kRows; ++r) {
-      const F32x16 d = set1(x.d[row + r]);
-      const I32x16 n_sum_first = set1_i32(x.n_sum_first[row + r]), n_sum_second = sub(set1_i32(x.n_sum[row + r]), n_sum_first);
-      I32x16 first = start(group, n_sum_first), second = start(group, n_sum_second);
-      dot_steps<T, 0, 4, 1>(&first, group, x, row + r);
-      dot_steps<T, 4, 8, 1>(&second, group, x, row + r);
-      acc[r] = fma(to_f32(first), mul(group.scale[0], d), acc[r]);
-      if constexpr (T::kHasMinimum) acc[r] = fma(group.minimum[0], mul(to_f32(sub(set1_i32(0), n_sum_first)), d), acc[r]);
-      acc[r] = fma(to_f32(second), mul(group.scale[1], d), acc[r]);
-      if constexpr (T::kHasMinimum) acc[r] = fma(group.minimum[1], mul(to_f32(sub(set1_i32(0), n_sum_second)), d), acc[r]);
-    }
+    const auto add_half = [&]<int kHalf>() {
+      I32x16 n_sums[kRows];
+      for (int r = 0; r < kRows; ++r) {
+        n_sums[r] = set1_i32(x.n_sum_first[row + r]);
+        if constexpr (kHalf == 1) n_sums[r] = sub(set1_i32(x.n_sum[row + r]), n_sums[r]);
+        sums[r] = start(group, n_sums[r]);
+      }
+      dots.template operator()<4 * kHalf, 4 * kHalf + 4>(sums);
+      for (int r = 0; r < kRows; ++r) {
+        const F32x16 d = set1(x.d[row + r]);
+        acc[r] = fma(to_f32(sums[r]), mul(group.scale[kHalf], d), acc[r]);
+        if constexpr (T::kHasMinimum) acc[r] = fma(group.minimum[kHalf], mul(to_f32(sub(set1_i32(0), n_sums[r])), d), acc[r]);
+      }
+    };
+    add_half.template operator()<0>();
+    add_half.template operator()<1>();
   }
+}
+
+template <class T, int kRows, int kTileWidth>
+inline void add_group(F32x16* acc, const Group<T>& group, const TileGroup<kTileWidth>& x, int row) {
+  add_dots<T, kRows>(acc, group, x, row, [&]<int kFirst, int kLast>(I32x16* sums) { dot_steps<T, kFirst, kLast, kRows>(sums, group, x, row); });
 }
 
 // Adds the groups [first, last) of k to kTiles tiles of kRows x 16 outputs, which start at zero with group 0. Rows of outputs are
@@ -202,17 +228,70 @@ void add_outliers(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t
   }
 }
 
+// sum plus the sum over the steps [kFirst, kLast) of code * q, of one row, each step read when it is needed.
+template <class C, int kFirst, int kLast>
+[[gnu::always_inline]] inline I32x16 dot_packed(I32x16 sum, const uint8_t* payload, const uint8_t* scales, const int8_t* q) {
+  constexpr int kRun = narrow_steps(C::Meaning::kMostCode);
+  PairSums pairs;
+  for_steps([&]<int kStep>() __attribute__((always_inline)) {
+    if constexpr (kStep >= kFirst && kStep < kLast) {
+      const U8x64 codes = C::template read_step<kStep>(payload, scales);
+      if constexpr (kRun > 1) {
+        constexpr int kAt = (kStep - kFirst) % kRun;
+        const PairSums more = pair_sums(codes, q + 4 * kStep);
+        pairs = kAt == 0 ? more : add(pairs, more);
+        if constexpr (kAt == kRun - 1 || kStep == kLast - 1) sum = add(sum, pairs);
+      } else {
+        sum = dot_codes<typename C::Meaning>(sum, codes, q + 4 * kStep);
+      }
+    }
+  });
+  return sum;
+}
+
+// A single row times row groups, `apart` from one to the next: so many runs of memory are read at a time.
+template <class C, size_t... kRun>
+void multiply_runs(const WeightView& w, const uint8_t* x, int64_t row_group, int64_t apart, float* out, std::index_sequence<kRun...>) {
+  using T = typename C::Meaning;
+  const PackedSource<C> sources[] = {PackedSource<C>(w, row_group + static_cast<int64_t>(kRun) * apart)...};
+  const auto* rows = reinterpret_cast<const TileGroup<1>*>(x);
+  F32x16 acc[sizeof...(kRun)];
+  for (F32x16& a : acc) a = set1(0.0f);
+  for (int64_t g = 0; g < n_groups(w.n_in); ++g) {
+    const auto add_run = [&]<size_t kAt>() __attribute__((always_inline)) {
+      const PackedSource<C>& source = sources[kAt];
+      const uint8_t *payload = source.payload + g * C::kPayloadBytes, *scales = source.scales_of(g);
+      Group<T> group;
+      C::read_scales(source.heads + g / kHeadGroups * source.head_bytes, scales, group);
+      add_dots<T, 1>(acc + kAt, group, rows[g], 0, [&]<int kFirst, int kLast>(I32x16* sum) __attribute__((always_inline)) {
+        *sum = dot_packed<C, kFirst, kLast>(*sum, payload, scales, rows[g].q[0]);
+      });
+    };
+    (add_run.template operator()<kRun>(), ...);
+  }
+  const auto store_run = [&](size_t at) {
+    const int64_t column = (row_group + static_cast<int64_t>(at) * apart) * kRowGroup;
+    store_n(out + column, acc[at], std::min(kRowGroup, w.n_out - column));
+  };
+  (store_run(kRun), ...);
+}
+
 template <class C>
 void linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first, int64_t last, int64_t group_first,
             int64_t group_last, float* out, uint8_t* scratch) {
-  int64_t first_row = first;
+  int64_t first_row = first, first_group = group_first;
 #if defined(SAMOVAR_USE_AMX)
   first_row = AmxLinear<C, PackedSource<C>>::rows(w, x, first, last, group_first, group_last, out, scratch);
 #endif
-  for (int64_t row_group = group_first; row_group < group_last; ++row_group) {
-    row_group_linear<C>(w, x, n_rows, first_row, last, row_group, out, scratch);
-    add_outliers<C>(w, x, n_rows, first, last, row_group, out);
+  if constexpr (kRuns > 1) if (n_rows == 1) {
+    const int64_t apart = (group_last - group_first) / kRuns;
+    for (int64_t i = 0; i < apart; ++i) multiply_runs<C>(w, x, group_first + i, apart, out, std::make_index_sequence<kRuns>());
+    first_group += apart * kRuns;
   }
+  for (int64_t row_group = first_group; row_group < group_last; ++row_group) {
+    row_group_linear<C>(w, x, n_rows, first_row, last, row_group, out, scratch);
+  }
+  for (int64_t row_group = group_first; row_group < group_last; ++row_group) add_outliers<C>(w, x, n_rows, first, last, row_group, out);
 }
 
 }  // namespace

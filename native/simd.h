@@ -24,6 +24,12 @@
 
 namespace samovar::SAMOVAR_ISA {
 
+#if !defined(SAMOVAR_USE_AVX2)
+constexpr int narrow_steps(int) { return 1; }
+using PairSums = I32x16;
+inline PairSums pair_sums(U8x64 u, const int8_t* x) { return dot(set1_i32(0), u, x); }
+#endif
+
 inline I32x16 load_i32(const int32_t* p) { return as_i32(load(reinterpret_cast<const float*>(p))); }
 inline void store_i32(int32_t* p, I32x16 a) { store(reinterpret_cast<float*>(p), as_f32(a)); }
 

@@ -11,10 +11,12 @@
 namespace samovar::SAMOVAR_ISA {
 
 inline constexpr int kTileRows = 2;  // 16 registers hold two rows of accumulators beside the codes
-inline constexpr int kQuantRows = 2;  // of a quantised linear tile
+inline constexpr int kQuantRows = 4;  // of a quantised linear tile
 inline constexpr int kQuantTiles = 1;
-inline constexpr int kQuantChains = 1;
+inline constexpr int kQuantChains = 4;
 inline constexpr int kWholeRows = kQuantRows;  // of an int4 tile
+inline constexpr size_t kRuns = 4;
+inline constexpr int64_t kPrefetchBytes = 0;
 inline constexpr int kAttendLanes = 3;
 inline constexpr int kWideShift = -1;  // dot_wide takes the bias of 128 away itself
 
@@ -175,13 +177,37 @@ inline __m256i broadcast4(const int8_t* x) {
   std::memcpy(&bits, x, 4);
   return _mm256_set1_epi32(bits);
 }
+// gcc would make trees of chains of sums, for which there are not enough registers.
+inline void keep_chain(__m256i& sum) { asm("" : "+x"(sum)); }
+
 inline __m256i dot_256(__m256i acc, __m256i u, __m256i x) {
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1)));
+  __m256i sum = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1)));
+  keep_chain(sum);
+  return sum;
 }
 // Codes are at most 127 here, so that a pair of products (127 * 127 * 2) stays below 2^15 in maddubs.
 inline I32x16 dot(I32x16 acc, U8x64 u, const int8_t* x) {
   const __m256i xb = broadcast4(x);
   return {dot_256(acc.a, u.a, xb), dot_256(acc.b, u.b, xb)};
+}
+// Sums of pairs in 16 bits: of so many steps they are exact, if activations are within 127.
+constexpr int narrow_steps(int largest_code) { return 32767 / (2 * 127 * largest_code); }
+struct PairSums {
+  __m256i a, b;
+};
+inline PairSums pair_sums(U8x64 u, const int8_t* x) {
+  const __m256i xb = broadcast4(x);
+  return {_mm256_maddubs_epi16(u.a, xb), _mm256_maddubs_epi16(u.b, xb)};
+}
+inline PairSums add(PairSums x, PairSums y) {
+  PairSums sums{_mm256_add_epi16(x.a, y.a), _mm256_add_epi16(x.b, y.b)};
+  keep_chain(sums.a);
+  keep_chain(sums.b);
+  return sums;
+}
+inline I32x16 add(I32x16 x, PairSums y) {
+  const __m256i one = _mm256_set1_epi16(1);
+  return {_mm256_add_epi32(x.a, _mm256_madd_epi16(y.a, one)), _mm256_add_epi32(x.b, _mm256_madd_epi16(y.b, one))};
 }
 inline __m256i dot_signed_256(__m256i acc, __m256i u, __m256i x) {
   const __m256i w = _mm256_xor_si256(u, _mm256_set1_epi8(static_cast<char>(0x80)));

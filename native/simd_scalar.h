@@ -14,6 +14,8 @@ inline constexpr int kQuantRows = 2;
 inline constexpr int kQuantTiles = 1;
 inline constexpr int kQuantChains = 1;
 inline constexpr int kWholeRows = kQuantRows;  // of an int4 tile
+inline constexpr size_t kRuns = 1;
+inline constexpr int64_t kPrefetchBytes = 4096;
 inline constexpr int kAttendLanes = 3;
 inline constexpr int kWideShift = -1;  // dot_wide takes the bias of 128 away itself
 

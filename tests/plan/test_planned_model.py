@@ -9,12 +9,12 @@ import pytest
 from samovar.engine.page_pool import PagePool, n_pages_for
 from samovar.formats import open_checkpoint
 from samovar.kernels import KV_DTYPES
-from samovar.kernels.limits import measure_limits
 from samovar.kernels.native import available_isas
 from samovar.llm import LLM
 from samovar.llm.random_model import QUANTS, SHAPES, Shape, random_checkpoint, write_random_model
 from samovar.llm.speed import bench_engine, random_prompts, timed_run
 from samovar.plan.costs import Machine, expected_distinct
+from samovar.plan.machine import measure_machine
 from samovar.plan.planned_model import PlannedModel
 from tests.matrices import slow_but
 from tests.models.tiny_checkpoints import VARIANTS, random_model, write_folder
@@ -132,8 +132,7 @@ def test_a_rate_that_is_measured_is_near_the_one_foretold(tmp_path: Path) -> Non
     model, engine = planned_file(tmp_path / "random.gguf"), bench_engine(llm, n_streams=1, n_tokens=600)
     ratios = []
     for seed in range(5):
-        limits = measure_limits(llm.ops.isa, llm.ops.n_threads)
-        machine = Machine(read_bytes_per_s=limits.read_bytes_per_s, int8_ops_per_s=limits.int8_ops_per_s)
+        machine = measure_machine(llm.ops.isa, llm.ops.n_threads, model.kernels)
         rest_s = timed_run(engine, random_prompts(1, 16, seed, shape.vocab_size), 32).rest_s
         first_s = timed_run(engine, random_prompts(1, 512, seed, shape.vocab_size), 1).first_s
         ratios.append(

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from samovar.cli.arguments import Subparsers, add_weights_option, size_bytes
@@ -110,7 +110,6 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     """Measure, predict, and print."""
     wish = _read_wish(args)
     named = _named_model(args)  # a wrong name is said before anything is measured
-    place = _place(args, streams)
     same: dict[str, tuple[str, ...]] = {}
     if isinstance(named, PlannedModel):
         models: Sequence[PlannedModel] = [named]
@@ -119,6 +118,7 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
         same = distinct_shapes(wish.context) if named is None else {named[0]: ()}
         quants = args.quant or (FAMILY_QUANTS if named is None else SHAPE_QUANTS if named[1] is None else (named[1],))
         models = list(shape_candidates(same, quants, kv_type=args.kv_type, form=args.weights))
+    place = _place(args, streams, sorted({kernel for model in models for kernel in model.kernels}))
     outlooks = look_at_all(models, place.machine, place.usable_bytes, wish)
     if args.json:
         streams.stdout.write(json.dumps(_to_json(outlooks, place, wish)) + "\n")
@@ -208,28 +208,27 @@ def _within(wish: Wish, max_context: int, args: argparse.Namespace) -> Wish:
     return Wish(context=min(wish.context, max_context), n_users=wish.n_users, least_tokens_per_s=wish.least_tokens_per_s)
 
 
-def _place(args: argparse.Namespace, streams: Streams) -> _Place:
+def _place(args: argparse.Namespace, streams: Streams, kernels: Sequence[str]) -> _Place:
     n_here, free, load = usable_cores(), available_bytes(), os.getloadavg()[0]
     n_cores = args.cores or n_here
-    here = _measured(streams, n_here)
-    machine = Machine(
-        read_bytes_per_s=args.bandwidth or here.read_bytes_per_s, int8_ops_per_s=here.int8_ops_per_s * n_cores / n_here
-    )
+    here = _measured(streams, n_here, kernels)
+    read = args.bandwidth or here.read_bytes_per_s
+    machine = replace(here, read_bytes_per_s=read, int8_ops_per_s=here.int8_ops_per_s * n_cores / n_here)
     usable = free if args.memory is None else int(args.memory * (1 - _SYSTEM_SHARE))
     memory = f"{size(free)} free here" if args.memory is None else f"{size(usable)} of {size(args.memory)}, 5 % for the system"
-    read = f"{machine.read_bytes_per_s / 1e9:.1f} GB/s read ({'as given' if args.bandwidth else 'measured'})"
+    rate = f"{read / 1e9:.1f} GB/s read ({'as given' if args.bandwidth else 'measured'})"
     cores = f"{n_cores} cores" if n_cores == n_here else f"{n_cores} cores as fast as the {n_here} here"
     products = f"{machine.int8_ops_per_s / 1e12:.2f} TOPS of 8-bit products ({cores})"
     is_busy = args.bandwidth is None and load > _BUSY_SHARE * n_here
-    return _Place(machine=machine, usable_bytes=usable, memory=memory, rates=f"{read}, {products}", is_busy=is_busy)
+    return _Place(machine=machine, usable_bytes=usable, memory=memory, rates=f"{rate}, {products}", is_busy=is_busy)
 
 
-def _measured(streams: Streams, n_threads: int) -> Machine:
+def _measured(streams: Streams, n_threads: int, kernels: Sequence[str]) -> Machine:
     """This machine; a line on a terminal says what is waited for."""
     isa = native_ops(streams.isa, 1).isa
     console = streams.console(streams.stderr)
     with console.status("measuring memory and cores") if console.is_terminal else contextlib.nullcontext():
-        return measure_machine(isa, n_threads)
+        return measure_machine(isa, n_threads, kernels)
 
 
 def _print(outlooks: Sequence[Outlook], place: _Place, wish: Wish, same: Mapping[str, Sequence[str]], streams: Streams) -> None:

@@ -2,32 +2,24 @@
 
 A product of R rows takes the longer of two times, smoothly joined: that in which its packed bytes are read, and that in which
 its weights are unpacked once for every 16 rows and multiplied R times. Both are counted in operations of the 8-bit unit
-(`kernels.limits`), of which a multiplication and an addition of registers would take 2. The figures of int4, Q4_0, Q4_K, Q6_K,
-Q8_0, BF16 and attention are fitted to what is printed by
+(`kernels.limits`), of which a multiplication and an addition of registers would take 2. What a type's products take is measured
+(`plan.machine.measure_machine`), since it differs between instruction sets; the figures here, for types that were not, are those of a
+Zen 4 EPYC (AVX-512 with VNNI), as are those of attention, by
 
     python -m benchmarks.plan_costs [--cpu]
 
-on 2 cores of a Zen 4 EPYC (AVX-512 with VNNI), those of other types to the same in a noisier run, or taken from their likes;
-what calls, values and steps cost is fitted to `python -m benchmarks.plan_check`. Other instruction sets have other figures: AMX
-takes less for many rows.
+on 2 cores. What calls, values and steps cost is fitted to `python -m benchmarks.plan_check`.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from samovar.kernels import KV_DTYPES, SCALE_BYTES, KvType
 
 _TILE_ROWS: Final = 16
 _JOIN: Final = 2.5  # exponent: 1 would add the two times up, infinity take the longer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What bounds speed: bytes read a second, 8-bit multiplications and additions a second, by all threads together."""
-
-    read_bytes_per_s: float
-    int8_ops_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +29,25 @@ class KernelCost:
     unpack: float
     dot: float
     read_share: float = 1.0
+
+    @classmethod
+    def measured(cls, one: float, many: float, n_rows: int, read_share: float) -> "KernelCost":
+        """From the operations a weight of one row, and of `n_rows` rows, a multiple of 16."""
+        n_tiles = n_rows / _TILE_ROWS
+        dot = max(0.0, (many - n_tiles * one) / (n_rows - n_tiles))
+        return cls(max(0.0, one - dot), dot, read_share)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What bounds speed: bytes read a second, 8-bit multiplications and additions a second, by all threads together.
+
+    `kernels` are the costs that were measured, by the name of a storage type, or "int4".
+    """
+
+    read_bytes_per_s: float
+    int8_ops_per_s: float
+    kernels: Mapping[str, KernelCost] = field(default_factory=dict)
 
 
 _KERNELS: Final = {
@@ -80,7 +91,7 @@ _STREAM_S: Final = 14e-6  # of Python, for each sequence in a step
 
 
 def kernel_cost(kernel: str) -> KernelCost:
-    """By the name of a storage type, or "int4"."""
+    """By the name of a storage type, or "int4", where it was not measured."""
     if (found := _KERNELS.get(kernel)) is not None:
         return found
     return next((cost for prefix, cost in _BY_PREFIX if kernel.startswith(prefix)), _OTHER)
@@ -94,7 +105,7 @@ def joined(one_s: float, other_s: float) -> float:
 
 def product_s(machine: Machine, kernel: str, *, n_bytes: float, n_weights: float, n_rows: float) -> float:
     """Seconds of a product of `n_rows` rows with `n_weights` weights that take `n_bytes`, without the call's own cost."""
-    cost = kernel_cost(kernel)
+    cost = machine.kernels.get(kernel) or kernel_cost(kernel)
     n_ops = n_weights * (cost.unpack * max(1.0, n_rows / _TILE_ROWS) + cost.dot * n_rows)
     return joined(n_bytes / (cost.read_share * machine.read_bytes_per_s), n_ops / machine.int8_ops_per_s)
 

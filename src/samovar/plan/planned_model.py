@@ -23,12 +23,14 @@ _NOWHERE: Final = Machine(read_bytes_per_s=1.0, int8_ops_per_s=1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedModel:
-    """`quant` names how the weights are stored, `decoder` is the model with weights that are sizes only. Sizes are in bytes."""
+    """`quant` names how the weights are stored, `decoder` is the model with weights that are sizes only, `kernels` what computes
+    on them (names of storage types, or "int4"). Sizes are in bytes."""
 
     name: str
     quant: str
     kv_type: KvType
     decoder: Decoder
+    kernels: frozenset[str]
     n_parameters: int
     stored_bytes: int
 
@@ -37,12 +39,14 @@ class PlannedModel:
         cls, checkpoint: Checkpoint, *, name: str, quant: str, kv_type: KvType | None = None, form: WeightForm = "stored"
     ) -> "PlannedModel":
         """Lay out a checkpoint's weights without reading them. Raises as `models.loader.load_model`."""
-        decoder = take_weights(checkpoint, TimedOps(_NOWHERE), SizingPacker(), form)
+        packer = SizingPacker()
+        decoder = take_weights(checkpoint, TimedOps(_NOWHERE), packer, form)
         return cls(
             name=name,
             quant=quant,
             kv_type=kv_type or kv_type_for(decoder.embedding.type.name),
             decoder=decoder,
+            kernels=frozenset(weight.kernel for weight in packer.weights),
             n_parameters=sum(tensor.n_elements for tensor in checkpoint.tensors.values()),
             stored_bytes=sum(tensor.size_bytes for tensor in checkpoint.tensors.values()),
         )
