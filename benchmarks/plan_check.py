@@ -2,7 +2,7 @@
 
 Run: python -m benchmarks.plan_check [--shapes NAME:QUANT[:LAYERS] ...] [--rounds N]. Each shape is written with random weights,
 loaded, and measured by `samovar bench`'s own runs. The machine's limits are measured between all runs, since they change with
-what else it has to do: each prediction is made from the larger of those before and after its measurement. Ratios are those of
+what else it has to do: each prediction is made from the mean of those before and after its measurement. Ratios are those of
 measured to predicted rates. With --cpu one thread is used, and its processor time counts for all of it: other work on the
 machine then matters less.
 """
@@ -135,8 +135,8 @@ def seconds(engine: Engine, prompts: list[list[int]], options: argparse.Namespac
 
 def _machine(one: Machine, other: Machine) -> Machine:
     return Machine(
-        read_bytes_per_s=max(one.read_bytes_per_s, other.read_bytes_per_s),
-        int8_ops_per_s=max(one.int8_ops_per_s, other.int8_ops_per_s),
+        read_bytes_per_s=(one.read_bytes_per_s + other.read_bytes_per_s) / 2,
+        int8_ops_per_s=(one.int8_ops_per_s + other.int8_ops_per_s) / 2,
         kernels=one.kernels,
     )
 

@@ -18,7 +18,9 @@ pytestmark = pytest.mark.skipif(not available_isas(), reason="native kernels are
 
 @pytest.fixture(autouse=True)
 def a_known_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "measure_machine", lambda _isa, _n, _kernels: Machine(read_bytes_per_s=30e9, int8_ops_per_s=0.9e12))
+    monkeypatch.setattr(
+        plan, "measure_machine", lambda _isa, _n, _kernels: Machine(read_bytes_per_s=30e9, int8_ops_per_s=0.9e12)
+    )
     monkeypatch.setattr(plan, "available_bytes", lambda: 20 << 30)
     monkeypatch.setattr(plan, "usable_cores", lambda: 2)
     monkeypatch.setattr(plan.os, "getloadavg", lambda: (0.1, 0.1, 0.1))

@@ -25,8 +25,11 @@ def ops_on(isa: str, n_threads: int = 1) -> NativeOps:
     return native_ops(isa, n_threads)
 
 
-def random_weight(type_: TensorType, n_out: int, n_in: int, seed: int = 0) -> StoredTensor:
-    """A weight [n_out, n_in] whose codes and scales take all values that the type has (scales finite and moderate)."""
+def random_weight(type_: TensorType, n_out: int, n_in: int, seed: int = 0, byte: int | None = None) -> StoredTensor:
+    """A weight [n_out, n_in] whose codes and scales take all values that the type has (scales finite and moderate).
+
+    With `byte` all codes of a quantised type are made of that one.
+    """
     rng = np.random.default_rng(seed)
     if type_.is_float:
         values = rng.standard_normal((n_out, n_in)).astype(np.float32)
@@ -41,6 +44,8 @@ def random_weight(type_: TensorType, n_out: int, n_in: int, seed: int = 0) -> St
     else:
         n_blocks = n_out * n_in // type_.block_elements
         data = rng.integers(0, 256, (n_blocks, type_.block_bytes), dtype=np.uint8)
+        if byte is not None:
+            data[:] = byte
         for at in _F16_AT.get(type_.name, ()):
             data[:, at : at + 2] = (0.01 * rng.standard_normal((n_blocks, 1))).astype(np.float16).view(np.uint8)
         if type_.name == "IQ1_M":

@@ -159,6 +159,20 @@ def test_largest_codes_do_not_overflow(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type_", **BY_NAME)
+def test_the_largest_codes_of_each_type_times_the_largest_inputs_are_exact(type_: TensorType, isa: str) -> None:
+    ops, n_in = ops_on(isa), max(type_.block_elements, 32)
+    for byte in (0x00, 0x7F, 0xF0, 0xFF):
+        weight = random_weight(type_, 64, n_in, byte=byte)
+        for n_rows in ROWS:
+            x = np.repeat(np.where(np.arange(n_rows) % 2, -1, 1).astype(np.float32)[:, None], n_in, axis=1)
+            wanted = x.astype(np.float64) @ exact_weight(weight).T
+            size = np.abs(x) @ np.abs(exact_weight(weight)).T
+            out = ops.linear(x, ops.pack(weight))
+            assert np.all(np.abs(out - wanted) <= 1e-6 * size + 1e-30), (byte, n_rows)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_zero_tiny_and_infinite_inputs_end_in_zero_or_no_number(isa: str) -> None:
     ops = ops_on(isa)
     weight = ops.pack(random_weight(Q8_0, 16, 64))

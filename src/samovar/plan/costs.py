@@ -2,13 +2,13 @@
 
 A product of R rows takes the longer of two times, smoothly joined: that in which its packed bytes are read, and that in which
 its weights are unpacked once for every 16 rows and multiplied R times. Both are counted in operations of the 8-bit unit
-(`kernels.limits`), of which a multiplication and an addition of registers would take 2. What a type's products take is measured
-(`plan.machine.measure_machine`), since it differs between instruction sets; the figures here, for types that were not, are those of a
-Zen 4 EPYC (AVX-512 with VNNI), as are those of attention, by
+(`kernels.limits`), of which a multiplication and an addition of registers would take 2. What products take is measured
+(`plan.machine.measure_machine`), since instruction sets differ. The figures here, for types that were not, and those of
+attention are fitted to what is printed by
 
     python -m benchmarks.plan_costs [--cpu]
 
-on 2 cores. What calls, values and steps cost is fitted to `python -m benchmarks.plan_check`.
+on 2 cores of a Zen 4 EPYC (AVX-512 with VNNI); what calls, values and steps cost to `python -m benchmarks.plan_check`.
 """
 
 import math

@@ -23,8 +23,10 @@ _NOWHERE: Final = Machine(read_bytes_per_s=1.0, int8_ops_per_s=1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedModel:
-    """`quant` names how the weights are stored, `decoder` is the model with weights that are sizes only, `kernels` what computes
-    on them (names of storage types, or "int4"). Sizes are in bytes."""
+    """`quant` names how the weights are stored, `decoder` is the model with weights that are sizes only. Sizes are in bytes.
+
+    `kernels` are what computes on the weights: names of storage types, or "int4".
+    """
 
     name: str
     quant: str
