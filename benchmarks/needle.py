@@ -4,6 +4,8 @@ The text is source code of Python's standard library, cut to the length asked fo
 samovar is 48213.` (a colour and a number of its own) at each depth. It is computed once; each line is then asked for. So every
 question has the others as distractors. A length beyond the native context takes YaRN (`models.long_context`). `--factor` takes
 the factor given at every length: 1 beyond the native context shows what YaRN is for, 2 or 4 within it what it costs.
+`--memory` takes the longest text that the engine holds in so many bytes, weights and all, and then asks a longer one,
+which has to be refused.
 
 With several types of keys and values, the last positions are compared: KL is sum(p * log(p / q)) over the vocabulary, p by the
 first type.
@@ -11,6 +13,7 @@ first type.
 Examples:
   python -m benchmarks.needle --model qwen2.5-coder:0.5b --lengths 4096 16384 --kv-types bf16 int8
   python -m benchmarks.needle --lengths 36864 --kv-types int8 --factor 1
+  python -m benchmarks.needle --memory 1200M --kv-types bf16 int8
 """
 
 import argparse
@@ -27,9 +30,11 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import describe_machine
 from samovar import LLM
+from samovar.cli.arguments import size_bytes
 from samovar.engine.engine import Engine
 from samovar.engine.request import Request, SamplingParams
 from samovar.engine.sequence import Sequence as EngineSequence
+from samovar.errors import SamovarError
 from samovar.kernels import KV_DTYPES, PAGE_TOKENS, KvType
 from samovar.llm.memory import kv_page_bytes, size
 from samovar.models.long_context import FACTORS, LongContext
@@ -161,6 +166,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="qwen2.5-coder:0.5b", help="default: %(default)s")
     parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 16_384, 36_864], metavar="N", help="tokens")
+    parser.add_argument(
+        "--memory", type=size_bytes, metavar="SIZE", help="as in 2G: the longest text that it holds, no --lengths"
+    )
     parser.add_argument("--kv-types", nargs="+", choices=tuple(KV_DTYPES), default=["bf16", "int8"])
     parser.add_argument("--depths", type=float, nargs="+", default=list(DEPTHS), metavar="X", help="0 (start) to 1 (end)")
     parser.add_argument("--threads", type=int, metavar="N")
@@ -174,17 +182,31 @@ def main() -> int:
     depths = " ".join(f"{100 * depth:.0f} %" for depth in args.depths)
     print(f"| prompt tokens | rotation | keys and values | their memory | found at {depths} | found | first answer, s | KL |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    for n_tokens in args.lengths:
+    for n_tokens in args.lengths if args.memory is None else [None]:
         first = None
         for kv_type in args.kv_types:
-            llm = LLM(args.model, kv_type=kv_type, max_context=n_tokens, max_streams=1, n_threads=args.threads)
+            llm = LLM(
+                args.model, kv_type=kv_type, max_context=n_tokens, max_streams=1, n_threads=args.threads, memory=args.memory
+            )
             if args.factor is not None:
                 llm._engine.long_context = held_to(llm, args.factor)
-            found = look(llm, hide(llm, n_tokens, args.depths), compares=len(args.kv_types) > 1)
+            needles = hide(llm, n_tokens or llm.max_context, args.depths)
+            found = look(llm, needles, compares=len(args.kv_types) > 1 and n_tokens is not None)
             first = first or found
             print(table_row(kv_type, found, first), flush=True)
+            if n_tokens is None:
+                print(f"{kv_type}: {refusal(llm)}", flush=True)
             llm.close()
     return 0
+
+
+def refusal(llm: LLM) -> str:
+    """What is said to a prompt that is longer than the context."""
+    try:
+        llm.generate(" hello" * (llm.max_context + 1), max_tokens=1)
+    except SamovarError as error:
+        return f"{type(error).__name__}: {error}"
+    raise AssertionError("a prompt beyond the context was taken")
 
 
 if __name__ == "__main__":
