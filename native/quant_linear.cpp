@@ -134,7 +134,9 @@ inline void add_dots(F32x16* acc, const Group<T>& group, const TileGroup<kTileWi
 
 template <class T, int kRows, int kTileWidth>
 inline void add_group(F32x16* acc, const Group<T>& group, const TileGroup<kTileWidth>& x, int row) {
-  add_dots<T, kRows>(acc, group, x, row, [&]<int kFirst, int kLast>(I32x16* sums) { dot_steps<T, kFirst, kLast, kRows>(sums, group, x, row); });
+  add_dots<T, kRows>(acc, group, x, row, [&]<int kFirst, int kLast>(I32x16* sums) {
+    dot_steps<T, kFirst, kLast, kRows>(sums, group, x, row);
+  });
 }
 
 // Adds the groups [first, last) of k to kTiles tiles of kRows x 16 outputs, which start at zero with group 0. Rows of outputs are
@@ -283,15 +285,17 @@ void linear(const WeightView& w, const uint8_t* x, int64_t n_rows, int64_t first
 #if defined(SAMOVAR_USE_AMX)
   first_row = AmxLinear<C, PackedSource<C>>::rows(w, x, first, last, group_first, group_last, out, scratch);
 #endif
-  if constexpr (kRuns > 1) if (n_rows == 1) {
-    const int64_t apart = (group_last - group_first) / kRuns;
-    for (int64_t i = 0; i < apart; ++i) multiply_runs<C>(w, x, group_first + i, apart, out, std::make_index_sequence<kRuns>());
-    first_group += apart * kRuns;
+  if constexpr (kRuns > 1) {
+    if (n_rows == 1) {
+      const int64_t apart = (group_last - group_first) / static_cast<int64_t>(kRuns);
+      for (int64_t i = 0; i < apart; ++i) multiply_runs<C>(w, x, group_first + i, apart, out, std::make_index_sequence<kRuns>());
+      first_group += apart * static_cast<int64_t>(kRuns);
+    }
   }
-  for (int64_t row_group = first_group; row_group < group_last; ++row_group) {
-    row_group_linear<C>(w, x, n_rows, first_row, last, row_group, out, scratch);
+  for (int64_t row_group = group_first; row_group < group_last; ++row_group) {
+    if (row_group >= first_group) row_group_linear<C>(w, x, n_rows, first_row, last, row_group, out, scratch);
+    add_outliers<C>(w, x, n_rows, first, last, row_group, out);
   }
-  for (int64_t row_group = group_first; row_group < group_last; ++row_group) add_outliers<C>(w, x, n_rows, first, last, row_group, out);
 }
 
 }  // namespace

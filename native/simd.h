@@ -24,7 +24,7 @@
 
 namespace samovar::SAMOVAR_ISA {
 
-#if !defined(SAMOVAR_USE_AVX2)
+#if !defined(SAMOVAR_USE_AVX2)  // which sums pairs in 16 bits, over narrow_steps steps
 constexpr int narrow_steps(int) { return 1; }
 using PairSums = I32x16;
 inline PairSums pair_sums(U8x64 u, const int8_t* x) { return dot(set1_i32(0), u, x); }

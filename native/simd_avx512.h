@@ -21,7 +21,7 @@ inline constexpr int kQuantTiles = 4;
 inline constexpr int kQuantChains = 2;  // rows of such a tile whose sums of 32 k grow side by side
 inline constexpr int kWholeRows = 16;    // of an int4 tile
 inline constexpr size_t kRuns = 1;
-inline constexpr int64_t kPrefetchBytes = 4096;
+inline constexpr int64_t kPrefetchBytes = 4096;  // ahead of the codes in use; 2 KiB and 8 KiB measured 3 to 24 % slower on most types
 inline constexpr int kAttendLanes = 12;  // query vectors that an attention tile keeps in registers
 inline constexpr int kWideShift = 7;    // wide codes enter dot_wide as value + 128
 
