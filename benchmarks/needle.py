@@ -165,10 +165,9 @@ def main() -> int:
     """Print a row for each length and type."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="qwen2.5-coder:0.5b", help="default: %(default)s")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[4096, 16_384, 36_864], metavar="N", help="tokens")
-    parser.add_argument(
-        "--memory", type=size_bytes, metavar="SIZE", help="as in 2G: the longest text that it holds, no --lengths"
-    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--lengths", type=int, nargs="+", default=[4096, 16_384, 36_864], metavar="N", help="tokens")
+    which.add_argument("--memory", type=size_bytes, metavar="SIZE", help="as in 2G: the longest text that it holds")
     parser.add_argument("--kv-types", nargs="+", choices=tuple(KV_DTYPES), default=["bf16", "int8"])
     parser.add_argument("--depths", type=float, nargs="+", default=list(DEPTHS), metavar="X", help="0 (start) to 1 (end)")
     parser.add_argument("--threads", type=int, metavar="N")

@@ -24,7 +24,7 @@ class Limits:
 def measure_limits(isa: str, n_threads: int) -> Limits:
     """Medians of a few passes, about a second in all. Takes 512 MiB of memory meanwhile; raises MemoryError without them.
 
-    The 8-bit figure is that of the vector units; matrix units (AMX) are not asked.
+    The 8-bit figure is that of the vector units, of codes of 4 bits; matrix units (AMX) are not asked.
     """
     native: NativeLimits = importlib.import_module("samovar._native").Limits(isa, n_threads, _BUFFER_BYTES)
     native.read_bytes_per_s()  # the first pass wakes the threads and maps the pages

@@ -47,7 +47,7 @@ def _measured_cost(ops: NativeOps, kernel: str, int8_ops_per_s: float) -> Kernel
     The weights are zeros: what a kernel computes with does not change its time.
     """
     types = {type_.name: type_ for type_ in (*TENSOR_TYPES, *GROUPED_TYPES)}
-    type_ = types.get(kernel, Q8_0)
+    type_ = Q8_0 if kernel == "int4" else types[kernel]
     n_bytes = _N_OUT * _N_IN // type_.block_elements * type_.block_bytes
     stored = StoredTensor(name=kernel, type=type_, shape=(_N_OUT, _N_IN), data=np.zeros(n_bytes, np.uint8), source="zeros")
     weight = ops.pack(stored, "int4" if kernel == "int4" else "stored")
