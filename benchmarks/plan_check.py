@@ -2,17 +2,17 @@
 
 Run: python -m benchmarks.plan_check [--shapes NAME:QUANT[:LAYERS] ...] [--rounds N]. Each shape is written with random weights,
 loaded, and measured by `samovar bench`'s own runs. The machine's limits are measured between all runs, since they change with
-what else it has to do: each prediction is made from the mean of those before and after its measurement. Ratios are those of
-measured to predicted rates. With --cpu one thread is used, and its processor time counts for all of it: other work on the
-machine then matters less.
+what else it has to do: each prediction is made from the mean of those before and after its measurement, and from the costs of
+products, measured in each round. Ratios are those of measured to predicted rates. With --cpu one thread is used, and its
+processor time counts for all of it: other work on the machine then matters less.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
@@ -22,7 +22,7 @@ from samovar.formats import open_checkpoint
 from samovar.llm import LLM
 from samovar.llm.random_model import SHAPES, write_random_model
 from samovar.llm.speed import bench_engine, random_prompts, timed_run
-from samovar.plan.costs import Machine
+from samovar.plan.costs import KernelCost, Machine
 from samovar.plan.machine import measure_machine
 from samovar.plan.planned_model import PlannedModel
 
@@ -69,11 +69,8 @@ def check(name: str, options: argparse.Namespace, folder: Path) -> list[float]:
     llm = LLM(path, max_context=_SHORT, cache=False, speculation="off", weights=options.weights, n_threads=n_threads)
     vocab_size = shape.vocab_size
 
-    kernels = measure_machine(llm.ops.isa, llm.ops.n_threads, sorted(model.kernels)).kernels
-
     def limits() -> Machine:
-        here = measure_machine(llm.ops.isa, 1) if options.cpu else of_clock(llm.ops)
-        return replace(here, kernels=kernels)
+        return measure_machine(llm.ops.isa, 1) if options.cpu else of_clock(llm.ops)
 
     engine = bench_engine(llm, n_streams=options.streams, n_tokens=longest)
     assert llm.model.packed_bytes == model.decoder.packed_bytes, name
@@ -107,10 +104,11 @@ def check(name: str, options: argparse.Namespace, folder: Path) -> list[float]:
         run(-1)
     before = limits()
     for seed in range(options.rounds):
+        kernels = measure_machine(llm.ops.isa, llm.ops.n_threads, sorted(model.kernels)).kernels
         for what, run, predict in runs:
             rate = run(seed)
             after = limits()
-            found[what].add(rate, predict(_machine(before, after)))
+            found[what].add(rate, predict(_machine(before, after, kernels)))
             before = after
     llm.close()
     for what, of_run in found.items():
@@ -133,11 +131,11 @@ def seconds(engine: Engine, prompts: list[list[int]], options: argparse.Namespac
     return time.process_time() - started - first_s
 
 
-def _machine(one: Machine, other: Machine) -> Machine:
+def _machine(one: Machine, other: Machine, kernels: Mapping[str, KernelCost]) -> Machine:
     return Machine(
         read_bytes_per_s=(one.read_bytes_per_s + other.read_bytes_per_s) / 2,
         int8_ops_per_s=(one.int8_ops_per_s + other.int8_ops_per_s) / 2,
-        kernels=one.kernels,
+        kernels=kernels,
     )
 
 

@@ -20,22 +20,31 @@ from samovar.kernels import KV_DTYPES, SCALE_BYTES, KvType
 
 _TILE_ROWS: Final = 16
 _JOIN: Final = 2.5  # exponent: 1 would add the two times up, infinity take the longer
+_MOST_COMPUTING: Final = 0.9  # of a streamed product's time: beyond, what reading takes could not be told
 
 
 @dataclass(frozen=True, slots=True)
 class KernelCost:
-    """Operations for a weight: `unpack` for every 16 rows, `dot` for every row. `read_share` of the read rate is reached."""
+    """Operations for a weight: `unpack` for every 16 rows, `dot` for every row. `read_share` of the read rate is reached
+    where nothing waits for computing."""
 
     unpack: float
     dot: float
     read_share: float = 1.0
 
     @classmethod
-    def measured(cls, one: float, many: float, n_rows: int, read_share: float) -> "KernelCost":
-        """From the operations a weight of one row, and of `n_rows` rows, a multiple of 16."""
+    def measured(
+        cls, one: float, many: float, streamed: float, ops_per_byte: float, *, n_rows: int, weight_bytes: float
+    ) -> "KernelCost":
+        """From the operations a weight of one row, and of `n_rows` rows, a multiple of 16, with weights in the caches; from the
+        bytes that could have been read in the time of a `streamed` weight of one row, which takes `weight_bytes`; and from the
+        operations that the machine does while it reads a byte.
+        """
         n_tiles = n_rows / _TILE_ROWS
         dot = max(0.0, (many - n_tiles * one) / (n_rows - n_tiles))
-        return cls(max(0.0, one - dot), dot, read_share)
+        computing = min(one / ops_per_byte / streamed, _MOST_COMPUTING)
+        read_share = weight_bytes / (streamed * (1 - computing**_JOIN) ** (1 / _JOIN))
+        return cls(max(0.0, one - dot), dot, min(read_share, 1.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

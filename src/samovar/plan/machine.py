@@ -3,13 +3,14 @@
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from samovar.kernels import Linear
 from samovar.kernels.native import NativeOps, native_ops
-from samovar.plan.costs import KernelCost, Machine, kernel_cost
+from samovar.plan.costs import KernelCost, Machine
 from samovar.tensors.dtypes import GROUPED_TYPES, Q8_0, TENSOR_TYPES
 from samovar.tensors.stored import StoredTensor
 
@@ -22,11 +23,13 @@ _BUFFER_BYTES: Final = 512 << 20  # as in `kernels.limits`
 _PASSES: Final = 9
 _ROUNDS: Final = 200_000
 _N_OUT, _N_IN, _MANY_ROWS = 512, 2048, 64  # of products: weights that the second-level caches hold
+_STREAMED_OUT: Final = 16_384  # rows of a piece of the weights that no cache holds
+_STREAMED_BYTES: Final = 192 << 20
 
 
 def measure_machine(isa: str, n_threads: int, kernels: Iterable[str] = ()) -> Machine:
-    """Medians of a few passes, about a second in all on an idle machine, and a tenth for each of `kernels`, names of storage
-    types or "int4". Takes 512 MiB meanwhile; raises MemoryError without.
+    """Medians of a few passes, about a second in all on an idle machine, and another for each of `kernels`, names of storage
+    types or "int4". Takes 720 MiB meanwhile; raises MemoryError without.
 
     Where others had a part of the cores, a rate is what it would have been with all of their time. What others take of the
     memory's bandwidth cannot be told, and is missing.
@@ -36,35 +39,42 @@ def measure_machine(isa: str, n_threads: int, kernels: Iterable[str] = ()) -> Ma
     read = [_undisturbed(native.read_bytes_per_s, n_threads) for _ in range(_PASSES)]
     int8 = [_undisturbed(lambda: native.int8_ops_per_s(_ROUNDS), n_threads) for _ in range(_PASSES)]
     ops = native_ops(isa, n_threads)
-    best_int8 = max(native.int8_ops_per_s(_ROUNDS) for _ in range(_PASSES))
-    costs = {kernel: _measured_cost(ops, kernel, best_int8) for kernel in kernels}
+    costs = {kernel: _measured_cost(native, ops, kernel) for kernel in kernels}
     return Machine(read_bytes_per_s=statistics.median(read), int8_ops_per_s=statistics.median(int8), kernels=costs)
 
 
-def _measured_cost(ops: NativeOps, kernel: str, int8_ops_per_s: float) -> KernelCost:
-    """Of products with weights that lie in the caches, by their best passes, as the 8-bit rate is.
+def _measured_cost(native: "NativeLimits", ops: NativeOps, kernel: str) -> KernelCost:
+    """Of products with weights in the caches, and with others that have to be read.
 
-    The weights are zeros: what a kernel computes with does not change its time.
+    Passes alternate with those of the machine's limits, and shares of these are what counts: a host that is slow for a while
+    slows both. The weights are zeros: what a kernel computes with does not change its time.
     """
     types = {type_.name: type_ for type_ in (*TENSOR_TYPES, *GROUPED_TYPES)}
     type_ = Q8_0 if kernel == "int4" else types[kernel]
-    n_bytes = _N_OUT * _N_IN // type_.block_elements * type_.block_bytes
-    stored = StoredTensor(name=kernel, type=type_, shape=(_N_OUT, _N_IN), data=np.zeros(n_bytes, np.uint8), source="zeros")
-    weight = ops.pack(stored, "int4" if kernel == "int4" else "stored")
 
-    def ops_a_weight(n_rows: int) -> float:
+    def packed(n_out: int) -> Linear:
+        n_bytes = n_out * _N_IN // type_.block_elements * type_.block_bytes
+        stored = StoredTensor(name=kernel, type=type_, shape=(n_out, _N_IN), data=np.zeros(n_bytes, np.uint8), source="zeros")
+        return ops.pack(stored, "int4" if kernel == "int4" else "stored")
+
+    def weights_per_s(weights: Sequence[Linear], n_rows: int, n_runs: int) -> float:
         x_TD = np.ones((n_rows, _N_IN), np.float32)
-        n_runs = max(1, _MANY_ROWS // n_rows)
-
-        def run() -> float:
-            start = time.perf_counter()
-            for _ in range(n_runs):
+        start = time.perf_counter()
+        for _ in range(n_runs):
+            for weight in weights:
                 ops.linear(x_TD, weight)
-            return n_runs * stored.n_elements / (time.perf_counter() - start)
+        return n_runs * sum(weight.n_out for weight in weights) * _N_IN / (time.perf_counter() - start)
 
-        return int8_ops_per_s / max(run() for _ in range(_PASSES))
-
-    return KernelCost.measured(ops_a_weight(1), ops_a_weight(_MANY_ROWS), _MANY_ROWS, kernel_cost(kernel).read_share)
+    cached, streamed = [packed(_N_OUT)], [packed(_STREAMED_OUT)]
+    while len(streamed) * streamed[0].size_bytes < _STREAMED_BYTES:
+        streamed.append(packed(_STREAMED_OUT))
+    passes = []
+    for _ in range(_PASSES):
+        int8, read = native.int8_ops_per_s(_ROUNDS), native.read_bytes_per_s()
+        rates = weights_per_s(cached, 1, _MANY_ROWS), weights_per_s(cached, _MANY_ROWS, 1), weights_per_s(streamed, 1, 1)
+        passes.append((int8 / rates[0], int8 / rates[1], read / rates[2], int8 / read))
+    medians = (statistics.median(column) for column in zip(*passes, strict=True))
+    return KernelCost.measured(*medians, n_rows=_MANY_ROWS, weight_bytes=streamed[0].size_bytes / streamed[0].n_out / _N_IN)
 
 
 def _undisturbed(
