@@ -51,8 +51,9 @@ struct PackedSource {
   // acc plus an outlier times the weights.
   inline F32x16 add(F32x16 acc, const Outlier& x) const {
     constexpr int kScales = Meaning::kScales;
-    const int64_t g = x.at / 8;
-    const int step = x.at % 8;
+    const auto at = static_cast<uint32_t>(x.at);  // by shifts, where signed numbers would be divided
+    const int64_t g = at / 8;
+    const int step = at % 8;
     Group<Meaning> group;
     C::read_scales(heads + g / kHeadGroups * head_bytes, scales_of(g), group);
     const U8x64 codes = C::read_step(payload + g * C::kPayloadBytes, scales_of(g), step);

@@ -36,7 +36,9 @@ inline __m256i lane_mask(int64_t n) {
 
 inline F32x16 set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 inline F32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+// Masked stores are dozens of operations on Zen, so whole vectors do without.
 inline F32x16 load_n(const float* p, int64_t n) {
+  if (n >= 16) return load(p);
   return {_mm256_maskload_ps(p, lane_mask(n)), _mm256_maskload_ps(p + 8, lane_mask(n - 8))};
 }
 inline void store(float* p, F32x16 x) {
@@ -44,6 +46,7 @@ inline void store(float* p, F32x16 x) {
   _mm256_storeu_ps(p + 8, x.b);
 }
 inline void store_n(float* p, F32x16 x, int64_t n) {
+  if (n >= 16) return store(p, x);
   _mm256_maskstore_ps(p, lane_mask(n), x.a);
   _mm256_maskstore_ps(p + 8, lane_mask(n - 8), x.b);
 }
