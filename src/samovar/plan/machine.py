@@ -25,29 +25,30 @@ _ROUNDS: Final = 200_000
 _N_OUT, _N_IN, _MANY_ROWS = 512, 2048, 64  # of products: weights that the second-level caches hold
 _STREAMED_OUT: Final = 16_384  # rows of a piece of the weights that no cache holds
 _STREAMED_BYTES: Final = 192 << 20
+_COST_PASSES, _SHORT_ROUNDS = 15, 20_000
 
 
 def measure_machine(isa: str, n_threads: int, kernels: Iterable[str] = ()) -> Machine:
     """Medians of a few passes, about a second in all on an idle machine, and another for each of `kernels`, names of storage
-    types or "int4". Takes 720 MiB meanwhile; raises MemoryError without.
+    types or "int4". Takes 900 MiB meanwhile; raises MemoryError without.
 
     Where others had a part of the cores, a rate is what it would have been with all of their time. What others take of the
     memory's bandwidth cannot be told, and is missing.
     """
-    native: NativeLimits = importlib.import_module("samovar._native").Limits(isa, n_threads, _BUFFER_BYTES)
-    native.read_bytes_per_s()  # the first pass wakes the threads and maps the pages
-    read = [_undisturbed(native.read_bytes_per_s, n_threads) for _ in range(_PASSES)]
-    int8 = [_undisturbed(lambda: native.int8_ops_per_s(_ROUNDS), n_threads) for _ in range(_PASSES)]
+    limits = _limits(isa, n_threads, _BUFFER_BYTES)
+    read = [_undisturbed(limits.read_bytes_per_s, n_threads) for _ in range(_PASSES)]
+    int8 = [_undisturbed(lambda: limits.int8_ops_per_s(_ROUNDS), n_threads) for _ in range(_PASSES)]
     ops = native_ops(isa, n_threads)
-    costs = {kernel: _measured_cost(native, ops, kernel) for kernel in kernels}
+    costs = {kernel: _measured_cost(ops, kernel) for kernel in kernels}
     return Machine(read_bytes_per_s=statistics.median(read), int8_ops_per_s=statistics.median(int8), kernels=costs)
 
 
-def _measured_cost(native: "NativeLimits", ops: NativeOps, kernel: str) -> KernelCost:
+def _measured_cost(ops: NativeOps, kernel: str) -> KernelCost:
     """Of products with weights in the caches, and with others that have to be read.
 
-    Passes alternate with those of the machine's limits, and shares of these are what counts: a host that is slow for a while
-    slows both. The weights are zeros: what a kernel computes with does not change its time.
+    Short passes alternate with those of the machine's limits, and the best of each are compared: a host that is slow for a
+    while slows both, and time that others take now and then is left out. The weights are zeros: what a kernel computes with
+    does not change its time.
     """
     types = {type_.name: type_ for type_ in (*TENSOR_TYPES, *GROUPED_TYPES)}
     type_ = Q8_0 if kernel == "int4" else types[kernel]
@@ -68,13 +69,29 @@ def _measured_cost(native: "NativeLimits", ops: NativeOps, kernel: str) -> Kerne
     cached, streamed = [packed(_N_OUT)], [packed(_STREAMED_OUT)]
     while len(streamed) * streamed[0].size_bytes < _STREAMED_BYTES:
         streamed.append(packed(_STREAMED_OUT))
-    passes = []
-    for _ in range(_PASSES):
-        int8, read = native.int8_ops_per_s(_ROUNDS), native.read_bytes_per_s()
-        rates = weights_per_s(cached, 1, _MANY_ROWS), weights_per_s(cached, _MANY_ROWS, 1), weights_per_s(streamed, 1, 1)
-        passes.append((int8 / rates[0], int8 / rates[1], read / rates[2], int8 / read))
-    medians = (statistics.median(column) for column in zip(*passes, strict=True))
-    return KernelCost.measured(*medians, n_rows=_MANY_ROWS, weight_bytes=streamed[0].size_bytes / streamed[0].n_out / _N_IN)
+    limits = _limits(ops.isa, ops.n_threads, _STREAMED_BYTES)
+    passes = [
+        (
+            limits.int8_ops_per_s(_SHORT_ROUNDS),
+            limits.read_bytes_per_s(),
+            weights_per_s(cached, 1, _MANY_ROWS),
+            weights_per_s(cached, _MANY_ROWS, 1),
+            weights_per_s(streamed, 1, 1),
+        )
+        for _ in range(_COST_PASSES)
+    ]
+    int8, read, one, many, from_memory = (max(column) for column in zip(*passes, strict=True))
+    weight_bytes = streamed[0].size_bytes / (streamed[0].n_out * _N_IN)
+    return KernelCost.measured(
+        int8 / one, int8 / many, read / from_memory, int8 / read, n_rows=_MANY_ROWS, weight_bytes=weight_bytes
+    )
+
+
+def _limits(isa: str, n_threads: int, buffer_bytes: int) -> "NativeLimits":
+    """Its first pass, which wakes the threads and maps the pages, is behind it."""
+    limits: NativeLimits = importlib.import_module("samovar._native").Limits(isa, n_threads, buffer_bytes)
+    limits.read_bytes_per_s()
+    return limits
 
 
 def _undisturbed(
