@@ -1,5 +1,8 @@
-"""Tiny random models in the form of Qwen3-Embedding and Qwen3-Reranker, with Qwen3's own tokenizer, and the code of
-their model cards."""
+"""Tiny random models in the form of Qwen3-Embedding and Qwen3-Reranker, and the code of their model cards.
+
+Their tokenizer is Qwen3's own, cut after its first pieces: the whole of it takes seconds to write and to read, and they are
+written and read in dozens of forms.
+"""
 
 import copy
 import json
@@ -14,9 +17,11 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFas
 
 from tests.models.tiny_checkpoints import Variant, random_model
 from tests.models.tiny_gguf import write_gguf
-from tests.text.witnesses import QWEN3_CONFIG, qwen3_as_gguf, qwen3_json
+from tests.text.witnesses import QWEN3_CONFIG, as_gguf, qwen3_json
 
-VOCAB_SIZE, END = 151_936, "<|endoftext|>"
+N_PIECES, VOCAB_SIZE, END = 12_000, 12_288, "<|endoftext|>"
+END_ID, IM_END_ID = N_PIECES, N_PIECES + 2
+YES_ID, NO_ID = 9693, 2152
 TINY = Variant(
     model_type="qwen3",
     settings={
@@ -26,8 +31,8 @@ TINY = Variant(
         "max_position_embeddings": 1024,
         "rms_norm_eps": 1e-6,
         "tie_word_embeddings": True,
-        "eos_token_id": 151_643,
-        "bos_token_id": 151_643,
+        "eos_token_id": END_ID,
+        "bos_token_id": END_ID,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
     },
 )
@@ -49,13 +54,20 @@ _OLD_POOLING = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens"
 
 
 @cache
-def _whole_tokenizer() -> str:
-    return qwen3_json().read_text(encoding="utf-8")
+def _first_pieces() -> str:
+    """Qwen3's tokenizer with its first pieces alone, and its control tokens after them."""
+    tokenizer = json.loads(qwen3_json().read_text(encoding="utf-8"))
+    vocabulary = {text: token_id for text, token_id in tokenizer["model"]["vocab"].items() if token_id < N_PIECES}
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in tokenizer["model"]["merges"]]
+    tokenizer["model"] |= {"vocab": vocabulary, "merges": [pair for pair in pairs if "".join(pair) in vocabulary]}
+    for token_id, token in enumerate(tokenizer["added_tokens"], N_PIECES):
+        token["id"] = token_id
+    return json.dumps(tokenizer)
 
 
 def write_tokenizer(folder: Path, *, appends: str | None) -> None:
-    """Qwen3's tokenizer; with `appends` its post-processor puts that token after each text, as Qwen3-Embedding's does."""
-    tokenizer = json.loads(_whole_tokenizer())
+    """The tokenizer; with `appends` its post-processor puts that token after each text, as Qwen3-Embedding's does."""
+    tokenizer = json.loads(_first_pieces())
     if appends is not None:
         token_id = next(t["id"] for t in tokenizer["added_tokens"] if t["content"] == appends)
         template = {
@@ -130,16 +142,16 @@ def write_classifier(folder: Path, *, n_labels: int, **config: object) -> Path:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     raw = json.loads((folder / "config.json").read_text())
     labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}} if n_labels == 1 else {}
-    raw |= {"architectures": ["Qwen3ForSequenceClassification"], "pad_token_id": 151_643, **labels, **config}
+    raw |= {"architectures": ["Qwen3ForSequenceClassification"], "pad_token_id": END_ID, **labels, **config}
     (folder / "config.json").write_text(json.dumps(raw))
     return folder
 
 
-def write_embedder_gguf(path: Path, *, name: str, pooling: int | None = 3, end_id: int | None = 151_643) -> Path:
+def write_embedder_gguf(path: Path, *, name: str, pooling: int | None = 3, end_id: int | None = END_ID) -> Path:
     """As llama.cpp's converter writes Qwen3-Embedding; `end_id` is what `add_eos_token` appends."""
 
     def describe(writer: gguf.GGUFWriter) -> None:
-        describe_tokenizer(writer, 151_645 if end_id is None else end_id)
+        describe_tokenizer(writer, IM_END_ID if end_id is None else end_id)
         writer.add_add_eos_token(end_id is not None)
         if pooling is not None:
             writer.add_pooling_type(gguf.PoolingType(pooling))
@@ -153,7 +165,7 @@ def write_reranker_gguf(path: Path, *, labels: tuple[str, ...] = ("yes", "no"), 
     """As llama.cpp's converter writes Qwen3-Reranker: a classifier of the head's rows, in the order of the labels."""
 
     def describe(writer: gguf.GGUFWriter) -> None:
-        describe_tokenizer(writer, 151_645)
+        describe_tokenizer(writer, IM_END_ID)
         writer.add_pooling_type(gguf.PoolingType.RANK)
         if labels:
             writer.add_classifier_output_labels(list(labels))
@@ -167,8 +179,8 @@ def write_reranker_gguf(path: Path, *, labels: tuple[str, ...] = ("yes", "no"), 
 
 
 def describe_tokenizer(writer: gguf.GGUFWriter, eos_id: int) -> None:
-    """The keys of Qwen3's tokenizer, as llama.cpp's converter writes them."""
-    told = qwen3_as_gguf()
+    """The keys of the tokenizer, as llama.cpp's converter writes them."""
+    told = as_gguf(json.loads(_first_pieces()))
     tokens, kinds = told["tokenizer.ggml.tokens"], told["tokenizer.ggml.token_type"]
     padding = range(len(tokens), VOCAB_SIZE)
     writer.add_tokenizer_model("gpt2")
@@ -177,7 +189,7 @@ def describe_tokenizer(writer: gguf.GGUFWriter, eos_id: int) -> None:
     writer.add_token_types([*kinds, *(5 for _ in padding)])
     writer.add_token_merges(told["tokenizer.ggml.merges"])
     writer.add_eos_token_id(eos_id)
-    writer.add_pad_token_id(151_643)
+    writer.add_pad_token_id(END_ID)
     writer.add_add_bos_token(False)
 
 

@@ -17,11 +17,16 @@ from samovar.llm.recipe import EmbeddingRecipe, RerankRecipe
 from tests.llm.recipe_models import (
     DOCUMENTS,
     END,
+    END_ID,
+    IM_END_ID,
+    NO_ID,
     PREFIX,
     PROMPTS,
     QUERIES,
     SUFFIX,
     TASK,
+    VOCAB_SIZE,
+    YES_ID,
     CardReranker,
     card_embeddings,
     instruct,
@@ -75,7 +80,7 @@ EMBEDDERS = {
     "GGUF": lambda root: write_embedder_gguf(root / "a.gguf", name="Qwen3-Embedding"),
     "GGUF without pooling": lambda root: write_embedder_gguf(root / "Qwen3-Embedding-0.6B-f32.gguf", name="x", pooling=None),
     "GGUF without the end": lambda root: write_embedder_gguf(root / "a.gguf", name="Qwen3-Embedding", end_id=None),
-    "GGUF with another end": lambda root: write_embedder_gguf(root / "a.gguf", name="Qwen3 Embedding 0.6B", end_id=151_645),
+    "GGUF with another end": lambda root: write_embedder_gguf(root / "a.gguf", name="Qwen3 Embedding 0.6B", end_id=IM_END_ID),
 }
 
 
@@ -86,7 +91,7 @@ def embedder(tmp_path_factory):
     llm.close()
 
 
-# Each form takes seconds to write with a vocabulary of its true size.
+# Each form is written and opened on its own, a third of a second.
 @pytest.mark.slow
 @pytest.mark.parametrize("form", EMBEDDERS)
 def test_vectors_are_those_of_the_model_card(form, tmp_path):
@@ -113,7 +118,7 @@ def test_a_head_is_neither_needed_nor_packed(tmp_path):
     folder = published(tmp_path)
     whole = opened(folder, isa="numpy")
     assert whole.model.head is None
-    assert whole.model.packed_bytes < tied.model.packed_bytes - 151_936 * 64 * 4 + 1
+    assert whole.model.packed_bytes < tied.model.packed_bytes - VOCAB_SIZE * 64 * 4 + 1
 
 
 @pytest.mark.parametrize("dimensions", [32, 33, 63, 64])
@@ -127,10 +132,10 @@ def test_fewer_dimensions_are_the_first_ones_made_of_length_one(embedder, dimens
 
 def test_token_ids_are_taken_as_they_are_and_have_to_end_where_the_vector_is_read(embedder):
     ids = tuple(embedder.tokenizer.encode(instruct(QUERIES[0])))
-    assert ids[-1] == 151_643
+    assert ids[-1] == END_ID
     found = embedder.prepare_embed([ids]).run()
     assert found.tobytes() == embedder.embed([QUERIES[0]], kind="query").tobytes()
-    with pytest.raises(BadRequest, match=r"do not end with \[151643\] \(<\|endoftext\|>\)"):
+    with pytest.raises(BadRequest, match=rf"do not end with \[{END_ID}\] \(<\|endoftext\|>\)"):
         embedder.prepare_embed([ids[:-1]])
     with pytest.raises(BadRequest, match="token ids are taken as they are"):
         embedder.prepare_embed([ids], kind="query")
@@ -152,7 +157,7 @@ def test_what_is_too_long_is_refused_and_cut_only_where_the_caller_says_so(embed
 def test_control_tokens_in_a_text_are_ordinary_text(embedder):
     plain = embedder.embed("a<|endoftext|>b")
     ids = [*embedder.tokenizer.encode("a<|endoftext|>b", parse_control=False)]
-    assert ids.count(151_643) == 1
+    assert ids.count(END_ID) == 1
     assert plain.tobytes() == embedder.prepare_embed([tuple(ids)]).run()[0].tobytes()
 
 
@@ -212,7 +217,7 @@ def test_another_embedding_model_follows_its_files(tmp_path):
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 8, "do_lower_case": False}))
     llm = opened(folder)
     ids = {text: tuple(llm.tokenizer.encode(text)) for text in ("ask: tea", "tell: tea", "tea")}
-    assert all(found[-1] == 151_645 for found in ids.values())
+    assert all(found[-1] == IM_END_ID for found in ids.values())
     for text, options in (("ask: tea", {"kind": "query"}), ("tell: tea", {"kind": "document"}), ("tea", {})):
         assert llm.embed("tea", **options).tobytes() == llm.prepare_embed([ids[text]]).run()[0].tobytes()
     with pytest.raises(BadRequest, match="nothing in this model's files says that its vectors may be cut"):
@@ -282,7 +287,7 @@ def with_logit_score(folder):
     modules = [{"idx": i, "name": str(i), "path": p, "type": f"sentence_transformers.{k}"} for i, (p, k) in enumerate(kinds)]
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_LogitScore").mkdir()
-    (folder / "1_LogitScore/config.json").write_text(json.dumps({"true_token_id": 9693, "false_token_id": 2152}))
+    (folder / "1_LogitScore/config.json").write_text(json.dumps({"true_token_id": YES_ID, "false_token_id": NO_ID}))
     return folder
 
 

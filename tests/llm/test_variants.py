@@ -1,6 +1,6 @@
 """The named variants of Qwen3, each by a folder with its own config and defaults in tiny sizes, and by a GGUF file of it.
 
-Configs are those that are published, widths and layers apart; the tokenizer is Qwen3's own.
+Configs are those that are published, widths and layers apart; the tokenizer is the beginning of Qwen3's own.
 """
 
 import json
@@ -15,13 +15,13 @@ import pytest
 from samovar.errors import BadRequest
 from samovar.llm import LLM
 from tests.engine.scripted import by_position
-from tests.llm.recipe_models import VOCAB_SIZE, describe_tokenizer, write_tokenizer
+from tests.llm.recipe_models import END_ID, IM_END_ID, VOCAB_SIZE, describe_tokenizer, write_tokenizer
 from tests.llm.scripted import always_thinks, scripted
 from tests.models.tiny_checkpoints import Variant, random_model, witness_logits
 from tests.models.tiny_gguf import write_gguf
 from tests.text.witnesses import template
 
-IM_END, END_OF_TEXT = 151_645, 151_643
+IM_END, END_OF_TEXT = IM_END_ID, END_ID
 THINKING, FAST = {"temperature": 0.6, "top_p": 0.95, "top_k": 20}, {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
 CODER = {**FAST, "repetition_penalty": 1.05}
 DENSE = {
@@ -87,7 +87,7 @@ RELEASES = {
         more={"qkv_bias": False, "use_qk_norm": True, "shared_expert_intermediate_size": 0, "router_aux_loss_coef": 0.0},
     ),
 }  # fmt: skip
-pytestmark = pytest.mark.slow  # a vocabulary of its true size takes seconds to write and to read
+pytestmark = pytest.mark.slow  # a model for each release
 
 
 def config_of(release):
@@ -171,7 +171,7 @@ def sampling(llm, **options):
 def test_a_release_is_read_whole_and_has_its_own_defaults(released, name):
     llm, witness = released.get(name)
     release = RELEASES[name]
-    ids = [i * 9973 % 151_643 for i in range(1, 40)]
+    ids = [i * 9973 % END_ID for i in range(1, 40)]
     assert np.abs(llm.logits(ids) - witness_logits(witness, ids)).max() < 2e-3
     assert (llm.config.max_context, llm.config.is_tied) == (release.context, release.is_tied)
     wanted = release.theta ** -(np.arange(4) / 4)
@@ -186,7 +186,7 @@ def test_a_release_is_read_whole_and_has_its_own_defaults(released, name):
 def test_another_theta_would_show(released):
     llm, _ = released.get("Qwen3-4B-Instruct-2507")
     other = Release(theta=1e6, context=262_144, defaults=FAST, template=instruct_2507, is_tied=True)
-    ids = [i * 9973 % 151_643 for i in range(1, 40)]
+    ids = [i * 9973 % END_ID for i in range(1, 40)]
     assert np.abs(llm.logits(ids) - witness_logits(model_of(other), ids)).max() > 2e-2
 
 

@@ -6,7 +6,7 @@ import openai
 import pytest
 
 from samovar.llm import LLM
-from tests.llm.recipe_models import DOCUMENTS, QUERIES, write_classifier, write_embedder, write_sentence_files
+from tests.llm.recipe_models import DOCUMENTS, END_ID, QUERIES, write_classifier, write_embedder, write_sentence_files
 from tests.serving.served import served
 
 TASK = "Find tea"
@@ -92,7 +92,7 @@ def test_the_end_of_a_text_is_cut_only_where_the_client_says_so_and_told(server,
         ({"input_type": "document", "instruction": TASK}, "instruction"),
         ({"dimensions": 31}, "dimensions"),
         ({"input": [1, 2, 3]}, "input"),
-        ({"input": [151_643], "input_type": "query"}, "input_type"),
+        ({"input": [END_ID], "input_type": "query"}, "input_type"),
     ],
 )
 def test_what_the_recipe_has_no_place_for_is_refused_by_name(server, fields, param):

@@ -231,7 +231,7 @@ def _nested(inner):
 def test_answers_under_random_schemas_parse_and_validate(name, n_walks):
     n_whole = 0
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.recursive(_LEAVES, _nested, max_leaves=8))
     def check(schema):
         nonlocal n_whole

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
@@ -61,22 +62,30 @@ def declarations() -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def qwen3_as_gguf() -> dict[str, object]:
+def qwen3_as_gguf() -> dict[str, Any]:
     """The metadata that a GGUF file of a Qwen3 model has, made from its tokenizer.json."""
-    source = json.loads(qwen3_json().read_text(encoding="utf-8"))
+    told = as_gguf(json.loads(qwen3_json().read_text(encoding="utf-8")))
+    return told | {
+        "tokenizer.ggml.tokens": [*told["tokenizer.ggml.tokens"], "[PAD151669]", "[PAD151670]"],
+        "tokenizer.ggml.token_type": [*told["tokenizer.ggml.token_type"], 5, 5],
+        "tokenizer.ggml.eos_token_id": 151645,
+        "tokenizer.ggml.padding_token_id": 151643,
+        "tokenizer.ggml.bos_token_id": 151643,
+        "tokenizer.ggml.add_bos_token": False,
+    }
+
+
+def as_gguf(source: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer.json of Qwen's kind as the lists of a GGUF file."""
     tokens = {**source["model"]["vocab"], **{t["content"]: t["id"] for t in source["added_tokens"]}}
     kinds = {t["id"]: 3 if t["special"] else 4 for t in source["added_tokens"]}
     merges = source["model"]["merges"]
     return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "qwen2",
-        "tokenizer.ggml.tokens": [*sorted(tokens, key=tokens.__getitem__), "[PAD151669]", "[PAD151670]"],
-        "tokenizer.ggml.token_type": [*(kinds.get(i, 1) for i in range(len(tokens))), 5, 5],
+        "tokenizer.ggml.tokens": sorted(tokens, key=tokens.__getitem__),
+        "tokenizer.ggml.token_type": [kinds.get(i, 1) for i in range(len(tokens))],
         "tokenizer.ggml.merges": [m if isinstance(m, str) else " ".join(m) for m in merges],
-        "tokenizer.ggml.eos_token_id": 151645,
-        "tokenizer.ggml.padding_token_id": 151643,
-        "tokenizer.ggml.bos_token_id": 151643,
-        "tokenizer.ggml.add_bos_token": False,
     }
 
 
