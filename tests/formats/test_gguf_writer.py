@@ -150,6 +150,24 @@ def test_another_job_or_a_damaged_start_begins_anew(change: str, tmp_path: Path)
     check(target, made)
 
 
+@pytest.mark.parametrize(("at", "made_anew"), [("end", [2, 3]), ("start", [0, 1, 2, 3])])
+def test_bytes_that_changed_while_it_lay_there_are_made_anew(at: str, made_anew: list[int], tmp_path: Path) -> None:
+    made, target = Made(4), tmp_path / "model.gguf"
+    made.break_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        write_gguf_part(target, {"a": 1}, made.plans(), job="j")
+    made.break_at = None
+    made.made.clear()
+    part, journal = tmp_path / "model.gguf.part", tmp_path / "model.gguf.part.journal"
+    damaged = bytearray(part.read_bytes())
+    last_boundary = int(journal.read_text().splitlines()[-1].split()[0])
+    damaged[last_boundary - 40 if at == "end" else 10] ^= 1
+    part.write_bytes(damaged)
+    assert write_gguf_part(target, {"a": 1}, made.plans(), job="j") == [f"note {i}" for i in range(4)]
+    assert made.made == made_anew
+    check(target, made)
+
+
 @pytest.mark.parametrize("what", ["a file", "with a foreign journal", "a journal alone", "a folder", "a link"])
 def test_what_another_program_left_under_the_name_of_the_part_is_refused_and_stays(what: str, tmp_path: Path) -> None:
     target, part, journal = (tmp_path / name for name in ("m.gguf", "m.gguf.part", "m.gguf.part.journal"))

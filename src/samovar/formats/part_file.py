@@ -1,8 +1,9 @@
 """A large file written from start to end, that shows under its name only when it is whole, and can be gone on with.
 
 It grows as NAME.part. Beside it, NAME.part.journal holds a digest of the job that the bytes belong to, and a line for each
-boundary up to which they are known to be on disk, with a note of the writer's. A second run of the same job goes on from the
-last boundary; a run of another job starts over. A NAME.part without such a journal is somebody else's, and is left alone.
+boundary up to which they are known to be on disk, with a CRC-32 of the bytes since the one before and a note of the writer's.
+A second run of the same job goes on from the last boundary before which all is as it was written; a run of another job starts
+over. A NAME.part without such a journal is somebody else's, and is left alone.
 A lock on NAME.part keeps two processes from writing at once; the system lets go of it when a process ends, however it ends.
 It knows no format.
 """
@@ -15,6 +16,7 @@ import os
 import re
 import shutil
 import stat
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _SYNC_BYTES: Final = 64 << 20  # written between two syncs, which may take a second on a slow disk
 _FIRST_LINE: Final = re.compile(rb"[0-9a-f]{64}\n")  # of a journal
+_LINE: Final = re.compile(r"([0-9]{1,18}) ([0-9a-f]{8}) (.*)")  # the others: a boundary, the CRC-32 of its piece, its note
+_READ_BYTES: Final = 1 << 20
 GO_ON: Final = "free some space and run the command again (what is done is kept), or write elsewhere and start anew"
 _REASONS: Final = {
     errno.ENOSPC: f"no space is left on the disk; {GO_ON}",
@@ -48,11 +52,11 @@ class PartFile:
 
     def __init__(self, target: Path, fd: int, job: bytes) -> None:
         self.target, self.notes, self.done_bytes = target, list[str](), 0
-        self._fd, self._unsynced, self._waiting = fd, 0, list[str]()
+        self._fd, self._unsynced, self._waiting, self._crc = fd, 0, list[str](), 0
         self._journal_path = _journal_of(target)
         first = hashlib.sha256(job).hexdigest()
         self._read_journal(first, os.fstat(fd).st_size)
-        lines = [first, *(f"{offset} {note}" for offset, note in self._kept)]
+        lines = [first, *self._kept]
         self._journal = os.open(self._journal_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         os.write(self._journal, "".join(line + "\n" for line in lines).encode())
         os.fsync(self._journal)  # before the bytes that only it says are ours
@@ -60,8 +64,8 @@ class PartFile:
         os.lseek(fd, self.done_bytes, os.SEEK_SET)
 
     def _read_journal(self, first: str, size: int) -> None:
-        """Take over the boundaries of an earlier run of the job; a line that was cut off does not count."""
-        self._kept: list[tuple[int, str]] = []
+        """Take over the boundaries of an earlier run of the job, up to one that is cut off or whose bytes have changed."""
+        self._kept = list[str]()
         try:
             lines = self._journal_path.read_bytes().decode("utf-8", "replace").split("\n")[:-1]
         except OSError:
@@ -69,12 +73,13 @@ class PartFile:
         if not lines or lines[0] != first:
             return
         for line in lines[1:]:
-            offset, _, note = line.partition(" ")
-            if not (offset.isascii() and offset.isdigit() and self.done_bytes <= int(offset) <= size):
+            if (found := _LINE.fullmatch(line)) is None or not self.done_bytes <= (end := int(found[1])) <= size:
                 return
-            self.done_bytes = int(offset)
-            self.notes.append(note)
-            self._kept.append((self.done_bytes, note))
+            if _crc_of(self._fd, self.done_bytes, end) != int(found[2], 16):
+                return
+            self.done_bytes = end
+            self.notes.append(found[3])
+            self._kept.append(line)
 
     def write(self, data: "Buffer") -> None:
         """Append bytes. Raises OSError."""
@@ -82,13 +87,15 @@ class PartFile:
         while len(view):
             n_bytes = os.write(self._fd, view[: 1 << 30])
             self._unsynced += n_bytes
+            self._crc = zlib.crc32(view[:n_bytes], self._crc)
             view = view[n_bytes:]
 
     def end_piece(self, note: str) -> None:
         """Mark a boundary; `note` is one line. It counts for a later run as soon as the disk has it. Raises OSError."""
         assert "\n" not in note, note
         self.notes.append(note)
-        self._waiting.append(f"{os.lseek(self._fd, 0, os.SEEK_CUR)} {note}\n")
+        self._waiting.append(f"{os.lseek(self._fd, 0, os.SEEK_CUR)} {self._crc:08x} {note}\n")
+        self._crc = 0
         if self._unsynced >= _SYNC_BYTES:
             self.sync()
 
@@ -159,6 +166,14 @@ def is_begun(target: Path) -> bool:
     except OSError:
         return False
     return _FIRST_LINE.match(journal) is not None and journal.count(b"\n") > 2 and _part_of(target).is_file()
+
+
+def _crc_of(fd: int, start: int, end: int) -> int:
+    """CRC-32 of the bytes [start, end) of a file."""
+    crc = 0
+    while start < end and (data := os.pread(fd, min(end - start, _READ_BYTES), start)):
+        crc, start = zlib.crc32(data, crc), start + len(data)
+    return crc
 
 
 def _part_of(target: Path) -> Path:
