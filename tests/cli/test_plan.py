@@ -57,6 +57,7 @@ def test_a_busy_machine_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     said = planned("qwen3-0.6b").out
     assert "other programs are busy here: speeds are those of a machine where nothing else runs" in said
     assert "while they run, expect less" in said
+    assert "other programs are busy here" in planned("qwen3-0.6b", "--memory", "64G", "--bandwidth", "50G").out
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ _LEAST_RATE, _MOST_RATE = 1e8, 1e14  # bytes a second
 _LEAST_MEMORY, _MOST_MEMORY = 16 << 20, 1 << 50
 _BUSY = (
     "other programs are busy here: speeds are those of a machine where nothing else runs (the time that others took of the "
-    "cores is counted out, what they read of memory is not); while they run, expect less"
+    "cores is counted out, what they read of memory is not), and less certain; while they run, expect less"
 )
 
 
@@ -219,7 +219,7 @@ def _place(args: argparse.Namespace, streams: Streams, kernels: Sequence[str]) -
     rate = f"{read / 1e9:.1f} GB/s read ({'as given' if args.bandwidth else 'measured'})"
     cores = f"{n_cores} cores" if n_cores == n_here else f"{n_cores} cores as fast as the {n_here} here"
     products = f"{machine.int8_ops_per_s / 1e12:.2f} TOPS of 8-bit products ({cores})"
-    is_busy = args.bandwidth is None and load > _BUSY_SHARE * n_here
+    is_busy = load > _BUSY_SHARE * n_here
     return _Place(machine=machine, usable_bytes=usable, memory=memory, rates=f"{rate}, {products}", is_busy=is_busy)
 
 

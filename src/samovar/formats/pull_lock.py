@@ -47,7 +47,7 @@ def check_space(work: Path, n_bytes: int, models: Path) -> None:
     free = shutil.disk_usage(work).free
     if free < n_bytes:
         raise StoreError(
-            f"{models}: {n_bytes / 1e6:.0f} MB are needed to pull this model, {free / 1e6:.0f} MB are free; free some, "
+            f"{models}: {n_bytes / 1e6:,.0f} MB are needed to pull this model, {free / 1e6:,.0f} MB are free; free some, "
             "or set SAMOVAR_HOME to a folder on another disk"
         )
 
