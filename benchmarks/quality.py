@@ -75,7 +75,7 @@ def score(exact: PreTrainedModel, windows: NDArray[np.int32], engines: dict[str,
 
 def _scored(pieces: list[torch.Tensor]) -> NDArray[np.generic]:
     """The last positions of each window, one window after the other."""
-    return torch.cat(pieces).numpy().reshape(N_WINDOWS, WINDOW_TOKENS)[:, -SCORED_TOKENS:].reshape(-1)
+    return torch.cat(pieces).numpy().reshape(-1, WINDOW_TOKENS)[:, -SCORED_TOKENS:].reshape(-1)
 
 
 def ratio_interval(first_N: NDArray[np.floating], second_N: NDArray[np.floating]) -> tuple[float, float]:

@@ -114,7 +114,7 @@ def test_an_absent_modelscope_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_pull_that_is_ended_goes_on_and_is_right(hub: HubStub, store: Path, how: signal.Signals) -> None:
     data = hub.repos[REPO].files[FILE]
-    hub.wrong.cuts, hub.wrong.retry_after = [len(data) // 2], "30"
+    hub.wrong.cuts, hub.wrong.retry_after = [len(data) // 2, 0, 0], "30"  # nothing more comes before it has to wait
     process = child("pull", "qwen3:0.6b")
     part = store / "tmp" / "Qwen--Qwen3-0.6B-GGUF--Qwen3-0.6B-Q8_0" / "files" / f"{FILE}.part"
     deadline = time.monotonic() + 30

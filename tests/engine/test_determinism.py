@@ -143,7 +143,7 @@ def test_an_answer_is_the_same_to_the_last_bit_however_it_is_computed(kv_type, w
 
 
 @native
-@pytest.mark.parametrize("kv_type", slow_but(["bf16", "int8"], ["f32", "bf16", "f16", "int8"]))
+@pytest.mark.parametrize("kv_type", slow_but(["int8"], ["f32", "bf16", "f16", "int8"]))
 @pytest.mark.parametrize("name", NAMES)
 def test_every_architecture_and_type_of_keys_gives_the_same_answers_in_all_ways_at_once(name, kv_type):
     asked, plain = plain_answers(name, kv_type)
@@ -169,7 +169,7 @@ def test_a_real_model_gives_the_same_answers_to_the_last_bit_however_they_are_co
     text = models[1].tokenizer.encode("The samovar is a metal container used to heat and boil water. " * 6)
     asked = [replace(r, prompt_ids=tuple(text[: len(r.prompt_ids)])) for r in targets(1000, 40)]
     plain = [told(answers(machines[1], kv_type, [r], ())[0]) for r in asked]
-    for ways in [*zip(WAYS, strict=True), EVERY_WAY, *PAIRS[::5]]:
+    for ways in [*zip(WAYS, strict=True), EVERY_WAY]:  # pairs of them are tested on the tiny model
         check(machines, kv_type, asked, ways, plain)
     for llm in models.values():
         llm.close()

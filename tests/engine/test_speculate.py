@@ -1,5 +1,7 @@
 """Whatever is guessed, and however well: the tokens, and how an answer ends, are those of plain decoding."""
 
+from functools import cache
+
 import pytest
 
 from samovar.engine.draft_model import DraftModel
@@ -40,6 +42,7 @@ class Script:
         pass
 
 
+@cache
 def plain(asked, **settings):
     (sequence,) = generate(tiny_engine(max_context=80, **settings), asked)
     return sequence

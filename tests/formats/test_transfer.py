@@ -16,6 +16,7 @@ from samovar.formats.http_fetch import Body
 from samovar.formats.remote import RemoteFile
 from samovar.formats.transfer import Transfer, TransferSettings
 from tests.formats.hub_stub import HubStub, hub_stub, sha256
+from tests.matrices import slow_but
 
 SETTINGS = TransferSettings(n_streams=3, segment_bytes=4_000, n_tries=4, first_wait_s=0.0)
 DATA = random.Random(5).randbytes(30_001)
@@ -46,7 +47,7 @@ def run(server: HubStub, folder: Path, settings: TransferSettings = SETTINGS) ->
     return (folder / "files" / "sub" / "x").read_bytes()
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", slow_but(range(4), range(12)))
 @pytest.mark.parametrize("ignores_ranges", [False, True])
 def test_any_order_of_cuts_and_refusals_ends_in_the_right_bytes(
     server: HubStub, tmp_path: Path, seed: int, ignores_ranges: bool

@@ -90,23 +90,35 @@ def aarch64_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("aarch64"), *FOR_AARCH64)
 
 
-@pytest.mark.parametrize(("cpu", "isas"), [("max", ["scalar", "neon", "neon_dot"]), ("cortex-a53", ["scalar", "neon"])])
+# A processor that has more runs what one that has less does: kernels are run where the least is there that they may take.
+@pytest.mark.parametrize(
+    ("cpu", "isas", "runs"),
+    [("max", ["scalar", "neon", "neon_dot"], ["neon_dot"]), ("cortex-a53", ["scalar", "neon"], ["scalar", "neon"])],
+)
 def test_aarch64_gives_the_same_bits_with_and_without_dot_products(
-    cpu: str, isas: list[str], aarch64_program: Path, digests: str
+    cpu: str, isas: list[str], runs: list[str], aarch64_program: Path, digests: str
 ) -> None:
     emulated = ("qemu-aarch64", "-cpu", cpu, "-L", AARCH64_ROOT, aarch64_program)
     assert run(*emulated).split() == isas
-    for isa in isas:
+    for isa in runs:
         assert run(*emulated, isa) == digests, isa
 
 
 @x86_only
 @pytest.mark.parametrize(
-    ("cpu", "isas"),
-    [("Nehalem", ["scalar"]), ("Haswell", ["scalar", "avx2"]), ("max,-fma", ["scalar"]), ("max,-f16c", ["scalar"])],
+    ("cpu", "isas", "runs"),
+    [
+        ("Nehalem", ["scalar"], ["scalar"]),
+        ("Haswell", ["scalar", "avx2"], ["avx2"]),
+        ("max,-fma", ["scalar"], []),
+        ("max,-f16c", ["scalar"], []),
+    ],
 )
-def test_a_processor_gets_only_what_it_has_all_of(cpu: str, isas: list[str], program: Path, digests: str) -> None:
+def test_a_processor_gets_only_what_it_has_all_of(
+    cpu: str, isas: list[str], runs: list[str], program: Path, digests: str
+) -> None:
     need("qemu-x86_64", remedy=APT)
     emulated = ("qemu-x86_64", "-cpu", cpu, program)
     assert run(*emulated).split() == isas
-    assert run(*emulated, isas[-1]) == digests
+    for isa in runs:
+        assert run(*emulated, isa) == digests

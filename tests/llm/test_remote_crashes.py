@@ -18,6 +18,7 @@ from samovar.llm.remote_model import _MAX_CRASHES
 from samovar.llm.wire import Progress
 from tests.llm.remote_processes import LONG, PROMPT, children, crash, is_running, n_files, pid, until
 from tests.llm.test_adapters import lora_folder
+from tests.matrices import slow_but
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def remote(tiny_folder) -> Iterator[LLM]:
     llm.close()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+@pytest.mark.parametrize("how", slow_but([signal.SIGKILL], [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT]))
 def test_a_crash_gives_each_open_request_one_error_and_then_it_works_again(remote, how, caplog):
     wanted = remote.generate(PROMPT, **LONG)
     events, lock = [], threading.Lock()

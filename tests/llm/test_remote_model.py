@@ -9,6 +9,7 @@ import pytest
 from samovar.errors import BadRequest, Overloaded, PromptTooLong, SamovarError
 from samovar.llm import LLM
 from tests.llm.remote_processes import LONG, PROMPT, children, pid
+from tests.matrices import slow_but
 
 
 @pytest.fixture(scope="module")
@@ -144,15 +145,18 @@ def test_async_streams_are_the_answers_of_plain_ones(shared):
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"path_or_name": "/nowhere/model.gguf"},
-        {"memory": 1000},
-        {"max_context": 100_000},
-        {"isa": "sse9"},
-        {"n_threads": 0},
-        {"draft": "/nowhere/draft.gguf"},
-        {"kv_type": "q8"},
-    ],
+    slow_but(
+        [{"path_or_name": "/nowhere/model.gguf"}, {"memory": 1000}],
+        [
+            {"path_or_name": "/nowhere/model.gguf"},
+            {"memory": 1000},
+            {"max_context": 100_000},
+            {"isa": "sse9"},
+            {"n_threads": 0},
+            {"draft": "/nowhere/draft.gguf"},
+            {"kv_type": "q8"},
+        ],
+    ),
 )
 def test_a_model_that_cannot_be_opened_raises_the_same_error_as_here(tiny_folder, settings):
     errors, before = [], children()

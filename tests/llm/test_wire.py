@@ -197,7 +197,7 @@ def test_a_message_out_of_range_is_the_end_and_no_crash(ends):
         ends[0].receive()
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", slow_but(["no msgpack", "too many bytes"], BAD))
 def test_a_process_that_gets_no_message_ends_quietly(name):
     ours, theirs = socket.socketpair()
     with ours, theirs:

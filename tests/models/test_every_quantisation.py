@@ -15,6 +15,7 @@ from samovar.llm.random_model import Shape
 from samovar.tensors.dtypes import TENSOR_TYPES, TYPE_BY_NAME
 from tests.cli.fakes import samovar
 from tests.formats.quantised_parts import METHODS
+from tests.matrices import slow_but
 from tests.models.test_quantised_folders import quantised_folder
 from tests.models.typed_gguf import EXPERTS, SHAPE, write_twin, write_typed
 
@@ -45,7 +46,7 @@ def test_every_type_and_scheme_that_is_asked_for_is_in_the_list() -> None:
     assert set(NAMED) <= {*GGUF_TYPES, *METHODS}
 
 
-@pytest.mark.parametrize("name", [*GGUF_TYPES, *METHODS])
+@pytest.mark.parametrize("name", slow_but(GGUF_TYPES, [*GGUF_TYPES, *METHODS]))
 def test_it_loads_and_answers(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf" if name in GGUF_TYPES else tmp_path / "folder"
     if name in GGUF_TYPES:

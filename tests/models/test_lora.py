@@ -71,8 +71,14 @@ def logits(runner: Runner, ids: list[int], adapter: str | None = "it") -> NDArra
     return found
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "adapter"),
+    [
+        pytest.param(name, adapter, marks=[pytest.mark.slow] if MODELS.index(name) and adapter != "all" else [])
+        for name in MODELS
+        for adapter in ADAPTERS
+    ],
+)
 def test_logits_with_an_adapter_equal_those_of_peft(
     name: str, adapter: str, isa: str | None, tmp_path: Path, tiny_checkpoints: TinyCheckpoints
 ) -> None:

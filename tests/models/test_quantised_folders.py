@@ -14,6 +14,7 @@ from samovar import LLM
 from samovar.formats import open_checkpoint
 from samovar.kernels.native import native_missing_reason
 from tests.formats.quantised_parts import METHODS, Method, write_quantised
+from tests.matrices import slow_but
 from tests.models.tiny_checkpoints import Variant, random_ids, random_model, witness_logits, write_folder
 
 WIDE = Variant(
@@ -149,7 +150,7 @@ def test_routers_may_be_listed_as_not_quantised_without_their_names_beginning_th
     assert difference(LLM(tmp_path, isa="numpy").logits(ids), witness_logits(model, ids)) <= 2e-4
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", slow_but(["awq-g32", "gptq-4", "fp8-blocks"], METHODS))
 def test_the_resident_weights_take_the_bytes_of_their_format(name: str, tmp_path: Path) -> None:
     quantised_folder(tmp_path, METHODS[name])
     checkpoint = open_checkpoint(tmp_path)
