@@ -119,14 +119,21 @@ def test_a_file_shows_only_when_it_is_whole(tmp_path: Path) -> None:
     assert [done for _, done in seen] == sorted(done for _, done in seen)
 
 
-def test_an_interrupted_run_is_gone_on_with(tmp_path: Path) -> None:
-    made, target = Made(5), tmp_path / "model.gguf"
-    made.break_at = 3
+def interrupted(target: Path, n: int, *, at: int) -> Made:
+    """Tensors whose writing was interrupted before number `at`, and that can be made now."""
+    made = Made(n)
+    made.break_at = at
     with pytest.raises(KeyboardInterrupt):
         write_gguf_part(target, {"a": 1}, made.plans(), job="j")
-    assert not target.exists()
     made.break_at = None
     made.made.clear()
+    return made
+
+
+def test_an_interrupted_run_is_gone_on_with(tmp_path: Path) -> None:
+    target = tmp_path / "model.gguf"
+    made = interrupted(target, 5, at=3)
+    assert not target.exists()
     notes = write_gguf_part(target, {"a": 1}, made.plans(), job="j")
     assert made.made == [3, 4]
     assert notes == [f"note {i}" for i in range(5)]
@@ -135,12 +142,8 @@ def test_an_interrupted_run_is_gone_on_with(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["job", "metadata", "journal", "cut"])
 def test_another_job_or_a_damaged_start_begins_anew(change: str, tmp_path: Path) -> None:
-    made, target = Made(4), tmp_path / "model.gguf"
-    made.break_at = 2
-    with pytest.raises(KeyboardInterrupt):
-        write_gguf_part(target, {"a": 1}, made.plans(), job="j")
-    made.break_at = None
-    made.made.clear()
+    target = tmp_path / "model.gguf"
+    made = interrupted(target, 4, at=2)
     if change == "journal":
         (tmp_path / "model.gguf.part.journal").write_bytes(b"0" * 64 + b"\n\xff\xfe")
     if change == "cut":
@@ -152,12 +155,8 @@ def test_another_job_or_a_damaged_start_begins_anew(change: str, tmp_path: Path)
 
 @pytest.mark.parametrize(("at", "made_anew"), [("end", [2, 3]), ("start", [0, 1, 2, 3])])
 def test_bytes_that_changed_while_it_lay_there_are_made_anew(at: str, made_anew: list[int], tmp_path: Path) -> None:
-    made, target = Made(4), tmp_path / "model.gguf"
-    made.break_at = 3
-    with pytest.raises(KeyboardInterrupt):
-        write_gguf_part(target, {"a": 1}, made.plans(), job="j")
-    made.break_at = None
-    made.made.clear()
+    target = tmp_path / "model.gguf"
+    made = interrupted(target, 4, at=3)
     part, journal = tmp_path / "model.gguf.part", tmp_path / "model.gguf.part.journal"
     damaged = bytearray(part.read_bytes())
     last_boundary = int(journal.read_text().splitlines()[-1].split()[0])
