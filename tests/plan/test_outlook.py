@@ -45,6 +45,18 @@ def test_where_nothing_is_quick_enough_the_quickest_is_proposed() -> None:
     assert "none writes 100000 tokens/s" in advice(found, hasty, 200 * GIB)
 
 
+def test_types_of_few_bits_are_proposed_only_where_no_others_fit() -> None:
+    hasty = Wish(context=4096, n_users=1, least_tokens_per_s=1e5)
+    found = look_at_all(shape_candidates(["qwen3-8b"], ("tq1_0", "q4_0")), MACHINE, 200 * GIB, hasty)
+    few, sound = found
+    assert few.decode_full > sound.decode_full
+    assert best(found, hasty) == sound
+    found = look_at_all(shape_candidates(["qwen3-8b"], ("tq1_0", "q4_0")), MACHINE, sound.memory_bytes - 1, hasty)
+    choice = best(found, hasty)
+    assert choice is not None
+    assert choice.quant == "tq1_0"
+
+
 def test_where_nothing_fits_it_is_said_how_much_is_missing_and_what_context_would_fit() -> None:
     wish = Wish(context=30_000, n_users=2, least_tokens_per_s=1)
     found = outlooks(3 * GIB, wish)

@@ -14,6 +14,7 @@ from samovar.plan.planned_model import PlannedModel
 FAMILY_QUANTS: Final = ("q4_0", "q4_k_m", "q6_k", "q8_0", "bf16")
 SHAPE_QUANTS: Final = tuple(quant for quant in QUANTS if quant != "f32")  # releases are BF16: F32 is twice that for nothing
 _RELEASED_BITS: Final = 16.5  # of a weight as released, and a little
+_SOUND_BITS: Final = 4.0  # of a weight: with fewer, models that were not trained for it lose much
 PROMPT_TOKENS: Final = 512
 MAX_USERS: Final = 1024
 _SHORT: Final = 16  # tokens that `samovar bench` decodes after
@@ -126,9 +127,11 @@ def best(outlooks: Sequence[Outlook], wish: Wish) -> Outlook | None:
     """Of what fits and is quick enough, that with the most parameters, and of those with the most bits a weight, as far as
     those of the release: more are rounded from it, and say nothing more.
 
-    Where nothing is quick enough it is the quickest that fits; None where nothing fits.
+    Where nothing is quick enough it is the quickest that fits; None where nothing fits. Types of few bits count only where no
+    others fit.
     """
     fitting = [outlook for outlook in outlooks if outlook.fits]
+    fitting = [outlook for outlook in fitting if outlook.bits_per_weight >= _SOUND_BITS] or fitting
     quick = [outlook for outlook in fitting if outlook.decode_full >= wish.least_tokens_per_s]
     if quick:
         return max(quick, key=_worth)
@@ -170,6 +173,8 @@ def advice(outlooks: Sequence[Outlook], wish: Wish, usable_bytes: int) -> str:
         why = f"the most parameters, then the most bits, of what fits {whom} and {quick}"
     else:
         why = f"the quickest that fits {whom}, though none writes {wish.least_tokens_per_s:g} tokens/s"
+    if choice.bits_per_weight >= _SOUND_BITS and any(o.fits and o.bits_per_weight < _SOUND_BITS for o in outlooks):
+        why += f"; types of less than {_SOUND_BITS:g} bits, which lose much, left aside"
     return (
         f"best that fits: {choice.model} {choice.quant}, {why} ({size(choice.memory_bytes)} of {size(usable_bytes)}; "
         f"{choice.decode:.3g} tokens/s at first, {choice.decode_full:.3g} after {wish.context:,} tokens)"
