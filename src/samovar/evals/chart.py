@@ -89,7 +89,7 @@ def _label(quality: Quality) -> str:
 
 def _draw_panel(axis: "Axes", panel: _Panel) -> None:
     """Points with their intervals, and the figure beside each."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     values = [estimate.value for estimate in panel.values]
     if panel.is_log and min(values) > 0 and max(values) > _LOG_FROM * min(values):
@@ -97,6 +97,8 @@ def _draw_panel(axis: "Axes", panel: _Panel) -> None:
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=4))  # more numbers of many digits would run into each other
     for row, estimate in enumerate(panel.values):
         axis.axhline(row, color=_GREY, linewidth=0.6, zorder=0)
         if estimate.low is not None and estimate.high is not None:
