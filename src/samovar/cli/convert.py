@@ -16,8 +16,9 @@ _EXAMPLES = """examples:
   samovar convert qwen3-0.6b.gguf ./folder         GGUF to safetensors, config, tokenizer and template
 
 Quantised weights become float32, which holds each of their values and takes 4 to 8 times the space; `samovar quantize` writes
-smaller files. GGUF holds 1 + the weights of centred norms (Gemma, Qwen3-Next), and -exp(A_log) of delta nets, in float32: where
-bits of these come back rounded, it is said. A run that was stopped goes on where it was when the command is given again.
+smaller files. GGUF holds 1 + the weights of centred norms (Gemma, Qwen3-Next), and -exp(A_log) of delta nets, in float32: the
+values that this rounds are kept in the metadata, and come back to the bit. A run that was stopped goes on where it was when the
+command is given again.
 """
 
 

@@ -6,87 +6,42 @@ folder has logarithms of rates (A_log), a file the rates themselves, in float32,
 
 A rate is the exponential of A_log rounded to float32. That of a logarithm in 16 bits leads back to it. One in float32 comes
 back as another that makes the same rate where it is below 1 in magnitude: such logarithms lie closer than rates. Above 1 they
-lie further apart than rates, so a file may hold a rate that no A_log makes; it comes out rounded, which is told.
+lie further apart than rates, so a file may hold a rate that no A_log makes. What does not come back is kept, see `forms`.
 
 Shape letters: H value heads.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.errors import UnsupportedModel
 from samovar.kernels.dequantise import dequantise
 from samovar.models.config import DeltaNetConfig
 from samovar.models.qwen3_next import mixed_rows, rates
 from samovar.tensors.dtypes import F32 as F32_TYPE
-from samovar.tensors.stored import AssembledTensor, StoredTensor, Tensor
+from samovar.tensors.stored import AssembledTensor, Tensor
 
 F32 = NDArray[np.float32]
 _OTHER_EXPONENTIALS: Final = 2.0**-22  # by how much those of other programs may be off, of their value: some last bits
 _TOLD_APART: Final = 2.0**-12  # of this and more in magnitude, numbers in 16 bits have rates further apart than their rounding
 
 
-def minus_rates(log_H: F32) -> F32:
-    """What a file holds for A_log."""
-    return -rates(log_H)
-
-
 def logarithms(rate_H: F32) -> F32:
-    """A_log for some rates above 0.
+    """A_log for some rates; no number for one below 0.
 
     If all are exponentials of numbers in bfloat16 or float16, as of models that are published in these, then these numbers; a
     rate may be off by the rounding of the program that made it. Else, and where they are so small that rates do not tell
     them apart, the nearest in float32.
     """
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # rates of 0, without end, and below 0
         log_H = np.log(rate_H.astype(np.float64)).astype(np.float32)
-    bfloat16_H = ((log_H.view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)
-    for rounded_H in (bfloat16_H, log_H.astype(np.float16).astype(np.float32)):
-        short_H = np.where(np.abs(log_H) < _TOLD_APART, log_H, rounded_H)
-        if np.all(np.abs(rates(short_H) - rate_H) <= _OTHER_EXPONENTIALS * rate_H):
-            return short_H
-    return log_H
-
-
-def logarithms_of(tensor: StoredTensor, held_H: F32) -> F32:
-    """A_log for what `tensor` of a file holds. Raises UnsupportedModel for a value that is no rate with a minus."""
-    if (wrong_H := held_H[held_H >= 0]).size:
-        raise UnsupportedModel(
-            f"{tensor.source}: tensor {tensor.name!r} holds {wrong_H[0]}, and a folder holds the logarithm of what has a minus "
-            "before it here, so values below 0 are expected; use the GGUF file itself"
-        )
-    return logarithms(-held_H)
-
-
-def other_logarithms(tensors: Iterable[StoredTensor]) -> tuple[str, ...]:
-    """A line where A_log of a folder comes back from a file with other bits."""
-    held = [dequantise(tensor.type, tensor.data) for tensor in tensors]
-    n_other = sum(int(np.count_nonzero(logarithms(rates(log_H)) != log_H)) for log_H in held)
-    if not n_other:
-        return ()
-    return (
-        f"GGUF holds -exp(A_log), in float32: {n_other} of {sum(map(len, held))} logarithms come back in a folder with other "
-        "last bits, of which the same rates are made; no answer changes",
-    )
-
-
-def other_rates(tensors: Iterable[StoredTensor]) -> tuple[str, ...]:
-    """A line where the rates of a file are not to the bit what is made of the folder's A_log."""
-    n_rates, off = 0, np.zeros(0)
-    for tensor in tensors:
-        rate_H = -dequantise(tensor.type, tensor.data)
-        n_rates += len(rate_H)
-        of_folder_H = rates(logarithms(rate_H))
-        off = np.append(off, (np.abs(of_folder_H - rate_H) / rate_H)[of_folder_H != rate_H])
-    if not len(off):
-        return ()
-    return (
-        f"a folder holds logarithms of rates (A_log): {len(off)} of {n_rates} rates come out rounded otherwise than in the "
-        f"file, by {off.max():.1g} of their value at most",
-    )
+        bfloat16_H = ((log_H.view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)
+        for rounded_H in (bfloat16_H, log_H.astype(np.float16).astype(np.float32)):
+            short_H = np.where(np.abs(log_H) < _TOLD_APART, log_H, rounded_H)
+            if np.all(np.abs(rates(short_H) - rate_H) <= _OTHER_EXPONENTIALS * rate_H):
+                return short_H
+        return log_H
 
 
 def joined(qkv: Tensor, z: Tensor, net: DeltaNetConfig) -> AssembledTensor:

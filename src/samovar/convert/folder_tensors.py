@@ -1,12 +1,12 @@
 """The tensors of a GGUF file under the names, in the order of rows and in the types of a Hugging Face folder.
 
 Values do not change. Quantised tensors become float32. A float32 tensor beside matrices in 16 bits takes their type
-where each of its values is one of that type's: GGUF files hold norms and biases in float32 whatever they came from. Of
-centred norms a folder holds how far the weights are from 1; for delta nets see `delta_net`.
+where each of its values is one of that type's: GGUF files hold norms and biases in float32 whatever they came from. For what
+a folder holds in another form see `forms`, for delta nets also `delta_net`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -14,13 +14,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.convert.delta_net import joined, logarithms_of
+from samovar.convert.delta_net import joined
+from samovar.convert.forms import KEPT_OF_FILE, KEPT_OF_FOLDER, Form, as_text, form_of, is_same, kept
 from samovar.errors import FormatError, UnsupportedModel
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.safetensors_writer import FloatTensorPlan
 from samovar.kernels.dequantise import dequantise
 from samovar.models.config import DecoderConfig
-from samovar.models.gguf_config import folder_shape, folder_tensor_name, gguf_tensor_name, is_centred_norm
+from samovar.models.gguf_config import folder_shape, folder_tensor_name, gguf_tensor_name
 from samovar.models.loader import INTERLEAVED, LONG_ROPE_FACTORS, ROPE_FACTORS
 from samovar.models.weights import half_split_order
 from samovar.tensors.dtypes import BF16, F16, F32, TensorType
@@ -31,20 +32,17 @@ _EXPERTS: Final = ".mlp.experts."
 _HEAD: Final = ("output.weight",)
 _CLASSIFIER: Final = ("cls.output.weight", "cls.output.bias")
 _QKV, _Z, _JOINED = (f".in_proj_{part}.weight" for part in ("qkv", "z", "qkvz"))
-_ONE: Final = np.float32(1)
-
-_Change = Callable[[StoredTensor, NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A tensor of the folder: one of the file, several joined, or one expert's of a stack. `change` makes its values of those
-    of the file, where they are others, in float32."""
+    """A tensor of the folder: one of the file, several joined, or one expert's of a stack. `kept` is the text of the file's
+    values, where they do not come back from those of the folder."""
 
     name: str
     tensor: Tensor
     order: NDArray[np.int64] | None = None
-    change: _Change | None = None
+    kept: str | None = None
 
 
 def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[list[FloatTensorPlan], TensorType]:
@@ -66,6 +64,7 @@ def folder_tensors(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[l
                     shape=tensor.shape,
                     chunks=partial(_chunks, piece, kind),
                     size_bytes=tensor.n_elements * kind.block_bytes,
+                    metadata={} if piece.kept is None else {KEPT_OF_FILE + name: piece.kept},
                 )
             )
     return plans, main
@@ -116,12 +115,9 @@ def _pieces(file_name: str, checkpoint: GgufCheckpoint, config: DecoderConfig) -
         order = _order(name, tensor.shape[0], config)
         if order is not None and len(tensor.shape) == 1:
             tensor, order = tensor.stored().take_rows(order), None
-        change: _Change | None = None
-        if name.endswith(".A_log"):
-            change = logarithms_of
-        elif config.has_centred_norms and is_centred_norm(name):
-            change = _centred
-        yield _Piece(name, replace(tensor, shape=folder_shape(file_name, tensor.shape)), order, change)
+        tensor = replace(tensor, shape=folder_shape(file_name, tensor.shape))
+        form = form_of(name, config)
+        yield _Piece(name, tensor, order) if form is None else _from_form(name, tensor.stored(), form, checkpoint)
         return
     before, after = name.split(_EXPERTS)
     experts = tensor.stored()
@@ -137,7 +133,7 @@ def _order(name: str, n_rows: int, config: DecoderConfig) -> NDArray[np.int64] |
 
 def _type_of(piece: _Piece, main: TensorType) -> TensorType:
     tensor = piece.tensor
-    if tensor.type != F32 and piece.change is None:
+    if tensor.type != F32:
         return tensor.type if tensor.type.is_float else F32
     if main == F32:
         return F32
@@ -158,20 +154,23 @@ def _values(piece: _Piece) -> Iterator[NDArray[np.float32]]:
     step = max(1, _CHUNK_ELEMENTS // tensor.shape[-1])
     for start in range(0, len(rows), step):
         part = rows[start : start + step] if order is None else rows[order[start : start + step]]
-        values = _finite(tensor, part)
-        yield values if piece.change is None else piece.change(tensor, values)
+        yield _finite(tensor, part)
     piece.tensor.release()
 
 
-def _centred(tensor: StoredTensor, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far a norm's weights are from 1. Raises UnsupportedModel where 1 and that do not make the weight again."""
-    found = values - _ONE
-    if (lost := np.flatnonzero(found + _ONE != values)).size:
+def _from_form(name: str, tensor: StoredTensor, form: Form, checkpoint: GgufCheckpoint) -> _Piece:
+    """A vector that a folder holds in another form. Raises UnsupportedModel for one that it cannot hold."""
+    held = _finite(tensor, tensor.rows())
+    values = kept(checkpoint.metadata, KEPT_OF_FOLDER, tensor.name, form.to_file, held)
+    if values is None:
+        values = form.to_folder(held)
+    if (wrong := np.flatnonzero(~np.isfinite(values))).size:
         raise UnsupportedModel(
-            f"{tensor.source}: tensor {tensor.name!r} holds {values[lost[0]]!r}, and a folder holds 1 less, in float32, which "
-            "rounds it: it would be another model; use the GGUF file itself"
+            f"{tensor.source}: tensor {tensor.name!r} holds {held[wrong[0]]}, and a folder holds the logarithm of what has a "
+            "minus before it here, so values below 0 are expected; use the GGUF file itself"
         )
-    return found
+    text = None if is_same(form.to_file(values), held) else as_text(held)
+    return _Piece(name, replace(tensor, type=F32, data=values.view(np.uint8)), kept=text)
 
 
 def _finite(tensor: StoredTensor, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -185,7 +184,7 @@ def _finite(tensor: StoredTensor, rows: NDArray[np.uint8]) -> NDArray[np.float32
 
 
 def _chunks(piece: _Piece, kind: TensorType) -> Iterator[bytes]:
-    if piece.tensor.type == kind and piece.change is None:  # bytes as they are
+    if piece.tensor.type == kind:  # bytes as they are
         tensor = piece.tensor.stored()
         rows = tensor.rows()
         step = max(1, _CHUNK_ELEMENTS // tensor.shape[-1])

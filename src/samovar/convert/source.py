@@ -4,20 +4,22 @@ Shape letters: N rows, K values of a row, E experts.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from samovar.convert.delta_net import minus_rates
+from samovar.convert.forms import KEPT_OF_FILE, KEPT_OF_FOLDER, Form, as_text, form_of, is_same, kept
 from samovar.convert.text_scoring import TextScoring, classifier_rows, text_scoring
 from samovar.formats import Checkpoint
 from samovar.formats.gguf import GgufCheckpoint
+from samovar.formats.safetensors import read_metadata
 from samovar.kernels import F32, Ops
+from samovar.kernels.dequantise import dequantise
 from samovar.models.config import DecoderConfig
-from samovar.models.gguf_config import file_shape, gguf_architecture, gguf_tensor_name, is_centred_norm
+from samovar.models.gguf_config import file_shape, gguf_architecture, gguf_tensor_name
 from samovar.models.loader import INTERLEAVED, LONG_ROPE_FACTORS, is_predicting, is_recomputed
 from samovar.models.qwen3_next import mixed_rows
 from samovar.models.rope import read_rope
@@ -31,24 +33,17 @@ _EXPERTS: Final = ".mlp.experts."
 _JOINED: Final = ".in_proj_qkvz.weight"
 
 
-def one_more(values: F32) -> F32:
-    """The weights of norms, of which a folder holds how far they are from 1."""
-    return values + np.float32(1)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTensor:
     """A tensor of the file to be written. `parts` are tensors of the source, or views of them, whose rows follow each other.
 
-    `order` is that of its rows, where it is another one than the source's, or some of those. `change` makes its values of the
-    source's, where they are others.
+    `order` is that of its rows, where it is another one than the source's, or some of those.
     """
 
     name: str
     shape: tuple[int, ...]
     parts: tuple[Tensor, ...]
     order: NDArray[np.int64] | None = None
-    change: Callable[[F32], F32] | None = None
 
     @property
     def n_elements(self) -> int:
@@ -63,7 +58,7 @@ class SourceTensor:
     def blocks(self) -> Iterator[NDArray[np.uint8]] | None:
         """Its bytes as they are stored, where the order of values is the source's and all parts are of one type, else None."""
         first = self.parts[0]
-        if self.order is not None or self.change is not None:
+        if self.order is not None:
             return None
         if any(part.type != first.type or part.has_input_order for part in self.parts):
             return None
@@ -77,8 +72,7 @@ class SourceTensor:
         for part in self.parts:
             stored = part.stored()
             for member in [stored] if len(stored.shape) < 3 else [stored.entry(e) for e in range(stored.shape[0])]:
-                for x_MK in self._rows(member, ops, n_values):
-                    yield x_MK if self.change is None else self.change(x_MK)
+                yield from self._rows(member, ops, n_values)
                 stored.release()
                 part.release()
 
@@ -113,12 +107,13 @@ def _bytes_of(parts: tuple[Tensor, ...]) -> Iterator[NDArray[np.uint8]]:
 class SourceModel:
     """A model to be written as GGUF: all tensors that the file has, in the order of the layers. `scoring` is what a folder says
     of vectors and scores; None for a GGUF file, whose keys are copied. `n_left_out` counts a folder's tensors that only predict
-    several tokens at once."""
+    several tokens at once. `kept` has keys for a file: values of the folder that do not come back from it."""
 
     config: DecoderConfig
     tensors: list[SourceTensor]
     scoring: TextScoring | None
     n_left_out: int = 0
+    kept: dict[str, str] = field(default_factory=dict)
 
 
 def read_source(checkpoint: Checkpoint) -> SourceModel:
@@ -142,20 +137,41 @@ def read_source(checkpoint: Checkpoint) -> SourceModel:
     if config.is_tied:
         tensors.pop("lm_head.weight", None)
     experts = {name: tensors.pop(name) for name in list(tensors) if _EXPERTS in name}
+    of_file = {key: text for file in checkpoint.files for key, text in read_metadata(file).items()}
+    of_folder: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        if (form := form_of(name, config)) is not None:
+            target = gguf_tensor_name(name, config.architecture)
+            tensors[name] = _in_form(target, tensor.stored(), form, of_file, of_folder)
     found = [made for name, tensor in tensors.items() for made in _plain(name, tensor, config)]
     found += _stacks(experts, config)
     found += _rope_factors(checkpoint.config, config)
     if rows := classifier_rows(scoring, head):
         found.append(SourceTensor(name=gguf_tensor_name("score.weight"), shape=(len(rows), config.d_model), parts=rows))
     found.sort(key=lambda tensor: _place(tensor.name))
-    return SourceModel(config=config, tensors=found, scoring=scoring, n_left_out=n_left_out)
+    return SourceModel(config=config, tensors=found, scoring=scoring, n_left_out=n_left_out, kept=of_folder)
+
+
+def _in_form(
+    name: str, tensor: StoredTensor, form: Form, of_file: Mapping[str, object], of_folder: dict[str, str]
+) -> StoredTensor:
+    """What the file holds for a vector: what a file had that the folder was made of, else what the folder's values make.
+
+    Those values go to `of_folder` where they would not come back.
+    """
+    values = dequantise(tensor.type, tensor.data)
+    made = kept(of_file, KEPT_OF_FILE, name, form.to_folder, values)
+    if made is None:
+        made = form.to_file(values)
+    if not is_same(form.to_folder(made), values):
+        of_folder[KEPT_OF_FOLDER + name] = as_text(values)
+    return replace(tensor, type=dtypes.F32, data=made.view(np.uint8))
 
 
 def _plain(name: str, tensor: Tensor, config: DecoderConfig) -> list[SourceTensor]:
     """A tensor that is no expert's, or those that the file has in its place.
 
-    The `llama` architecture has rows of q and k as pairs that are rotated together, and GGUF the sum where a folder has how far
-    a norm's weights are from 1. For delta nets see `delta_net`.
+    The `llama` architecture has rows of q and k as pairs that are rotated together. For delta nets see `delta_net`.
     """
     if name.endswith(_JOINED) and config.delta_net is not None:
         named = {name.replace("qkvz", part): rows for part, rows in mixed_rows(config.delta_net).items()}
@@ -169,14 +185,9 @@ def _plain(name: str, tensor: Tensor, config: DecoderConfig) -> list[SourceTenso
     is_interleaved = gguf_architecture(config.architecture) in INTERLEAVED
     n_heads = next((n for part, n in heads.items() if part in name and is_interleaved), None)
     order = None if n_heads is None else np.argsort(half_split_order(tensor.shape[0], n_heads))
-    change: Callable[[F32], F32] | None = None
-    if name.endswith(".A_log"):
-        change = minus_rates
-    elif config.has_centred_norms and is_centred_norm(name):
-        change = one_more
     target = gguf_tensor_name(name, config.architecture)
     tensor = replace(tensor, shape=file_shape(target, tensor.shape))
-    return [SourceTensor(name=target, shape=tensor.shape, parts=(tensor,), order=order, change=change)]
+    return [SourceTensor(name=target, shape=tensor.shape, parts=(tensor,), order=order)]
 
 
 def _stacks(experts: dict[str, Tensor], config: DecoderConfig) -> list[SourceTensor]:

@@ -1,5 +1,5 @@
-"""A GGUF file to a Hugging Face folder: safetensors, config, tokenizer and template. No value changes, but for rates whose
-logarithms a folder holds (`delta_net`).
+"""A GGUF file to a Hugging Face folder: safetensors, config, tokenizer and template. No value changes; for what a folder
+holds in another form see `forms`.
 
 The folder is made beside its place, under the name with `.part`, and gets its name when all is there. What an interrupted run
 left is gone on from, shard by shard, where it is of the same source. A folder of that name that no run made is left alone.
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final, cast
 
 from samovar.convert.card import CARD, card_of
-from samovar.convert.delta_net import other_rates
 from samovar.convert.differences import left_out
 from samovar.convert.folder_config import folder_config, generation_config
 from samovar.convert.folder_tensors import folder_tensors, is_predicting_layer
@@ -88,7 +87,7 @@ def write_folder(
         raise StoreError(f"{error.filename or part}: cannot be written: {disk_reason(error, target.parent)}") from None
     lines = _rounded_scale(checkpoint, config) + _marked_by_look(checkpoint, tokenizer)
     lines += left_out(sum(is_predicting_layer(name, config) for name in checkpoint.tensors))
-    lines += other_rates(tensor.stored() for name, tensor in checkpoint.tensors.items() if name.endswith(".ssm_a"))
+    lines += _rounded_forms(sum(bool(plan.metadata) for plan in plans))
     if config.outputs.keeps_head:
         lines += ("the output head, which the classifier stands in for, is left out: a classifier of transformers has none",)
     return lines
@@ -108,6 +107,16 @@ def _texts(
     if (card := card_of(checkpoint.metadata)) is not None:
         files[CARD] = card
     return files
+
+
+def _rounded_forms(n_tensors: int) -> tuple[str, ...]:
+    """A line where a folder's form of vectors does not make to the bit what the file holds."""
+    if not n_tensors:
+        return ()
+    return (
+        f"{n_tensors} vectors are rounded in the folder, which holds 1 less than the file's weights of centred norms, and "
+        "logarithms of its rates; the file's own values are kept in the safetensors' metadata, and come back in a GGUF file",
+    )
 
 
 def _rounded_scale(checkpoint: GgufCheckpoint, config: DecoderConfig) -> tuple[str, ...]:

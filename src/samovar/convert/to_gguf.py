@@ -1,5 +1,4 @@
-"""A Hugging Face folder to a GGUF file. No value changes, but for what GGUF holds in another form (norms that are centred, and
-A_log, see `delta_net`): there the model is the same.
+"""A Hugging Face folder to a GGUF file. No value changes; for what GGUF holds in another form see `forms`.
 
 Matrices stay in their float type; vectors and the routers of experts become F32, as llama.cpp has them. Quantised matrices
 become F32, since GGUF has no type of theirs. One slab of rows is in memory at a time. The file shows when it is whole, and a
@@ -15,21 +14,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from samovar.convert.delta_net import minus_rates, other_logarithms
 from samovar.convert.differences import differences, left_out
 from samovar.convert.metadata import file_metadata
 from samovar.convert.quantise import encode_floats
-from samovar.convert.source import SourceTensor, one_more, read_source
+from samovar.convert.source import SourceTensor, read_source
 from samovar.convert.type_mix import stays_f32
 from samovar.errors import FormatError
+from samovar.formats.gguf_values import encode_as
 from samovar.formats.gguf_writer import TensorPlan, write_gguf_part
 from samovar.formats.hf_folder import HfCheckpoint
 from samovar.kernels import Ops
-from samovar.kernels.dequantise import dequantise
 from samovar.tensors.dtypes import BF16, F16, F32, TensorType
 
 Progress = Callable[[int, int, str], None]
-_VERSION: Final = 1  # counts the changes of what is written for the same source
+_VERSION: Final = 2  # counts the changes of what is written for the same source
 _FILE_TYPES: Final = {F32: 0, F16: 1, BF16: 32}  # llama.cpp's numbers (`general.file_type`)
 
 
@@ -48,33 +46,15 @@ def write_gguf_file(
         n_values[work.type] += work.tensor.n_elements
     file_type = _FILE_TYPES[n_values.most_common(1)[0][0]]
     metadata = file_metadata(checkpoint, source, file_type)
+    metadata |= {key: encode_as("string", text) for key, text in source.kept.items()}
     job = f"convert {_VERSION} {checkpoint.identity}"
     write_gguf_part(target, metadata, [work.plan() for work in works], job=job, replace=replace, progress=progress)
-    logarithms = [tensor.parts[0].stored() for tensor in source.tensors if tensor.change is minus_rates]
-    lines = differences(source.config) + left_out(source.n_left_out)
-    return lines + _rounded_norms(source.tensors) + other_logarithms(logarithms)
+    return differences(source.config) + left_out(source.n_left_out)
 
 
 def _type_of(tensor: SourceTensor) -> TensorType:
     first = tensor.parts[0].type
     return F32 if stays_f32(tensor.name, tensor.shape) or not first.is_float else first
-
-
-def _rounded_norms(tensors: list[SourceTensor]) -> tuple[str, ...]:
-    """A line where 1 + a norm's weight takes more bits than float32 has: the model computes the rounded sum in any case."""
-    n_values = n_rounded = 0
-    for tensor in tensors:
-        if tensor.change is one_more:
-            held = tensor.parts[0].stored()
-            values = dequantise(held.type, held.data)
-            n_values += len(values)
-            n_rounded += int(np.count_nonzero(one_more(values) - np.float32(1) != values))
-    if not n_rounded:
-        return ()
-    return (
-        f"GGUF holds 1 + a norm's weight, in float32: {n_rounded} of {n_values} weights of norms are rounded to what the model "
-        "computes with, and come back so rounded in a folder; no answer changes",
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

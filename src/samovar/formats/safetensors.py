@@ -2,7 +2,7 @@
 weights are made for callers that ask for them.
 
 The whole data section must belong to exactly one tensor each, as the specification demands. The `__metadata__` entry is
-free text by the specification and has no effect.
+free text by the specification and has no effect on them.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from samovar.tensors.stored import StoredTensor
 _TYPES: Final = {"F32": F32, "F16": F16, "BF16": BF16}
 _TYPES_WITH_PARTS: Final = _TYPES | {part.name: part for part in PART_TYPES}
 _MAX_HEADER_BYTES: Final = 100_000_000  # the limit of the reference implementation
-_METADATA: Final = "__metadata__"
+METADATA: Final = "__metadata__"
 _AGAIN: Final = "; copy or download it again (a page of text may have come in its place, or a pointer of git-lfs)"
 _ENTRY_KEYS: Final = {"dtype", "shape", "data_offsets"}
 
@@ -38,7 +38,7 @@ def tensors_of(file: MappedFile, *, with_parts: bool = False) -> dict[str, Store
     types = _TYPES_WITH_PARTS if with_parts else _TYPES
     path = file.path
     data_start, header = _read_header(file)
-    _check_metadata(path, header.pop(_METADATA, {}))
+    _metadata(path, header)
     found: list[tuple[int, int, StoredTensor]] = []
     for name, entry in header.items():
         dtype, shape, begin, end = _read_entry(path, name, entry)
@@ -60,6 +60,11 @@ def tensors_of(file: MappedFile, *, with_parts: bool = False) -> dict[str, Store
     return {tensor.name: tensor for _, _, tensor in found}
 
 
+def read_metadata(file: MappedFile) -> dict[str, str]:
+    """The `__metadata__` of a file, by key."""
+    return _metadata(file.path, _read_header(file)[1])
+
+
 def _read_header(file: MappedFile) -> tuple[int, dict[str, object]]:
     """Where the data starts, and the parsed header."""
     path, left = file.path, file.size_bytes - 8
@@ -75,10 +80,12 @@ def _read_header(file: MappedFile) -> tuple[int, dict[str, object]]:
     return 8 + size, parse_json_object(raw, f"{path}: header")
 
 
-def _check_metadata(path: Path, metadata: object) -> None:
-    """Hold `__metadata__` to the specification: text to text."""
+def _metadata(path: Path, header: dict[str, object]) -> dict[str, str]:
+    """Take `__metadata__` out of a header, and hold it to the specification: text to text."""
+    metadata = header.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise FormatError(f"{path}: {_METADATA} has to map text to text")
+        raise FormatError(f"{path}: {METADATA} has to map text to text")
+    return metadata
 
 
 def _read_entry(path: Path, name: str, entry: object) -> tuple[str, tuple[int, ...], int, int]:

@@ -6,13 +6,14 @@ tensors without a gap.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from samovar.errors import StoreError
 from samovar.formats.part_file import disk_reason
+from samovar.formats.safetensors import METADATA
 from samovar.tensors.dtypes import BF16, F16, F32, TensorType
 
 _NAMES: Final = {F32: "F32", F16: "F16", BF16: "BF16"}
@@ -23,13 +24,17 @@ Written = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FloatTensorPlan:
-    """A tensor to be written. `chunks` makes its bytes, in order, as often as it is called; `type` is F32, F16 or BF16."""
+    """A tensor to be written. `chunks` makes its bytes, in order, as often as it is called; `type` is F32, F16 or BF16.
+
+    `metadata` goes to the `__metadata__` of the tensor's file.
+    """
 
     name: str
     type: TensorType
     shape: tuple[int, ...]
     chunks: Callable[[], Iterator[bytes]]
     size_bytes: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_safetensors(path: Path, tensors: Sequence[FloatTensorPlan], written: Written) -> None:
@@ -57,7 +62,8 @@ def write_safetensors(path: Path, tensors: Sequence[FloatTensorPlan], written: W
 
 
 def _header(tensors: Sequence[FloatTensorPlan]) -> bytes:
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    metadata = {key: text for tensor in tensors for key, text in tensor.metadata.items()}
+    entries: dict[str, object] = {METADATA: {"format": "pt", **metadata}}
     offset = 0
     for tensor in tensors:
         end = offset + tensor.size_bytes
