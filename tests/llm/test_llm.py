@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from samovar.engine.runner import Runner
-from samovar.errors import BadRequest, ModelNotFound, PromptTooLong, SamovarError
+from samovar.errors import BadRequest, EngineFailed, ModelNotFound, PromptTooLong, SamovarError
 from samovar.llm import LLM
 from tests.llm.conftest import with_template
 
@@ -60,6 +60,14 @@ def test_a_closed_stream_leaves_the_model_ready_and_counts_as_cancelled(tiny_llm
     assert stream.result.finish_reason == "cancelled"
     assert 1 <= stream.result.usage.n_completion < 50
     assert tiny_llm.chat(QUESTION, temperature=0, max_tokens=3).usage.n_completion <= 3
+
+
+def test_with_closes_the_model(tiny_folder):
+    with LLM(tiny_folder) as llm:
+        stream = llm.stream_chat(QUESTION, temperature=1.0, seed=1, max_tokens=50)
+        next(stream)
+    with pytest.raises(EngineFailed, match="the model was closed"):
+        llm.chat(QUESTION, max_tokens=1)
 
 
 def test_a_stream_that_nobody_reads_holds_no_pages(tiny_llm):

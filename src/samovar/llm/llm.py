@@ -421,6 +421,13 @@ class LLM:
         """Wait until all requests have ended and the next turns of conversations are prepared."""
         self._client.settle()
 
+    def __enter__(self) -> "LLM":
+        """For `with`, which closes the model."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Stop working, after the step that is running. Answers that are open end with EngineFailed."""
         self._client.close()
