@@ -1,15 +1,16 @@
 """Prefill, decode of one and of many streams, and start-up, beside llama.cpp and OpenVINO in the same run.
 
-    python -m benchmarks.vs_peers [--rounds 3] [--threads 2] [--streams 1 16 32] [--json] [MODEL ...]
+    python -m benchmarks.vs_peers [--rounds 3] [--threads 2] [--prompt-tokens 512] [--streams 1 16 32] [--json] [MODEL ...]
 
 A MODEL is a GGUF file, a name in the store, or SHAPE:QUANT[:LAYERS] for random weights, such as qwen3-0.6b:q4_0. Samovar and
 llama.cpp compute the same file; OpenVINO computes a model of the same shape in its own 4-bit format, so that it joins for
 random weights only. With `--peers samovar-int4 ...` the same file is also run with its layers rounded to int4.
 
 Each measurement is a process of its own, engines alternate, and every second round runs them in reverse order. Prefill: 512
-tokens in one go, after an untimed one. Decode: 64 greedy tokens after 16, tokens of all streams counted. First token: from
-starting the process until the first token of a short text, files in the page cache; before the first round each engine
-starts once untimed, so that what it keeps from start to start is there. Tables show medians with minimum and maximum.
+tokens (`--prompt-tokens`) in one go, after an untimed one. Decode: 64 greedy tokens after 16, tokens of all streams counted.
+First token: from starting the process until the first token of a short text, files in the page cache; before the first round
+each engine starts once untimed, so that what it keeps from start to start is there. Tables show medians with minimum and
+maximum.
 """
 
 import argparse
@@ -113,6 +114,7 @@ def measure_model(subject: Subject, engines: dict[str, Path], args: argparse.Nam
     names = [engine for engine in engines if engine != "openvino" or subject.openvino is not None]
     threads, home = ["--threads", str(args.threads)], args.folder / "home"
     options = [*threads, "--streams", *map(str, args.streams), "--repeats", str(args.repeats)]
+    options += ["--prompt-tokens", str(args.prompt_tokens)]
     for engine in names:
         run_once(engine, subject, [*threads, *SHORT], engines[engine], home)
     found: dict[str, list[Measured]] = {engine: [] for engine in names}
@@ -123,14 +125,14 @@ def measure_model(subject: Subject, engines: dict[str, Path], args: argparse.Nam
     return found
 
 
-def rows_of(model: str, found: dict[str, list[Measured]], streams: list[int]) -> list[Row]:
+def rows_of(model: str, found: dict[str, list[Measured]], n_prompt: int, streams: list[int]) -> list[Row]:
     """One row for each quantity."""
 
     def row(quantity: str, values: dict[str, list[float]], *, is_rate: bool = True) -> Row:
         return Row(model=model, quantity=quantity, numbers={e: _summary(v) for e, v in values.items()}, is_rate=is_rate)
 
     prefill = {e: [rate for m in ms for rate in m.prefill_tokens_per_s] for e, ms in found.items()}
-    rows = [row("prefill 512, tokens/s", prefill)]
+    rows = [row(f"prefill {n_prompt}, tokens/s", prefill)]
     for n in streams:
         decode = {e: [m.decode_tokens_per_s[n] for m in ms] for e, ms in found.items()}
         rows.append(row(f"decode, {n} stream{'s' if n > 1 else ''}, tokens/s", decode))
@@ -187,6 +189,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2, help="long prompts in each process")
     parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--prompt-tokens", type=int, default=512, help="of a long prompt")
     parser.add_argument("--streams", type=int, nargs="*", default=[1, 16, 32])
     parser.add_argument(
         "--peers", nargs="*", choices=("llama.cpp", "openvino", "samovar-int4"), default=["llama.cpp", "openvino"]
@@ -204,7 +207,7 @@ def main() -> int:
     for name in args.models:
         subject = prepare(name, args.folder.absolute(), engines.get("openvino"))
         found[name] = measure_model(subject, engines, args)
-    rows = [row for name, measured in found.items() for row in rows_of(name, measured, args.streams)]
+    rows = [row for name, measured in found.items() for row in rows_of(name, measured, args.prompt_tokens, args.streams)]
     command = f"python -m benchmarks.vs_peers {' '.join(sys.argv[1:])}".strip()
     if args.json:
         processes = {name: {e: [asdict(m) for m in ms] for e, ms in measured.items()} for name, measured in found.items()}
