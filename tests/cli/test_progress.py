@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from samovar.cli.progress import ProgressBar
+from samovar.cli.progress import ProgressBar, TokenBar
 from samovar.cli.pull import _short
 from samovar.cli.terminal import Streams
 from tests.cli.fakes import TerminalOutput
@@ -33,3 +33,12 @@ def test_numbers_stay_whole_at_80_columns(monkeypatch: pytest.MonkeyPatch, what:
 def test_an_address_is_shown_by_its_last_step() -> None:
     assert _short(URL) == "Qwen3-30B-A3B-Instruct-2507-Q4_K_M.gguf"
     assert _short("hf:owner/repo:file.gguf@v1.0") == "hf:owner/repo:file.gguf@v1.0"
+
+
+def test_tokens_are_counted_as_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    stderr = TerminalOutput()
+    with TokenBar(Streams(stdin=None, stdout=TerminalOutput(), stderr=stderr, environ={})) as bar:
+        bar(1024, 32768, "calibrating on book.txt")
+    assert re.search(r"calibrating on book\.txt .* 1,024 of 32,768 tokens left", stderr.getvalue())

@@ -27,6 +27,7 @@ from samovar.kernels.native import native_ops
 from samovar.kernels.reference import ReferenceOps
 from samovar.models.qwen3_next import rates
 from tests.convert.changed_files import with_vector
+from tests.llm.recipe_models import write_sentence_files
 from tests.models.test_quantised_folders import METHODS, NEXT, quantised_folder
 from tests.models.tiny_checkpoints import VARIANTS, random_ids, random_model, witness_logits, write_folder
 from tests.models.tiny_gguf import add_tokenizer, round_weights, write_gguf
@@ -292,6 +293,22 @@ def _with_rates(path: Path, change: float) -> GgufCheckpoint:
     """The file with the rates of its first layer times `change`."""
     stored = read_gguf(path).tensors["blk.0.ssm_a"].stored()
     return with_vector(path, "blk.0.ssm_a", stored.data.view(np.float32) * np.float32(change))
+
+
+def test_an_embedder_comes_back_to_the_bit(tmp_path: Path) -> None:
+    folder = write_folder(random_model(VARIANT, torch.bfloat16), tmp_path / "folder")
+    weights = {
+        name.removeprefix("model."): t for name, t in load_file(folder / "model.safetensors").items() if "lm_head" not in name
+    }
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UnsupportedModel, match=r"without an output head, .*: the files of sentence-transformers are expected"):
+        write_gguf_file(read_hf_folder(folder), tmp_path / "m.gguf", ReferenceOps(), _quiet)
+    write_sentence_files(folder)
+    write_gguf_file(read_hf_folder(folder), tmp_path / "m.gguf", ReferenceOps(), _quiet)
+    write_converted_folder(read_gguf(tmp_path / "m.gguf"), tmp_path / "back", _quiet)
+    back = load_file(tmp_path / "back" / "model.safetensors")
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in back.items())
 
 
 @pytest.mark.parametrize("type_name", ["F32", "BF16"])

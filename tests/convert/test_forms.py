@@ -16,8 +16,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from samovar import LLM
 from samovar.convert.forms import KEPT_OF_FILE, KEPT_OF_FOLDER
+from samovar.convert.quantise import quantise_model
 from samovar.convert.to_folder import write_folder as write_converted_folder
 from samovar.convert.to_gguf import write_gguf_file
+from samovar.convert.type_mix import MIXES
+from samovar.errors import UnsupportedModel
 from samovar.formats.gguf import read_gguf
 from samovar.formats.hf_folder import read_hf_folder
 from samovar.kernels.reference import ReferenceOps
@@ -149,3 +152,21 @@ def test_transformers_and_llama_cpp_read_what_has_values_kept_beside_it(tmp_path
         assert f"{KEPT_OF_FILE}blk.0.attn_norm.weight" in back.metadata()
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "back", dtype=torch.float32)
     assert np.isfinite(witness_logits(again, ids)).all()
+
+
+def test_a_logarithm_whose_rate_no_float32_holds_is_refused_by_its_value(tmp_path: Path) -> None:
+    folder = _folder("qwen3-next", tmp_path / "folder")
+    weights = load_file(folder / "model.safetensors")
+    weights[RATES][2] = 90.0
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UnsupportedModel, match=r"A_log' holds 90\.0, .* infinite here: .* use the folder itself"):
+        write_gguf_file(read_hf_folder(folder), tmp_path / "m.gguf", ReferenceOps(), _quiet)
+
+
+def test_a_quantised_file_keeps_what_its_folder_had(tmp_path: Path) -> None:
+    folder = _folder("qwen3-next", tmp_path / "folder")
+    quantise_model(folder, tmp_path / "q.gguf", MIXES["q8_0"], ReferenceOps())
+    write_converted_folder(read_gguf(tmp_path / "q.gguf"), tmp_path / "back", _quiet)
+    before, after = (load_file(tmp_path / which / "model.safetensors") for which in ("folder", "back"))
+    assert _are_same(before[RATES], after[RATES])
+    assert _are_same(before[NORM], after[NORM])

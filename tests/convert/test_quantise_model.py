@@ -163,6 +163,19 @@ def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None
     assert not (tmp_path / "model.gguf").exists()
 
 
+@pytest.mark.parametrize(("mix", "held"), [("q4_k", "q4_k_m"), ("q8_0", "q8_0")])
+def test_a_copied_tensor_is_refused_where_a_scale_is_no_number(mix: str, held: str, tmp_path: Path) -> None:
+    source = tmp_path / "source.gguf"
+    write_random_model(source, TINY, held)
+    spoilt = next(tensor for tensor in gguf.GGUFReader(source).tensors if tensor.name == "blk.0.attn_k.weight")
+    data = bytearray(source.read_bytes())
+    data[spoilt.data_offset : spoilt.data_offset + 2] = np.float16(np.nan).tobytes()
+    source.write_bytes(data)
+    with pytest.raises(FormatError, match=r"tensor 'blk\.0\.attn_k\.weight' holds no number"):
+        quantise_model(source, tmp_path / "out.gguf", MIXES[mix], native_ops())
+    assert not (tmp_path / "out.gguf").exists()
+
+
 def test_a_target_that_is_the_source_or_is_there_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"
     write_random_model(source, TINY, "q8_0")

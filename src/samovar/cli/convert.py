@@ -17,8 +17,8 @@ _EXAMPLES = """examples:
 
 Quantised weights become float32, which holds each of their values and takes 4 to 8 times the space; `samovar quantize` writes
 smaller files. GGUF holds 1 + the weights of centred norms (Gemma, Qwen3-Next), and -exp(A_log) of delta nets, in float32: the
-values that this rounds are kept in the metadata, and come back to the bit. A run that was stopped goes on where it was when the
-command is given again.
+values that this rounds are kept in the metadata, and come back to the bit. A run that was stopped goes on when the command is
+given again: where it was in a GGUF file, after the last shard that was whole (4 GiB) in a folder.
 """
 
 

@@ -77,3 +77,36 @@ class ProgressBar:
         progress = Progress(*columns, console=self._streams.console(self._streams.stderr), transient=True)
         progress.start()
         return progress, progress.add_task(description, total=total)
+
+
+class TokenBar:
+    """A bar that counts tokens, with the time that the text or model in work will take. Used as `ProgressBar`."""
+
+    def __init__(self, streams: Streams) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = streams.console(streams.stderr)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f} tokens"),
+        )
+        left = (TextColumn("left"), TimeRemainingColumn())
+        self._bar = Progress(*columns, *left, console=console, transient=True, disable=not console.is_terminal)
+        self._task: TaskID | None = None
+        self._what = ""
+
+    def __enter__(self) -> "TokenBar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """Move the bar; another `what` begins another one."""
+        if self._task is None or what != self._what or not done:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task, self._what = self._bar.add_task(one_line(what)[-40:], total=total), what
+        self._bar.update(self._task, completed=done)

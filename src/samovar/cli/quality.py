@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
 from samovar import __version__
 from samovar.cli.arguments import Subparsers, add_weights_option, check_ranges, option_message
+from samovar.cli.progress import TokenBar
 from samovar.cli.table import table
 from samovar.cli.terminal import Streams, one_line
 from samovar.errors import BadRequest
@@ -77,7 +76,7 @@ def run(args: argparse.Namespace, streams: Streams) -> int:
     try:
         if args.chart is not None:
             check_chart(args.chart)
-        with _Bar(streams) as bar:
+        with TokenBar(streams) as bar:
             found = measure(args.models, settings, bar)
     except BadRequest as error:
         if error.param in ("chart", "window"):  # options at fault, though only the model tells how long a window may be
@@ -128,36 +127,6 @@ def _read_settings(args: argparse.Namespace, streams: Streams) -> Settings:
         n_threads=args.threads,
         isa=streams.isa,
     )
-
-
-class _Bar:
-    """A progress bar on a terminal, with the time that the model in work will take."""
-
-    def __init__(self, streams: Streams) -> None:
-        console = streams.console(streams.stderr)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f} of {task.total:,.0f} tokens"),
-        )
-        left = (TextColumn("left"), TimeRemainingColumn())
-        self._bar = Progress(*columns, *left, console=console, transient=True, disable=not console.is_terminal)
-        self._task: TaskID | None = None
-        self._what = ""
-
-    def __enter__(self) -> "_Bar":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        if self._task is None or what != self._what or not done:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._task, self._what = self._bar.add_task(one_line(what)[-40:], total=total), what
-        self._bar.update(self._task, completed=done)
 
 
 def _reference_name(settings: Settings) -> str | None:

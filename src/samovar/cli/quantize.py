@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from samovar.cli.arguments import Subparsers, check_ranges
-from samovar.cli.progress import ProgressBar
+from samovar.cli.progress import ProgressBar, TokenBar
 from samovar.cli.terminal import Streams, one_line
 from samovar.convert.calibrate import calibrate
 from samovar.convert.imatrix_file import read_imatrix
@@ -106,8 +106,12 @@ def _importance(args: argparse.Namespace, source: Path, ops: Ops, streams: Strea
     if args.calibrate is None:
         return None
     text = _read_text(args.calibrate)
-    with ProgressBar(streams, "calibrating") as progress:
-        return calibrate(source, text, ops, origin=str(args.calibrate), max_tokens=args.calibrate_tokens, progress=progress)
+    what = f"calibrating on {args.calibrate.name[-24:]}"
+    with TokenBar(streams) as bar:
+        return calibrate(
+            source, text, ops, origin=str(args.calibrate), max_tokens=args.calibrate_tokens,
+            progress=lambda done, total, _what: bar(done, total, what),
+        )  # fmt: skip
 
 
 def _read_text(path: Path) -> str:

@@ -151,6 +151,11 @@ def _check(values: _Values, source: SourceModel, where: str) -> None:
     found = ARCHITECTURES[str(raw["model_type"])].read_config(raw, where)
     prefix = plain["general.architecture"]
     pooling, labels = (plain.get(f"{prefix}.{key}") for key in ("pooling_type", "classifier.output_labels"))
+    if config.outputs.kind == "none" and pooling is None:
+        raise UnsupportedModel(
+            f"{where}: a model without an output head, and nothing says how its states become vectors, as GGUF has to: the "
+            "files of sentence-transformers are expected beside it (modules.json, 1_Pooling/config.json)"
+        )
     outputs = gguf_outputs(pooling, labels, shapes, where)
     found = replace(found, outputs=config.outputs if pooling is not None else replace(outputs, is_bare=config.outputs.is_bare))
     if config.outputs.kind != "vocabulary":

@@ -97,18 +97,17 @@ def _pieces(file_name: str, checkpoint: GgufCheckpoint, config: DecoderConfig) -
     if is_predicting_layer(file_name, config):
         return
     try:
-        name = folder_tensor_name(file_name, config.architecture)
+        whole_name = folder_tensor_name(file_name, config.architecture)
     except KeyError:
         raise UnsupportedModel(
             f"{tensor.source}: tensor {tensor.name!r} has no name in a Hugging Face folder that this version knows"
         ) from None
-    if config.outputs.kind == "none":
-        name = name.removeprefix("model.")  # as models without a head are published
+    name = whole_name.removeprefix("model.") if config.outputs.kind == "none" else whole_name  # as those are published
     net = config.delta_net
     if net is not None and name.endswith(_Z):
         return  # joined with the following
     if net is not None and name.endswith(_QKV):
-        z = checkpoint.tensors[gguf_tensor_name(name.replace(_QKV, _Z), config.architecture)]
+        z = checkpoint.tensors[gguf_tensor_name(whole_name.replace(_QKV, _Z), config.architecture)]
         yield _Piece(name.replace(_QKV, _JOINED), joined(tensor, z, net))
         return
     if _EXPERTS not in name:

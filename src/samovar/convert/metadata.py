@@ -47,7 +47,7 @@ def file_metadata(
 
 
 def _of_folder(checkpoint: HfCheckpoint, source: SourceModel) -> dict[str, EncodedValue]:
-    """Name, what the card says, sizes, sampling defaults, tokenizer, templates, and how vectors and scores are made."""
+    """Name, what the card says, sizes, sampling, tokenizer, templates, kept values, how vectors and scores are made."""
     keys = config_keys(checkpoint.config, source, str(checkpoint.path / CONFIG))
     keys["general.type"] = encode_as("string", "model")
     keys["general.name"] = encode_as("string", checkpoint.path.resolve().name)
@@ -59,4 +59,5 @@ def _of_folder(checkpoint: HfCheckpoint, source: SourceModel) -> dict[str, Encod
     if defaults.get("do_sample") is False:
         keys["general.sampling.temp"] = encode_as("f32", 0.0)
     keys |= keys_of_card(checkpoint.path) | vocabulary_keys(checkpoint, source.config.vocab_size)
+    keys |= {key: encode_as("string", text) for key, text in source.kept.items()}
     return keys if source.scoring is None else keys | scoring_keys(source.scoring)

@@ -33,7 +33,7 @@ from samovar.tensors import dtypes
 from samovar.tensors.dtypes import TensorType
 from samovar.tensors.stored import StoredTensor
 
-_VERSION: Final = 3  # counts the changes of what is written for the same source and choices
+_VERSION: Final = 4  # counts the changes of what is written for the same source and choices
 Progress = Callable[[int, int, str], None]
 
 
@@ -181,6 +181,8 @@ class _Work:
         is_kept = self.tensor.type_name == self.type.name and self.type is not dtypes.INT4_ROWS
         blocks = self.tensor.blocks() if is_kept else None
         if blocks is not None:
+            for x_MK in self.tensor.slabs(self.ops):
+                self._check(x_MK, math.inf)
             yield from blocks
             return
         n_rows = self.tensor.shape[-2] if len(self.tensor.shape) > 1 else 1
@@ -204,10 +206,10 @@ class _Work:
             self.sums[index] += float(np.einsum("mk,mk,k->", values_MK, values_MK, weights_K, dtype=np.float64))
         return out if self.type is not dtypes.INT4_ROWS else without_scales(out)
 
-    def _check(self, x_MK: F32) -> None:
-        """Refuse what no scale stands for."""
+    def _check(self, x_MK: F32, largest: float = LARGEST) -> None:
+        """Refuse what no scale stands for, and what is not finite."""
         most = float(np.abs(x_MK).max(initial=0))
-        if most <= LARGEST:
+        if most <= largest and math.isfinite(most):
             return
         found = "no number" if math.isnan(most) else f"the value {most:.3g}"
         raise FormatError(

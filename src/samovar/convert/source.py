@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from samovar.convert.forms import KEPT_OF_FILE, KEPT_OF_FOLDER, Form, as_text, form_of, is_same, kept
 from samovar.convert.text_scoring import TextScoring, classifier_rows, text_scoring
+from samovar.errors import UnsupportedModel
 from samovar.formats import Checkpoint
 from samovar.formats.gguf import GgufCheckpoint
 from samovar.formats.safetensors import read_metadata
@@ -163,6 +164,11 @@ def _in_form(
     made = kept(of_file, KEPT_OF_FILE, name, form.to_folder, values)
     if made is None:
         made = form.to_file(values)
+    if (lost := np.flatnonzero(np.isfinite(values) & ~np.isfinite(made))).size:
+        raise UnsupportedModel(
+            f"{tensor.source}: tensor {tensor.name!r} holds {values[lost[0]]}, and GGUF its exponential, in float32, which "
+            "is infinite here: values of at most 88.7 are expected; use the folder itself, which Samovar runs as it is"
+        )
     if not is_same(form.to_folder(made), values):
         of_folder[KEPT_OF_FOLDER + name] = as_text(values)
     return replace(tensor, type=dtypes.F32, data=made.view(np.uint8))

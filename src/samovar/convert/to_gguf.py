@@ -20,7 +20,6 @@ from samovar.convert.quantise import encode_floats
 from samovar.convert.source import SourceTensor, read_source
 from samovar.convert.type_mix import stays_f32
 from samovar.errors import FormatError
-from samovar.formats.gguf_values import encode_as
 from samovar.formats.gguf_writer import TensorPlan, write_gguf_part
 from samovar.formats.hf_folder import HfCheckpoint
 from samovar.kernels import Ops
@@ -46,7 +45,6 @@ def write_gguf_file(
         n_values[work.type] += work.tensor.n_elements
     file_type = _FILE_TYPES[n_values.most_common(1)[0][0]]
     metadata = file_metadata(checkpoint, source, file_type)
-    metadata |= {key: encode_as("string", text) for key, text in source.kept.items()}
     job = f"convert {_VERSION} {checkpoint.identity}"
     write_gguf_part(target, metadata, [work.plan() for work in works], job=job, replace=replace, progress=progress)
     return differences(source.config) + left_out(source.n_left_out)
