@@ -124,6 +124,14 @@ def test_a_redirect_that_gives_up_encryption_is_refused(
     assert pull(f"{secure.url}/moved/x.gguf", store, silent, options=options).read_bytes() == data
 
 
+def test_a_redirect_from_this_machine_to_others_without_encryption_is_refused(
+    hub: HubStub, options: PullOptions, store: Path
+) -> None:
+    hub.wrong.redirects_to = "http://192.0.2.2/plain"
+    with pytest.raises(DownloadError, match=r"redirects to http://192\.0\.2\.2/plain/x\.gguf, which is not encrypted; refused"):
+        pull(f"{hub.url}/moved/x.gguf", store, silent, options=options)
+
+
 def test_a_server_that_cannot_prove_who_it_is_is_refused_at_once(
     secure: HubStub, options: PullOptions, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

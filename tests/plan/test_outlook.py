@@ -55,6 +55,7 @@ def test_types_of_few_bits_are_proposed_only_where_no_others_fit() -> None:
     choice = best(found, hasty)
     assert choice is not None
     assert choice.quant == "tq1_0"
+    assert "less than 4 bits a weight, which loses much" in advice(found, hasty, sound.memory_bytes - 1)
 
 
 def test_where_nothing_fits_it_is_said_how_much_is_missing_and_what_context_would_fit() -> None:

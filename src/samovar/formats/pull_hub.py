@@ -6,7 +6,6 @@ record in it, is renamed to `models/NAME/`. What breaks off is gone on with by t
 
 import difflib
 import hashlib
-import ipaddress
 import re
 import shutil
 import tempfile
@@ -25,7 +24,7 @@ from samovar.formats import open_checkpoint
 from samovar.formats.choose_files import Choice, choose_files, is_part
 from samovar.formats.family import FAMILY
 from samovar.formats.gguf import MAGIC, GgufCheckpoint
-from samovar.formats.http_fetch import HttpFetcher, TemporaryFailure, Unreachable
+from samovar.formats.http_fetch import HttpFetcher, TemporaryFailure, Unreachable, is_loopback
 from samovar.formats.model_reference import HubReference, Reference, UrlReference
 from samovar.formats.pull_lock import check_space, pull_lock, sync_folder
 from samovar.formats.pull_record import Checked, PullRecord, RecordedFile, is_intact, read_record, record_path, write_record
@@ -186,7 +185,7 @@ def _plan_of_url(reference: UrlReference, store: Path, options: PullOptions) -> 
     host = parts.hostname or ""
     if parts.scheme not in ("https", "http"):
         raise ModelNotFound(f"{plain}: {parts.scheme} is not spoken here; an address that begins with https:// is expected")
-    if parts.scheme == "http" and not (options.allows_http or _is_loopback(host)):
+    if parts.scheme == "http" and not (options.allows_http or is_loopback(host)):
         raise DownloadError(
             f"{plain}: http is not encrypted, and anyone on the way can change the file; use https, or --allow-http"
         )
@@ -342,10 +341,3 @@ def _recorded(file: RemoteFile, path: Path, sha256: str) -> RecordedFile:
     return RecordedFile(
         path=file.local_path, size_bytes=path.stat().st_size, sha256=sha256, checked=checked, validator=file.validator
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -17,7 +17,7 @@ from samovar.formats.growing_file import GrowingFile, Segment
 from samovar.formats.http_fetch import AccessDenied, HttpFetcher, PastEnd, TemporaryFailure
 from samovar.formats.remote import RemoteFile
 
-_NOTE_EVERY_S: Final = 5.0
+_NOTE_EVERY_S: Final = 1.0  # what came since is lost with a killed process
 _REPORT_EVERY_S: Final = 0.1
 _STOP_WAIT_S: Final = 1.0
 _MAX_WAIT_S: Final = 60.0

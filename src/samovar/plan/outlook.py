@@ -173,7 +173,9 @@ def advice(outlooks: Sequence[Outlook], wish: Wish, usable_bytes: int) -> str:
         why = f"the most parameters, then the most bits, of what fits {whom} and {quick}"
     else:
         why = f"the quickest that fits {whom}, though none writes {wish.least_tokens_per_s:g} tokens/s"
-    if choice.bits_per_weight >= _SOUND_BITS and any(o.fits and o.bits_per_weight < _SOUND_BITS for o in outlooks):
+    if choice.bits_per_weight < _SOUND_BITS:
+        why += f"; it has less than {_SOUND_BITS:g} bits a weight, which loses much"
+    elif any(o.fits and o.bits_per_weight < _SOUND_BITS for o in outlooks):
         why += f"; types of less than {_SOUND_BITS:g} bits, which lose much, left aside"
     return (
         f"best that fits: {choice.model} {choice.quant}, {why} ({size(choice.memory_bytes)} of {size(usable_bytes)}; "
