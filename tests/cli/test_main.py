@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.fakes import samovar
 
-PROGRAM = (sys.executable, "-c", "import sys; from samovar.cli.main import main; sys.exit(main())")
+PROGRAM = (sys.executable, "-m", "samovar")
 
 
 def error_line(*argv: str, code: int, stdin: bytes | None = b"") -> str:
