@@ -20,8 +20,6 @@ from samovar.cli.chat_view import AnswerView, StopKey, keys_unseen
 from samovar.llm import LLM
 from tests.cli.fakes import TerminalOutput, said, samovar
 
-PROGRAM = "import sys; from samovar.cli.main import main; sys.exit(main())"
-
 
 def test_a_piped_prompt_is_answered_greedily_in_plain_text(tiny_model: Path) -> None:
     expected = LLM(tiny_model, isa="numpy").chat("Tea or coffee?", temperature=0, max_tokens=16).text
@@ -117,7 +115,7 @@ def terminal(*argv: str, environ: dict[str, str]) -> Iterator[Terminal]:
     """Run the program in a pseudo-terminal of its own."""
     ours, theirs = pty.openpty()
     environ = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "COLUMNS": "80", "LINES": "24", **environ}
-    command = [sys.executable, "-c", PROGRAM, *argv]
+    command = [sys.executable, "-m", "samovar", *argv]
     with subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ, start_new_session=True, close_fds=True
     ) as process:
@@ -175,6 +173,6 @@ def test_control_c_stops_the_answer_and_not_the_program(smollm2: Path, tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["smollm2", "qwen_coder"])
 def test_the_capital_of_france_is_paris(model: str, request: pytest.FixtureRequest) -> None:
-    command = [sys.executable, "-c", PROGRAM, "chat", str(request.getfixturevalue(model))]
+    command = [sys.executable, "-m", "samovar", "chat", str(request.getfixturevalue(model))]
     ended = subprocess.run(command, input="What is the capital of France?\n", capture_output=True, text=True, check=True)
     assert "Paris" in ended.stdout

@@ -16,8 +16,6 @@ from tests.formats.hub_models import FILE, REPO, folder_files, gguf_bytes
 from tests.formats.hub_stub import HubStub, Repo, hub_stub
 from tests.formats.test_hub import write_wheel
 
-PROGRAM = "import sys; from samovar.cli.main import main; sys.exit(main())"
-
 
 @pytest.fixture(autouse=True)
 def no_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -42,7 +40,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStub]:
 
 
 def child(*argv: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-m", "samovar", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:

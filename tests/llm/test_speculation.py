@@ -132,8 +132,7 @@ def test_models_of_different_families_do_not_draft_for_each_other():
 
 
 def test_a_draft_that_is_not_there_is_one_line_on_standard_error(tiny_folder):
-    program = "import sys; from samovar.cli.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", program, "generate", str(tiny_folder), "-p", "a", "--draft", "nosuch"]
+    command = [sys.executable, "-m", "samovar", "generate", str(tiny_folder), "-p", "a", "--draft", "nosuch"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

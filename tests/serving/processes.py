@@ -14,8 +14,6 @@ from pathlib import Path
 
 import httpx
 
-_MAIN = "import sys; from samovar.cli.main import main; sys.exit(main())"
-
 
 @dataclass(frozen=True)
 class Running:
@@ -44,7 +42,7 @@ def running(folder: Path, *argv: str, environ: dict[str, str] | None = None) -> 
     """`samovar serve --port 0 ARGV`, with a store in `folder`. It has to end before, or is killed."""
     log = folder / f"serve-{time.monotonic_ns()}.log"
     env = {**os.environ, "SAMOVAR_HOME": str(folder / "store"), "PYTHONPATH": os.pathsep.join(sys.path)} | (environ or {})
-    command = [sys.executable, "-c", _MAIN, "serve", "--port", "0", "--log-format", "json", *argv]
+    command = [sys.executable, "-m", "samovar", "serve", "--port", "0", "--log-format", "json", *argv]
     with log.open("w") as stderr:
         process = subprocess.Popen(command, stderr=stderr, stdin=subprocess.DEVNULL, env=env)
     try:

@@ -25,7 +25,6 @@ from samovar.llm.speed import bench_engine, random_prompts, timed_run
 
 N_SHORT = 16  # tokens that decoding starts after
 _TEXT = "The capital of France is"
-_PROGRAM = "import sys; from samovar.cli.main import main; sys.exit(main())"
 _ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -204,7 +203,7 @@ def _larger(one: Limits, other: Limits) -> Limits:
 def _start(path: Path, settings: Settings, home: Path) -> float:
     """Seconds from starting `samovar generate` in a process of its own until its first output (or its end, where the token
     shows nothing)."""
-    command = [sys.executable, "-c", _PROGRAM, "generate", str(path.absolute()), "-p", _TEXT, "--max-tokens", "1"]
+    command = [sys.executable, "-m", "samovar", "generate", str(path.absolute()), "-p", _TEXT, "--max-tokens", "1"]
     command += ["--temperature", "0", "--weights", settings.weights]
     if settings.n_threads is not None:
         command += ["--threads", str(settings.n_threads)]
